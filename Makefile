@@ -1,0 +1,34 @@
+# Every target sets up .venv in the checkout by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint bench tables proto
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server]' --group dev
+	touch $(STAMP)
+
+demo: $(STAMP)  ## Predict and explain three photos; writes demo_output/
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)  ## Every test
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## Style, types and the contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint proto
+
+bench: $(STAMP)  ## Speed, as ratios measured in one run
+	$(BIN)/python -m tests.bench
+
+tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
+	$(BIN)/python -m tests.oracle.tables
+
+proto: $(STAMP)  ## The stubs in client/pellucid/v1
+	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=client --pyi_out=client \
+		--grpc_python_out=client $(wildcard proto/pellucid/v1/*.proto)
