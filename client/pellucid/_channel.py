@@ -1,0 +1,47 @@
+"""How the clients reach a server: caps, keepalive and the retries that gRPC itself makes."""
+
+import json
+
+import grpc
+
+MAX_MESSAGE_BYTES = 32 * 2**20
+
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "pellucid.v1.PellucidService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+OPTIONS: tuple[tuple[str, str | int], ...] = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # A request larger than this buffer, 256 KiB by default, would never be retried.
+    ("grpc.per_rpc_retry_buffer_size", 2 * MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Servers with gRPC's defaults close connections that ping more often than every 5 minutes.
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+def connect(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    """A channel to a server, in plain text without credentials."""
+    if credentials is None:
+        return grpc.insecure_channel(target, OPTIONS)
+    return grpc.secure_channel(target, credentials, OPTIONS)
+
+
+def connect_aio(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """A channel for the running loop."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, OPTIONS)
+    return grpc.aio.secure_channel(target, credentials, OPTIONS)

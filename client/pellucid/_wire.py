@@ -1,0 +1,430 @@
+"""Between Python arguments and messages: the pure core that both clients share.
+
+What a method, an enum or a parameter may be is read from the contract's descriptors, so that a
+new method needs no change here.
+"""
+
+import io
+import math
+import operator
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import Field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from numpy.typing import NDArray
+
+from . import types
+from .errors import (
+    BY_CODE,
+    BadArgument,
+    PhotoNotFound,
+    ResourceExhausted,
+    StatusError,
+    Unknown,
+    Violation,
+)
+from .v1 import data_pb2, inference_pb2, model_pb2
+
+_METHODS = {
+    member.name: member.message_type
+    for member in inference_pb2.ExplainRequest.DESCRIPTOR.oneofs_by_name["method"].fields
+    if member.message_type is not None
+}
+_METHOD_NAMES = {message.name: name for name, message in _METHODS.items()}
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+_T = TypeVar("_T", bound=_Dataclass)
+
+
+# Requests.
+
+
+def predict_request(
+    photo: types.Photo,
+    *,
+    model: str,
+    top_k: int | None,
+    include_logits: bool,
+    bucket_size: int | None,
+) -> inference_pb2.PredictRequest:
+    request = inference_pb2.PredictRequest(image=_image(photo))
+    _set(
+        request,
+        model=model,
+        top_k=top_k,
+        include_logits=include_logits,
+        bucket_size=bucket_size,
+    )
+    return request
+
+
+def explain_request(
+    photo: types.Photo,
+    method: str | types.Method,
+    *,
+    target: int | str | types.Neuron | None,
+    model: str,
+    outputs: Sequence[str] | None,
+    bucket_size: int | None,
+    rendering: Mapping[str, Any],
+    method_parameters: Mapping[str, Any],
+) -> inference_pb2.ExplainRequest:
+    request = inference_pb2.ExplainRequest()
+    _set_method(request, method, method_parameters)
+    _set_target(request.target, target)
+    _set(request, model=model, outputs=outputs, bucket_size=bucket_size)
+    _set(request.rendering, **rendering)
+    request.image.CopyFrom(_image(photo))
+    return request
+
+
+def get_model_request(name: str) -> model_pb2.GetModelRequest:
+    request = model_pb2.GetModelRequest()
+    _set(request, model=name)
+    return request
+
+
+def _set_method(
+    request: inference_pb2.ExplainRequest,
+    method: str | types.Method,
+    parameters: Mapping[str, Any],
+) -> None:
+    if isinstance(method, types.Method):
+        if parameters:
+            raise BadArgument(f"{', '.join(parameters)}: belong inside {method}")
+        parameters = vars(method)
+        method = _METHOD_NAMES.get(type(method).__name__, type(method).__name__)
+    if method not in _METHODS:
+        raise BadArgument(f"method: is {method!r}; must be one of {', '.join(_METHODS)}")
+    known = _METHODS[method].fields_by_name
+    unknown = [name for name in parameters if name not in known]
+    if unknown:
+        raise BadArgument(
+            f"{', '.join(unknown)}: not a parameter of {method}, "
+            f"which has {', '.join(known) or 'none'}"
+        )
+    message = getattr(request, method)
+    message.SetInParent()
+    _set(message, **parameters)
+
+
+def _set_target(message: inference_pb2.Target, target: int | str | types.Neuron | None) -> None:
+    if target is None:
+        return
+    if isinstance(target, types.Neuron):
+        message.neuron.SetInParent()
+        _set(message.neuron, **vars(target))
+    elif isinstance(target, str):
+        message.label = target
+    else:
+        try:
+            _set(message, class_index=operator.index(target))
+        except TypeError:
+            raise BadArgument(
+                f"target: is {target!r}; must be a class index, a label or a Neuron"
+            ) from None
+
+
+def _set(message: Message, **values: Any) -> None:
+    """Sets the fields of a message that are not None; enums are lower-case short names."""
+    for name, value in values.items():
+        if value is None:
+            continue
+        field = message.DESCRIPTOR.fields_by_name[name]
+        try:
+            if field.enum_type is None:
+                setattr(message, name, value)
+            elif isinstance(value, str):
+                setattr(message, name, _number(field.enum_type, value))
+            else:
+                getattr(message, name).extend(_number(field.enum_type, v) for v in value)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise BadArgument(f"{name}: is {value!r}; {error}") from None
+
+
+def _prefix(enum: Any) -> str:
+    return str(enum.values_by_number[0].name.removesuffix("UNSPECIFIED"))
+
+
+def _number(enum: Any, short: str) -> int:
+    names: dict[str, int] = {
+        value.name.removeprefix(_prefix(enum)).lower(): value.number
+        for value in enum.values
+        if value.number
+    }
+    if short not in names:
+        raise ValueError(f"must be {' or '.join(map(repr, names))}")
+    return names[short]
+
+
+def _image(photo: types.Photo) -> data_pb2.Image:
+    if isinstance(photo, bytes):
+        return data_pb2.Image(encoded=photo)
+    if isinstance(photo, str | os.PathLike):
+        return data_pb2.Image(encoded=_read_file(photo))
+    if isinstance(photo, np.ndarray):
+        return data_pb2.Image(tensor=_image_tensor(photo))
+    pil = sys.modules.get("PIL.Image")  # whoever has a PIL image has imported it
+    if pil is not None and isinstance(photo, pil.Image):
+        return data_pb2.Image(encoded=_png(photo))
+    raise BadArgument(
+        f"photo: is {type(photo).__name__}; must be a path, the bytes of an image file, a PIL "
+        "image or a NumPy array"
+    )
+
+
+def _read_file(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise PhotoNotFound(f"photo: there is no file {os.fspath(path)}") from None
+    except (OSError, ValueError) as error:
+        raise BadArgument(f"photo: {os.fspath(path)!r} cannot be read: {error}") from error
+
+
+def _image_tensor(array: NDArray[Any]) -> data_pb2.Tensor:
+    dtype, shape = array.dtype.name, array.shape
+    if dtype == "uint8" and array.ndim == 3 and shape[2] == 3:
+        data_type, order = data_pb2.DATA_TYPE_UINT8, "u1"
+    elif dtype == "float32" and array.ndim == 3 and shape[0] == 3:
+        data_type, order = data_pb2.DATA_TYPE_FLOAT32, "<f4"
+    else:
+        raise BadArgument(
+            f"photo: is an array of {dtype} {' × '.join(map(str, shape)) or 'without axes'}; must "
+            "be uint8 height × width × 3 (a photo) or float32 3 × height × width (an input "
+            "already preprocessed)"
+        )
+    return data_pb2.Tensor(
+        data_type=data_type, shape=shape, data=array.astype(order, copy=False).tobytes()
+    )
+
+
+def _png(image: Any) -> bytes:
+    file = io.BytesIO()
+    try:
+        image.save(file, "PNG", compress_level=1)  # as lossless as the slow levels
+    except OSError as error:
+        raise BadArgument(f"photo: is a PIL image that PNG cannot hold: {error}") from error
+    return file.getvalue()
+
+
+# Results.
+
+
+def predict_result(response: inference_pb2.PredictResponse) -> types.PredictResult:
+    return types.PredictResult(
+        predictions=tuple(_read(types.Prediction, p) for p in response.predictions),
+        logits=_array(response.logits) if response.HasField("logits") else None,
+        run=_run(response.run),
+    )
+
+
+def explain_result(response: inference_pb2.ExplainResponse) -> types.ExplainResult:
+    method = response.WhichOneof("method") or ""
+    has_attribution = response.HasField("attribution")
+    has_rendering = response.HasField("rendering")
+    heatmap = response.heatmap if response.HasField("heatmap") else None
+    scale = None if heatmap is None else _short(heatmap, "color_scale")
+    return types.ExplainResult(
+        method=method,
+        parameters=_parameters(getattr(response, method)) if method else {},
+        target=_resolved_target(response.target),
+        attribution=_array(response.attribution) if has_attribution else None,
+        heatmap_png=None if heatmap is None else heatmap.image.data,
+        color_scale=scale,
+        limit=None if heatmap is None else heatmap.limit,
+        percentile=None if heatmap is None else heatmap.percentile,
+        rendering=response.rendering.data if has_rendering else None,
+        rendering_format=_short(response.rendering, "format") if has_rendering else None,
+        input_box=_read(types.Box, response.input_box),
+        occlusion_details=_occlusion_details(response.occlusion_details)
+        if response.HasField("occlusion_details")
+        else None,
+        run=_run(response.run),
+    )
+
+
+def model_summaries(response: model_pb2.ListModelsResponse) -> tuple[types.ModelSummary, ...]:
+    return tuple(_read(types.ModelSummary, summary) for summary in response.models)
+
+
+def model(response: model_pb2.GetModelResponse) -> types.Model:
+    return _read(
+        types.Model,
+        response,
+        preprocessing=_preprocessing(response.preprocessing),
+        precision=_short(response, "precision"),
+        layers=tuple(_read(types.Layer, x, shape=tuple(x.shape)) for x in response.layers),
+        methods=tuple(_read(types.MethodSupport, method) for method in response.methods),
+        labels=tuple(response.labels),
+        costs=tuple(_read(types.BatchCost, x, lane=_short(x, "lane")) for x in response.costs),
+    )
+
+
+def _run(run: inference_pb2.Run) -> types.Run:
+    return _read(
+        types.Run,
+        run,
+        preprocessing=_preprocessing(run.preprocessing),
+        precision=_short(run, "precision"),
+        batches=tuple(_read(types.Batch, batch) for batch in run.batches),
+    )
+
+
+def _preprocessing(message: model_pb2.Preprocessing) -> types.Preprocessing:
+    return _read(
+        types.Preprocessing,
+        message,
+        interpolation=_short(message, "interpolation"),
+        mean=tuple(message.mean),
+        std=tuple(message.std),
+    )
+
+
+def _resolved_target(target: inference_pb2.ResolvedTarget) -> types.ResolvedTarget:
+    return _read(
+        types.ResolvedTarget,
+        target,
+        class_index=target.class_index if target.HasField("class_index") else None,
+        neuron=_neuron(target.neuron) if target.HasField("neuron") else None,
+    )
+
+
+def _neuron(neuron: inference_pb2.Neuron) -> types.Neuron:
+    return types.Neuron(**{field.name: value for field, value in neuron.ListFields()})
+
+
+def _occlusion_details(details: inference_pb2.OcclusionDetails) -> types.OcclusionDetails:
+    has_rise = details.HasField("largest_rise")
+    return types.OcclusionDetails(
+        falls=_array(details.falls),
+        largest_fall=_read(types.Box, details.largest_fall),
+        largest_rise=_read(types.Box, details.largest_rise) if has_rise else None,
+    )
+
+
+def _parameters(method: Message) -> dict[str, Any]:
+    return {
+        field.name: _short(method, field.name) if field.enum_type else getattr(method, field.name)
+        for field in method.DESCRIPTOR.fields
+        if not field.has_presence or method.HasField(field.name)
+    }
+
+
+def _read(kind: type[_T], message: Message, **given: Any) -> _T:
+    """A dataclass of a message's fields of the same names, but for those that are given."""
+    names = [name for name in kind.__dataclass_fields__ if name not in given]
+    return kind(**{name: getattr(message, name) for name in names}, **given)
+
+
+def _short(message: Message, name: str) -> str:
+    """The lower-case short name of an enum's value; its number where the contract is newer."""
+    enum: Any = message.DESCRIPTOR.fields_by_name[name].enum_type
+    number = getattr(message, name)
+    value = enum.values_by_number.get(number)
+    return str(number) if value is None else value.name.removeprefix(_prefix(enum)).lower()
+
+
+_DTYPES = {
+    data_pb2.DATA_TYPE_UINT8: "u1",
+    data_pb2.DATA_TYPE_FLOAT32: "<f4",
+    data_pb2.DATA_TYPE_FLOAT64: "<f8",
+    data_pb2.DATA_TYPE_INT64: "<i8",
+}
+
+
+def _array(tensor: data_pb2.Tensor) -> NDArray[Any]:
+    """A read-only view of the tensor's bytes."""
+    return np.frombuffer(tensor.data, _DTYPES[tensor.data_type]).reshape(tensor.shape)
+
+
+# Calls.
+
+
+def caller_metadata(caller: str) -> tuple[tuple[str, str], ...]:
+    if not (caller.isascii() and caller.isprintable()):
+        raise BadArgument(f"caller: is {caller!r}; must be printable ASCII")
+    return (("pellucid-caller", caller),) if caller else ()
+
+
+_DETAILS = (
+    error_details_pb2.ErrorInfo,
+    error_details_pb2.BadRequest,
+    error_details_pb2.RetryInfo,
+)
+
+
+class Attempts:
+    """The attempts of one call under one deadline."""
+
+    def __init__(self, timeout_s: float, max_retries: int) -> None:
+        if not 0 < timeout_s < math.inf:
+            raise BadArgument(f"timeout_s: is {timeout_s}; must be more than 0 and finite")
+        self._expires_s = time.monotonic() + timeout_s
+        self._retries_left = max_retries
+
+    def remaining_s(self) -> float:
+        return max(0.0, self._expires_s - time.monotonic())
+
+    def pause_s(self, error: grpc.RpcError) -> float:
+        """How long to wait before the next attempt.
+
+        Raises:
+            StatusError: There is to be none: no retry was offered, none is left, or its delay
+                reaches beyond the deadline.
+        """
+        failure = failure_of(error)
+        delay_s = failure.retry_delay_s
+        if (
+            not isinstance(failure, ResourceExhausted)
+            or delay_s is None
+            or self._retries_left <= 0
+            or delay_s >= self.remaining_s()
+        ):
+            raise failure from error
+        self._retries_left -= 1
+        return delay_s
+
+
+def _details(error: grpc.RpcError) -> list[Message]:
+    """What the server says of an error besides its code and message; nothing if unreadable."""
+    known = {kind.DESCRIPTOR.full_name: kind for kind in _DETAILS}
+    trailing: Any = error.trailing_metadata() or ()
+    packed = next((value for key, value in trailing if key == "grpc-status-details-bin"), b"")
+    try:
+        details = status_pb2.Status.FromString(packed).details
+        kinds = [(known.get(detail.TypeName()), detail.value) for detail in details]
+        return [kind.FromString(value) for kind, value in kinds if kind is not None]
+    except DecodeError:
+        return []
+
+
+def failure_of(error: grpc.RpcError) -> StatusError:
+    """The exception for what a call ended with, with the details that the server sent."""
+    reason, violations, retry_delay_s = "", [], None
+    for detail in _details(error):
+        if isinstance(detail, error_details_pb2.ErrorInfo):
+            reason = detail.reason
+        elif isinstance(detail, error_details_pb2.BadRequest):
+            violations = [Violation(v.field, v.description) for v in detail.field_violations]
+        elif isinstance(detail, error_details_pb2.RetryInfo):
+            delay = detail.retry_delay
+            retry_delay_s = max(0.0, delay.seconds + delay.nanos / 1e9)
+    return BY_CODE.get(error.code(), Unknown)(
+        error.details() or error.code().name,
+        reason=reason,
+        violations=violations,
+        retry_delay_s=retry_delay_s,
+    )

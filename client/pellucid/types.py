@@ -1,0 +1,439 @@
+"""What goes into a call besides numbers and strings, and what comes out of it."""
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BadArgument, NotRequested
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Photo: TypeAlias = (
+    "str | os.PathLike[str] | bytes | Image | NDArray[np.uint8] | NDArray[np.float32]"
+)
+"""An image to look at: a path or the bytes of a JPEG, PNG or WebP file, sent untouched; a PIL
+image, of which the pixels are sent as they are (its EXIF orientation is not applied); a uint8
+array, height × width × 3, sRGB, 0 to 255; or a float32 array, 3 × height × width, which is an
+input already preprocessed to the network's size."""
+
+FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format of a rendering, "jpeg" or "png", by the name of its file.
+
+    Raises:
+        BadArgument: The name ends in neither .jpg, .jpeg nor .png.
+    """
+    suffix = Path(path).suffix
+    if suffix.lower() not in FORMATS:
+        raise BadArgument(f"{os.fspath(path)}: must end with {', '.join(FORMATS)}")
+    return FORMATS[suffix.lower()]
+
+
+# What goes in.
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to explain: one of the classes below.
+
+    Each is named as its message is, and has its fields; None is the server's default.
+    """
+
+
+@dataclass(frozen=True)
+class Gradient(Method):
+    """The gradient of the target with respect to the input (arXiv:1312.6034)."""
+
+
+@dataclass(frozen=True)
+class Deconvnet(Method):
+    """The deconvnet's backward pass (arXiv:1311.2901)."""
+
+
+@dataclass(frozen=True)
+class GuidedBackprop(Method):
+    """Guided backpropagation (arXiv:1412.6806)."""
+
+
+@dataclass(frozen=True)
+class Occlusion(Method):
+    """How far the target's score falls when a window is covered (arXiv:1311.2901).
+
+    Attributes:
+        window_px: Side of the square window in pixels of the network's input, from 1 to its
+            shorter side; a seventh of the shorter side by default.
+        stride_px: Distance between windows, from 1 to window_px; half of window_px by default.
+        fill: "mean" (the default), "black", "white" or "blur".
+        blur_sigma_px: Standard deviation of the blur, more than 0, at most 100; 10 by default.
+            With fill="blur" only.
+    """
+
+    window_px: int | None = None
+    stride_px: int | None = None
+    fill: str | None = None
+    blur_sigma_px: float | None = None
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """One neuron of a layer, or a whole channel of it.
+
+    Attributes:
+        layer: The name of a layer, as get_model lists it.
+        channel: The channel, from 0.
+        y: The row in the channel's map, from 0, top first.
+        x: The column in the channel's map, from 0, left first. Without y and x, the target is
+            the sum over the channel's map.
+    """
+
+    layer: str
+    channel: int = 0
+    y: int | None = None
+    x: int | None = None
+
+
+# What comes out.
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch that rows of a request rode in.
+
+    Attributes:
+        bucket_size: Rows that it was padded to.
+        row_count: Rows of all callers in it, padding not counted.
+        own_row_count: Rows of this request in it.
+    """
+
+    bucket_size: int
+    row_count: int
+    own_row_count: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes the network's input: resize, crop, (value / 255 - mean) / std.
+
+    Attributes:
+        resize_shorter_side_px: What the shorter side is resized to before the centre is
+            cropped; 0 where the whole photo is stretched to the input instead.
+        height_px: The input's height.
+        width_px: The input's width.
+        interpolation: "bilinear" or "bicubic".
+        mean: For red, green and blue, on a scale of 0 to 1.
+        std: For red, green and blue, on a scale of 0 to 1.
+    """
+
+    resize_shorter_side_px: int
+    height_px: int
+    width_px: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a result was computed by, and how long it took.
+
+    Attributes:
+        model: The name of the model.
+        model_version: The first twelve hexadecimal digits of the SHA-256 of its weights.
+        preprocessing: How the photo became the network's input.
+        precision: "float32" or "float64".
+        device: For example "cpu" or "cuda".
+        decode_ms: Milliseconds of decoding and preprocessing.
+        queue_ms: Milliseconds from readiness to the launch of the first batch.
+        run_ms: Milliseconds from there to the result.
+        render_ms: Milliseconds of rendering and encoding.
+        batches: The batches that the request's rows rode in, in order.
+    """
+
+    model: str
+    model_version: str
+    preprocessing: Preprocessing
+    precision: str
+    device: str
+    decode_ms: float
+    queue_ms: float
+    run_ms: float
+    render_ms: float
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class, and how much the network believes in it.
+
+    Attributes:
+        class_index: From 0.
+        label: The class's label.
+        probability: Softmax, 0 to 1.
+        logit: The score before the softmax.
+    """
+
+    class_index: int
+    label: str
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True, eq=False)
+class PredictResult:
+    """What the network sees in a photo.
+
+    Attributes:
+        predictions: The best classes, best first; at least one.
+        logits: All logits by class index, float32, read-only; None unless asked for.
+        run: What it was computed by.
+    """
+
+    predictions: tuple[Prediction, ...]
+    logits: NDArray[np.float32] | None = field(repr=False)
+    run: Run = field(repr=False)
+
+    @property
+    def top(self) -> Prediction:
+        """The best class."""
+        return self.predictions[0]
+
+
+@dataclass(frozen=True)
+class ResolvedTarget:
+    """The target that was explained.
+
+    Attributes:
+        class_index: The class; None for a neuron.
+        neuron: The neuron or channel; None for a class.
+        label: The label of the class; empty for a neuron.
+        score: A class's logit, or a neuron's activation.
+        top_prediction: Whether the request left the target to the top prediction.
+    """
+
+    class_index: int | None
+    neuron: Neuron | None
+    label: str
+    score: float
+    top_prediction: bool
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels, which may be fractional; the origin is the top left corner."""
+
+    x_px: float
+    y_px: float
+    width_px: float
+    height_px: float
+
+
+@dataclass(frozen=True, eq=False)
+class OcclusionDetails:
+    """What came of occlusion besides the attribution.
+
+    Attributes:
+        falls: The score uncovered minus covered for every window, float32, windows down ×
+            windows across, read-only.
+        largest_fall: The window whose covering lowers the score most, in pixels of the input.
+        largest_rise: The window whose covering raises the score most; None when none does.
+    """
+
+    falls: NDArray[np.float32] = field(repr=False)
+    largest_fall: Box
+    largest_rise: Box | None
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainResult:
+    """Why the network answers as it does.
+
+    A part that was not asked for is None.
+
+    Attributes:
+        method: The name of the method.
+        parameters: Every parameter of it, defaults filled in.
+        target: What was explained.
+        attribution: As computed, float32, read-only: 3 × height × width of the network's input
+            for gradients, 1 × height × width for occlusion.
+        heatmap_png: The heatmap as it came: an 8-bit grey PNG. See heatmap.
+        color_scale: "signed" or "absolute": how the heatmap is to be read.
+        limit: The attribution that the heatmap's strongest value stands for.
+        percentile: The percentile of the magnitudes that limit is, 50 to 100.
+        rendering: The heatmap in colour on the photo: a file in rendering_format. See image.
+        rendering_format: "jpeg" or "png".
+        input_box: The part of the upright photo that the network saw, in the photo's pixels.
+        occlusion_details: For occlusion only.
+        run: What it was computed by.
+    """
+
+    method: str
+    parameters: Mapping[str, Any]
+    target: ResolvedTarget
+    attribution: NDArray[np.float32] | None = field(repr=False)
+    heatmap_png: bytes | None = field(repr=False)
+    color_scale: str | None
+    limit: float | None
+    percentile: float | None
+    rendering: bytes | None = field(repr=False)
+    rendering_format: str | None
+    input_box: Box
+    occlusion_details: OcclusionDetails | None
+    run: Run = field(repr=False)
+
+    @cached_property
+    def heatmap(self) -> NDArray[np.float32]:
+        """One attribution a pixel of the network's input, height × width, read-only.
+
+        From 0 to limit on the absolute scale, about -limit to limit on the signed one, in
+        steps of limit / 255 and limit / 127; what lies beyond was clipped.
+
+        Raises:
+            NotRequested: The outputs that were asked for leave it out.
+        """
+        if self.heatmap_png is None or self.limit is None:
+            raise NotRequested('no heatmap came: pass outputs=("heatmap", ...)')
+        from PIL import Image
+
+        with Image.open(io.BytesIO(self.heatmap_png)) as image:
+            grey = np.asarray(image, np.float64)
+        share = (grey - 128) / 127 if self.color_scale == "signed" else grey / 255
+        heatmap = (share * self.limit).astype(np.float32)
+        heatmap.flags.writeable = False
+        return heatmap
+
+    @cached_property
+    def image(self) -> "Image":
+        """The rendering as a PIL image.
+
+        Raises:
+            NotRequested: The outputs that were asked for leave it out.
+        """
+        from PIL import Image
+
+        image = Image.open(io.BytesIO(self._rendering()))
+        image.load()
+        return image
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the rendering to a file, as it came.
+
+        Raises:
+            NotRequested: The outputs that were asked for leave it out.
+            BadArgument: The name of the file is of another format than the rendering.
+            OSError: The file cannot be written.
+        """
+        rendering = self._rendering()
+        if format_of(path) != self.rendering_format:
+            raise BadArgument(
+                f"{os.fspath(path)}: the rendering is a {self.rendering_format}; "
+                f"pass format={format_of(path)!r} to explain"
+            )
+        Path(path).write_bytes(rendering)
+
+    def _rendering(self) -> bytes:
+        if self.rendering is None:
+            raise NotRequested('no rendering came: pass outputs=("rendering", ...)')
+        return self.rendering
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """A model, in brief.
+
+    Attributes:
+        name: The name that requests use.
+        ready: Whether it answers requests.
+        version: The first twelve hexadecimal digits of the SHA-256 of its weights.
+        reason: Why it is not ready; empty when it is.
+    """
+
+    name: str
+    ready: bool
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a network, at one of its calls.
+
+    Attributes:
+        name: Its dotted name; name#1, name#2 for further calls of the same layer.
+        type: Its class, for example "Conv2d".
+        shape: Its output's for one image, for example channels × height × width.
+        targetable: Whether a neuron of it can be a target.
+        note: What was changed at load; empty when nothing was.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    targetable: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class MethodSupport:
+    """Whether a method applies to a model.
+
+    Attributes:
+        method: The name of the method.
+        supported: Whether the model supports it.
+        reason: Why not; empty when it does.
+    """
+
+    method: str
+    supported: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class BatchCost:
+    """What a batch of one size costs on the server's device.
+
+    Attributes:
+        lane: "forward", or "gradient" for forward and back.
+        bucket_size: Rows in the batch, padding included.
+        row_ms: Milliseconds a row.
+    """
+
+    lane: str
+    bucket_size: int
+    row_ms: float
+
+
+@dataclass(frozen=True)
+class Model(ModelSummary):
+    """One model in full.
+
+    Attributes:
+        architecture: The name of its network.
+        preprocessing: How a photo becomes its input.
+        precision: "float32" or "float64".
+        device: For example "cpu" or "cuda".
+        layers: Every layer, in the order of the forward pass.
+        methods: Every method, and whether it applies.
+        labels: The labels of its classes, by class index.
+        costs: What its batches cost.
+        gate_count: Rectifier call sites that deconvnet and guided backpropagation act on.
+    """
+
+    architecture: str
+    preprocessing: Preprocessing
+    precision: str
+    device: str
+    layers: tuple[Layer, ...] = field(repr=False)
+    methods: tuple[MethodSupport, ...] = field(repr=False)
+    labels: tuple[str, ...] = field(repr=False)
+    costs: tuple[BatchCost, ...] = field(repr=False)
+    gate_count: int

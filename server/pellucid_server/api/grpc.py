@@ -1,0 +1,68 @@
+"""gRPC: translation only."""
+
+import logging
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from grpc_status import rpc_status
+from pellucid.v1 import inference_pb2, model_pb2, service_pb2_grpc
+
+from .. import wire
+from ..errors import Internal, PellucidError
+from .service import Service
+
+log = logging.getLogger(__name__)
+
+CALLER_KEY = "pellucid-caller"
+"""Metadata by which a caller names itself; its address stands in for it."""
+
+_Response = TypeVar("_Response")
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class PellucidServicer(service_pb2_grpc.PellucidServiceServicer):
+    """PellucidService over grpc.aio."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def Predict(
+        self, request: inference_pb2.PredictRequest, context: _Context
+    ) -> inference_pb2.PredictResponse:
+        return await _answer(context, self._service.predict(request, self._call(context)))
+
+    async def Explain(
+        self, request: inference_pb2.ExplainRequest, context: _Context
+    ) -> inference_pb2.ExplainResponse:
+        return await _answer(context, self._service.explain(request, self._call(context)))
+
+    async def ListModels(
+        self, request: model_pb2.ListModelsRequest, context: _Context
+    ) -> model_pb2.ListModelsResponse:
+        return await _answer(context, self._service.list_models(request))
+
+    async def GetModel(
+        self, request: model_pb2.GetModelRequest, context: _Context
+    ) -> model_pb2.GetModelResponse:
+        return await _answer(context, self._service.get_model(request))
+
+    def _call(self, context: _Context) -> wire.Call:
+        metadata = dict(context.invocation_metadata() or ())
+        address = context.peer().rpartition(":")[0]  # without the port
+        return self._service.call(str(metadata.get(CALLER_KEY, address)), context.time_remaining())
+
+
+async def _answer(context: _Context, response: Awaitable[_Response]) -> _Response:
+    try:
+        return await response
+    except PellucidError as error:
+        await _abort(context, error)
+    except Exception:
+        log.exception("a request failed")
+        await _abort(context, Internal())
+
+
+async def _abort(context: _Context, error: PellucidError) -> NoReturn:
+    status = rpc_status.to_status(wire.write_error(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)

@@ -1,0 +1,49 @@
+"""Every setting of the server, in one object: from flags, PELLUCID_… variables, defaults."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The server's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="PELLUCID_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one.")
+    http_port: int = Field(8000, ge=0, le=65535, description="Port of REST; 0 picks one.")
+    grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 picks one.")
+    metrics_port: int = Field(8002, ge=0, le=65535, description="Port of metrics; 0 picks one.")
+
+    models: tuple[str, ...] = Field(
+        ("efficientnet_lite0",), min_length=1, description="Models to load; the first is default."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
+    precision: Literal["float32", "float64"] = Field("float32", description="Their arithmetic.")
+    input_px: int = Field(224, ge=32, le=1024, description="Side of the networks' input, pixels.")
+
+    buckets: tuple[int, ...] = Field(
+        (1, 2, 4, 8, 16), min_length=1, description="Batch sizes that rows are padded to."
+    )
+    iteration_budget_ms: float = Field(
+        250.0, gt=0, description="Longer batches are not chosen, so that no caller waits long."
+    )
+    queue_budget_ms: float = Field(
+        30_000.0, gt=0, description="Predicted device time that may wait before calls are refused."
+    )
+    queue_bytes: int = Field(1 << 30, gt=0, description="Bytes of images that may wait.")
+    max_requests: int = Field(256, ge=1, description="Requests of both protocols at once.")
+    worker_count: int = Field(2, ge=1, description="Threads that decode and render.")
+
+    max_message_bytes: int = Field(
+        32 << 20, ge=1 << 10, description="Cap of a message or body, both ways."
+    )
+    max_photo_pixels: int = Field(40_000_000, ge=1, description="Cap of a photo, pixels.")
+    default_timeout_ms: float = Field(
+        60_000.0, gt=0, description="Deadline of a request that brings none."
+    )
+    max_timeout_ms: float = Field(600_000.0, gt=0, description="Longer deadlines are cut to this.")
+    drain_timeout_s: float = Field(
+        30.0, gt=0, description="How long a stopping server finishes what it admitted."
+    )

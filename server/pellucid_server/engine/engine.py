@@ -1,0 +1,389 @@
+"""The engine: one thread that packs rows of many jobs into batches and runs them."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from typing import Protocol, TypeVar
+
+import torch
+
+from ..errors import (
+    Cancelled,
+    DeadlineExpired,
+    Internal,
+    InvalidArgument,
+    Overloaded,
+    PellucidError,
+    Unavailable,
+    Violation,
+)
+from ..models.registry import Model
+from .admission import Admission, QueueLimits
+from .costs import Costs
+from .device import Device, Flight
+from .job import Done, Job, Ride, Spec, Timing, Work
+from .rows import Lane, Rows, TopTarget, Want
+from .schedule import Batch, Schedule, Ticket
+
+log = logging.getLogger(__name__)
+
+_WARM_UP_RUNS = 3
+"""The best of them counts: the first builds kernels."""
+
+_Returned = TypeVar("_Returned")
+Outcome = Done | PellucidError
+
+
+class Observer(Protocol):
+    """Who is told what the engine does; called on the engine thread."""
+
+    def batch(self, batch: Batch, batch_ms: float) -> None: ...
+    def ended(self, job: Job, outcome: Outcome) -> None: ...
+    def queue(self, depth: int, device_ms: float) -> None: ...
+
+
+class Unobserved:
+    """Nobody looks."""
+
+    def batch(self, batch: Batch, batch_ms: float) -> None: ...
+    def ended(self, job: Job, outcome: Outcome) -> None: ...
+    def queue(self, depth: int, device_ms: float) -> None: ...
+
+
+class Engine:
+    """Admits specs, runs them as jobs, ends every job exactly once.
+
+    Args:
+        device: Where batches run.
+        workers: Threads that decode images.
+        buckets: The batch sizes that are padded to, ascending.
+        iteration_budget_ms: Longer batches are not chosen, see Costs.
+        limits: The bound of the queue.
+        observer: Who is told.
+        notify: Runs a callable that resolves futures; a server passes its loop's
+            call_soon_threadsafe. Called once an iteration.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        workers: Executor,
+        *,
+        buckets: tuple[int, ...] = (1, 2, 4, 8, 16),
+        iteration_budget_ms: float = 250.0,
+        limits: QueueLimits = QueueLimits(),  # noqa: B008 - frozen
+        observer: Observer | None = None,
+        notify: Callable[[Callable[[], None]], object] = lambda resolve: resolve(),
+    ) -> None:
+        self.buckets = buckets
+        self.admission = Admission(limits)
+        self._device = device
+        self._workers = workers
+        self._iteration_budget_ms = iteration_budget_ms
+        self._observer = observer or Unobserved()
+        self._notify = notify
+        self._costs: dict[str, Costs] = {}
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._schedule = Schedule()
+        self._finished: list[tuple[Job, Outcome]] = []
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    # What other threads call.
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def call(self, function: Callable[[], _Returned]) -> _Returned:
+        """Runs a function on the engine thread, between two iterations, and waits for it."""
+        future: Future[_Returned] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._inbox.put(run)
+        return future.result()
+
+    def costs_of(self, model: Model) -> Costs:
+        return self._costs.setdefault(model.name, Costs(self.buckets, self._iteration_budget_ms))
+
+    def warm_up(self, model: Model) -> None:
+        """Runs every bucket of every lane and measures it."""
+        self.call(lambda: self._measure(model))
+
+    def submit(self, spec: Spec) -> Job:
+        """Admits a spec, before its image is decoded.
+
+        Raises:
+            Overloaded, DeadlineTooShort, Unavailable: It is not admitted.
+        """
+        costs = self.costs_of(spec.model)
+        rows = spec.method.row_counts(spec.model, spec.target)
+        cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
+        job = Job(spec, cost_ms, Timing(submitted_s=time.monotonic()))
+        if not self.alive:
+            raise Unavailable("the engine has stopped; another replica will answer")
+        self.admission.admit(job)
+        self._observer.queue(self.admission.depth, self.admission.device_ms)
+        self._workers.submit(self._load, job)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Its caller went away: no further row of it is run."""
+        job.cancel()
+        self._inbox.put(lambda: None)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Finishes what was admitted, admits nothing more; false when time ran out."""
+        return self.admission.drain(timeout_s)
+
+    def stop(self) -> None:
+        """Ends the thread; what is still in flight ends as Unavailable."""
+
+        def stop() -> None:
+            self._stopping = True
+
+        self._inbox.put(stop)
+        self._thread.join()
+
+    def _load(self, job: Job) -> None:
+        """In a worker thread: decodes and preprocesses, then hands the job over."""
+        job.timing.decode_started_s = time.monotonic()
+        problem: PellucidError | None = None
+        if not job.cancelled:
+            try:
+                job.loaded = job.spec.source.load(job.spec.model)
+            except PellucidError as error:
+                problem = error
+            except Exception:
+                log.exception("an image could not be loaded")
+                problem = Internal()
+        job.timing.ready_s = time.monotonic()
+        self._inbox.put(lambda: self._begin(job) if problem is None else self._end(job, problem))
+
+    # The engine thread.
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception:
+            log.exception("the engine thread failed")
+        finally:
+            for job in self._schedule:
+                self._end(job, Unavailable("the server is stopping; another replica will answer"))
+            self._deliver()
+
+    def _loop(self) -> None:
+        flying: tuple[Batch, Flight] | None = None
+        while not self._stopping:
+            self._read_inbox(wait=flying is None and not len(self._schedule))
+            self._drop_dead()
+            batch = self._schedule.next_batch(self._costs)
+            launched = self._launch(batch) if batch else None
+            if flying:
+                self._settle(*flying)
+            flying = launched
+            if flying and not self._device.pipelined:
+                self._settle(*flying)
+                flying = None
+            self._deliver()
+
+    def _read_inbox(self, *, wait: bool) -> None:
+        try:
+            while True:
+                self._inbox.get(block=wait)()
+                wait = False
+        except queue.Empty:
+            pass
+
+    def _drop_dead(self) -> None:
+        now_s = time.monotonic()
+        for job in self._schedule:
+            if job.cancelled:
+                self._end(job, Cancelled("the request was cancelled"))
+            elif job.spec.deadline_s <= now_s:
+                self._end(job, DeadlineExpired("the deadline passed before the result was ready"))
+
+    def _begin(self, job: Job) -> None:
+        if job.cancelled:
+            self._end(job, Cancelled("the request was cancelled"))
+            return
+        spec = job.spec
+        image = self._device.upload(job.loaded.input, spec.model.network.dtype)
+        job.program = spec.method.program(spec.model, image, spec.target)
+        self._advance(job)
+        if not job.ended:
+            self._schedule.add(job)
+
+    def _launch(self, batch: Batch) -> tuple[Batch, Flight] | None:
+        now_s = time.monotonic()
+        for ticket in batch.tickets:
+            timing = ticket.job.timing
+            timing.launched_s = timing.launched_s or now_s
+        out_of_memory = False
+        try:
+            picks = [(ticket.work.rows, ticket.index) for ticket in batch.tickets]
+            return batch, self._device.launch(batch.key.model.network, picks, batch.bucket_size)
+        except (torch.OutOfMemoryError, MemoryError):
+            out_of_memory = True  # recovered from below, where the exception's tensors are gone
+        except Exception:
+            log.exception("a batch of %d rows failed", len(batch.tickets))
+        if out_of_memory:
+            log.warning("out of memory at bucket size %d", batch.bucket_size)
+            self._device.release_memory()
+            self._costs[batch.key.model.name].cap(batch.key.lane, batch.bucket_size)
+        self._isolate(batch, out_of_memory)
+        return None
+
+    def _isolate(self, batch: Batch, out_of_memory: bool) -> None:
+        """Runs the halves of a batch that failed; a row that fails alone fails its job."""
+        if len(batch.tickets) == 1:
+            (ticket,) = batch.tickets
+            smaller = [b for b in self.buckets if b < batch.bucket_size]
+            if not (out_of_memory and smaller and batch.key.bucket_size is None):
+                self._end(
+                    ticket.job,
+                    Overloaded("the device has too little memory for this request")
+                    if out_of_memory
+                    else Internal(),
+                )
+                return
+        middle = (len(batch.tickets) + 1) // 2
+        for tickets in filter(None, (batch.tickets[:middle], batch.tickets[middle:])):
+            if all(ticket.job.ended for ticket in tickets):
+                continue
+            bucket_size = batch.key.bucket_size or next(
+                b for b in self.buckets if b >= len(tickets)
+            )
+            launched = self._launch(Batch(batch.key, bucket_size, tickets))
+            if launched:
+                self._settle(*launched)
+
+    def _settle(self, batch: Batch, flight: Flight) -> None:
+        """Hands results to their jobs, and goes on with those that have all they waited for."""
+        batch_ms = self._device.land(flight)
+        self._costs[batch.key.model.name].record(batch.key.lane, batch.bucket_size, batch_ms)
+        self._observer.batch(batch, batch_ms)
+        with self._device.aside(flight):
+            for work, places in _by_work(batch.tickets).items():
+                job = batch.tickets[places[0]].job
+                job.rides.append(Ride(batch.bucket_size, len(batch.tickets), len(places)))
+                if not job.ended:
+                    self._settle_work(job, work, batch.tickets, flight, places)
+
+    def _settle_work(
+        self,
+        job: Job,
+        work: Work,
+        tickets: Sequence[Ticket],
+        flight: Flight,
+        places: list[int],
+    ) -> None:
+        finite = flight.finite[places].tolist()
+        bad = [place for place, fine in zip(places, finite, strict=True) if not fine]
+        good = [place for place, fine in zip(places, finite, strict=True) if fine]
+        if bad and len(tickets) == 1:
+            found = Violation("image", "the network's output for it is not finite")
+            self._end(job, InvalidArgument(f"image: {found.description}", violations=[found]))
+            return
+        # Neighbours can have sent a row further than it needed, to where it overflows.
+        work.suspects += [tickets[place].index for place in bad]
+        if good:
+            work.settle(
+                [tickets[place].index for place in good],
+                flight.scores[good],
+                flight.classes[good],
+                None if flight.logits is None else flight.logits[good],
+                None if flight.gradient is None else flight.gradient[good],
+            )
+        if not work.unsettled:
+            self._advance(job)
+
+    def _advance(self, job: Job) -> None:
+        """Lets a job's method go on until it wants rows or is done."""
+        assert job.program is not None
+        try:
+            rows: Rows = (
+                next(job.program) if job.work is None else job.program.send(job.work.traces())
+            )
+            job.work = Work(rows)
+        except StopIteration as stop:
+            job.timing.finished_s = time.monotonic()
+            result = self._device.download(stop.value)
+            self._end(job, Done(result, job.loaded, tuple(job.rides), job.timing))
+        except PellucidError as error:
+            self._end(job, error)
+        except Exception:
+            log.exception("%s failed", type(job.spec.method).__name__)
+            self._end(job, Internal())
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        if job.ended:
+            return
+        job.ended = True
+        if job.program is not None:
+            job.program.close()
+        job.program = job.work = None
+        self._schedule.remove(job)
+        self._finished.append((job, outcome))
+
+    def _deliver(self) -> None:
+        """Hands over all that ended in this iteration, with one call."""
+        finished, self._finished = self._finished, []
+        if not finished:
+            return
+        for job, outcome in finished:
+            self._observer.ended(job, outcome)
+            self.admission.release(job)
+        self._observer.queue(self.admission.depth, self.admission.device_ms)
+
+        def resolve() -> None:
+            for job, outcome in finished:
+                if isinstance(outcome, Done):
+                    job.future.set_result(outcome)
+                else:
+                    job.future.set_exception(outcome)
+
+        self._notify(resolve)
+
+    def _measure(self, model: Model) -> None:
+        costs = self.costs_of(model)
+        generator = torch.Generator().manual_seed(0)
+        network = model.network
+        shape = (self.buckets[-1], 3, network.height_px, network.width_px)
+        images = torch.randn(shape, generator=generator)
+        uploaded = self._device.upload(images, network.dtype)
+        for lane in Lane:
+            want = Want.GRADIENT if lane is Lane.GRADIENT else Want.SCORE
+            rows = Rows(uploaded, TopTarget(), want)
+            for bucket in self.buckets:
+                picks = [(rows, index) for index in range(bucket)]
+                try:
+                    taken_ms = [
+                        self._device.land(self._device.launch(network, picks, bucket))
+                        for _ in range(_WARM_UP_RUNS)
+                    ]
+                except (torch.OutOfMemoryError, MemoryError):
+                    costs.cap(lane, bucket)
+                    break
+                costs.record(lane, bucket, min(taken_ms))
+                if min(taken_ms) > self._iteration_budget_ms:
+                    break
+        self._device.release_memory()
+
+
+def _by_work(tickets: Sequence[Ticket]) -> Mapping[Work, list[int]]:
+    places: dict[Work, list[int]] = {}
+    for place, ticket in enumerate(tickets):
+        places.setdefault(ticket.work, []).append(place)
+    return places

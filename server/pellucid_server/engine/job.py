@@ -1,0 +1,176 @@
+"""A job: a validated request in flight."""
+
+import enum
+import itertools
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..models.registry import Model
+from .rows import Lane, Program, Rows, Target, Traces
+
+
+class Priority(enum.IntEnum):
+    """The classes of jobs, most urgent first."""
+
+    PREDICT = 0
+    EXPLAIN = 1
+    OPTIMIZE = 2
+
+
+class Method(Protocol):
+    """What the engine knows of a method: what it costs, and how it asks for rows."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def priority(self) -> Priority: ...
+
+    def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+        """How many rows it will ask for, by lane."""
+        ...
+
+    def program(self, model: Model, image: Tensor, target: Target) -> Program[Any]:
+        """Its work on one image, 3×H×W, on the device."""
+        ...
+
+
+class Source(Protocol):
+    """Where a request's image comes from."""
+
+    @property
+    def byte_count(self) -> int: ...
+
+    def load(self, model: Model) -> Any:
+        """Decodes and preprocesses; called in a worker thread. Has an input of 3×H×W."""
+        ...
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A validated request.
+
+    Attributes:
+        deadline_s: By time.monotonic().
+        caller: Whom the device is shared fairly between.
+        bucket_size: The bucket that its rows are padded to, if it is fixed.
+    """
+
+    model: Model
+    method: Method
+    source: Source
+    target: Target
+    deadline_s: float
+    caller: str = ""
+    bucket_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Ride:
+    """A batch that rows of a job rode in."""
+
+    bucket_size: int
+    row_count: int
+    own_row_count: int
+
+
+@dataclass
+class Timing:
+    """When things happened to a job, by time.monotonic(); 0 when they have not yet."""
+
+    submitted_s: float
+    decode_started_s: float = 0.0
+    ready_s: float = 0.0
+    launched_s: float = 0.0
+    finished_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job's result, and how it came about."""
+
+    result: Any
+    loaded: Any
+    rides: tuple[Ride, ...]
+    timing: Timing
+
+
+class Work:
+    """Rows that a job waits for, as they are taken, run and settled."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        count = rows.images.shape[0]
+        self._untaken = list(range(count - 1, -1, -1))
+        self.unsettled = count
+        self.suspects: list[int] = []  # rows that were not finite and are run again, alone
+        self._scores = torch.zeros(count, dtype=torch.float64)
+        self._classes = torch.full((count,), -1)
+        self._logits: Tensor | None = None
+        self._gradient: Tensor | None = None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._untaken)
+
+    def take(self) -> int:
+        return self._untaken.pop()
+
+    def settle(
+        self,
+        mine: list[int],
+        scores: Tensor,
+        classes: Tensor,
+        logits: Tensor | None,
+        gradient: Tensor | None,
+    ) -> None:
+        """Keeps what came of the rows mine."""
+        self._scores[mine] = scores
+        self._classes[mine] = classes
+        if logits is not None:
+            if self._logits is None:
+                self._logits = logits.new_empty(len(self._scores), logits.shape[1])
+            self._logits[mine] = logits
+        if gradient is not None:
+            if self._gradient is None:
+                self._gradient = torch.empty_like(self.rows.images)
+            self._gradient[mine] = gradient
+        self.unsettled -= len(mine)
+
+    def traces(self) -> Traces:
+        assert self.unsettled == 0
+        return Traces(self._scores, self._classes, self._logits, self._gradient)
+
+
+_sequence = itertools.count()
+
+
+@dataclass(eq=False)
+class Job:
+    """A spec in flight. Its future ends with Done or with a PellucidError."""
+
+    spec: Spec
+    cost_ms: float
+    timing: Timing
+    future: "Future[Done]" = field(default_factory=Future)
+    sequence: int = field(default_factory=lambda: next(_sequence))
+    cancelled: bool = False
+    # From here on, only the engine thread looks.
+    loaded: Any = None
+    program: Program[Any] | None = None
+    work: Work | None = None
+    rides: list[Ride] = field(default_factory=list)
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        # Whoever waits for the future cannot cancel it: cancelling is the engine's.
+        self.future.set_running_or_notify_cancel()
+
+    def cancel(self) -> None:
+        """Its caller went away: no row of it is launched any more."""
+        self.cancelled = True

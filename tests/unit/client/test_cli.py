@@ -1,0 +1,218 @@
+"""The command line: what it asks, prints and writes, and how it fails."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from pellucid.cli import app
+from pellucid.v1 import data_pb2, inference_pb2, model_pb2
+from typer.testing import CliRunner, Result
+
+from .conftest import ATTRIBUTION, EXPLAINED, RENDERING, FakeServer
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cat.jpg").write_bytes(b"a photo")
+
+
+def run(server: FakeServer, *args: str) -> Result:
+    return CliRunner(env={"PELLUCID_SERVER": server.address}).invoke(app, args)
+
+
+def test_predict(server: FakeServer) -> None:
+    result = run(
+        server,
+        "predict",
+        "cat.jpg",
+        "--model=lite",
+        "--bucket-size=4",
+        "--timeout-s=5",
+        "--top-k=2",
+    )
+    assert result.exit_code == 0
+    assert "tabby [cat]" in result.stdout
+    assert "75.00%" in result.stdout
+    assert "decode 1.0 ms, queue 2.0 ms, run 3.0 ms" in result.stdout
+    assert result.stderr == ""
+    assert server.requests == [
+        inference_pb2.PredictRequest(
+            model="lite", image=data_pb2.Image(encoded=b"a photo"), bucket_size=4, top_k=2
+        )
+    ]
+    assert server.remaining_s[0] < 6
+
+
+def test_predict_json(server: FakeServer) -> None:
+    printed = json.loads(run(server, "predict", "cat.jpg", "--json").stdout)
+    assert printed["predictions"][1] == {
+        "classIndex": 0,
+        "label": "lynx",
+        "probability": 0.25,
+        "logit": 0.5,
+    }
+    assert printed["logits"] == {"dataType": "DATA_TYPE_FLOAT32", "shape": ["3"]}
+
+
+def test_all_bytes_of_responses_are_called_data() -> None:
+    for message in data_pb2.DESCRIPTOR.message_types_by_name.values():
+        if message.name != "Image":  # which only requests have
+            assert all(f.name == "data" for f in message.fields if f.type == f.TYPE_BYTES)
+    for contract in (inference_pb2, model_pb2):
+        for message in contract.DESCRIPTOR.message_types_by_name.values():
+            assert not any(field.type == field.TYPE_BYTES for field in message.fields)
+
+
+def test_explain_writes_beside_the_current_directory(server: FakeServer) -> None:
+    result = run(server, "explain", "cat.jpg", "--method", "deconvnet")
+    assert result.exit_code == 0, result.stderr
+    assert Path("cat-deconvnet.jpg").read_bytes() == RENDERING
+    assert "cat-deconvnet.jpg" in result.stdout
+    assert "tabby [cat] (class 0), the top prediction" in result.stdout
+    assert "2.2500" in result.stdout
+    (request,) = server.requests
+    assert request.WhichOneof("method") == "deconvnet"
+    assert request.rendering.format == data_pb2.IMAGE_FORMAT_JPEG
+    assert not request.HasField("target")
+
+
+def test_explain_options(server: FakeServer) -> None:
+    arguments = (
+        "explain cat.jpg --method occlusion --layer conv --channel 3 --y 0 --x 1 --window-px 8 "
+        "--stride-px 4 --fill blur --blur-sigma-px 1.5 --percentile 90 --color-scale signed "
+        "--longest-side-px 64 --raw why.npy --json"
+    )
+    result = run(server, *arguments.split())
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_array_equal(np.load("why.npy"), ATTRIBUTION)
+    assert np.load("why.npy").dtype == np.float32
+    assert sorted(path.name for path in Path().iterdir()) == ["cat.jpg", "why.npy"]
+    printed = json.loads(result.stdout)
+    assert printed["heatmap"]["image"] == {
+        "format": "IMAGE_FORMAT_PNG",
+        "widthPx": 0,
+        "heightPx": 0,
+    }
+    assert printed["occlusionDetails"]["falls"]["shape"] == ["1", "2"]
+    assert server.requests == [
+        inference_pb2.ExplainRequest(
+            image=data_pb2.Image(encoded=b"a photo"),
+            target=inference_pb2.Target(
+                neuron=inference_pb2.Neuron(layer="conv", channel=3, y=0, x=1)
+            ),
+            outputs=[
+                inference_pb2.EXPLAIN_OUTPUT_HEATMAP,
+                inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION,
+            ],
+            rendering=inference_pb2.Rendering(
+                color_scale=inference_pb2.COLOR_SCALE_SIGNED, percentile=90, longest_side_px=64
+            ),
+            occlusion=inference_pb2.Occlusion(
+                window_px=8, stride_px=4, fill=inference_pb2.FILL_BLUR, blur_sigma_px=1.5
+            ),
+        )
+    ]
+
+
+def test_explain_png(server: FakeServer) -> None:
+    server.explained = inference_pb2.ExplainResponse()
+    server.explained.CopyFrom(EXPLAINED)
+    server.explained.rendering.format = data_pb2.IMAGE_FORMAT_PNG
+    assert run(server, "explain", "cat.jpg", "-o", "why.PNG", "--target", "7").exit_code == 0
+    assert Path("why.PNG").read_bytes() == RENDERING
+    (request,) = server.requests
+    assert request.rendering.format == data_pb2.IMAGE_FORMAT_PNG
+    assert request.target.class_index == 7
+    run(server, "explain", "cat.jpg", "--json", "--target", "tabby")
+    assert server.requests[1].target.label == "tabby"
+
+
+def test_explanation_of_a_neuron(server: FakeServer) -> None:
+    server.explained = inference_pb2.ExplainResponse()
+    server.explained.CopyFrom(EXPLAINED)
+    server.explained.target.neuron.layer = "conv"
+    result = run(server, "explain", "cat.jpg", "--layer", "conv")
+    assert "conv, channel 0" in result.stdout
+
+
+def test_models(server: FakeServer) -> None:
+    listed = run(server, "models").stdout
+    assert "lite" in listed
+    assert "no: warming up" in listed
+    full = run(server, "models", "lite").stdout
+    for text in ("efficientnet_lite0", "it has no ReLU", "32 × 112 × 112", "float64 on cpu"):
+        assert text in full
+    assert json.loads(run(server, "models", "--json").stdout)["models"][1]["ready"] is False
+    assert json.loads(run(server, "models", "lite", "--json").stdout)["gateCount"] == 33
+    assert server.requests[1].model == "lite"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("predict", 2, "Missing argument"),
+        ("predict cat.jpg --top-k many", 2, "--top-k"),
+        ("predict nowhere.jpg", 1, "pellucid: photo: there is no file nowhere.jpg\n"),
+        ("explain cat.jpg -o why.gif", 2, "pellucid: why.gif: must end with .jpg, .jpeg, .png\n"),
+        ("explain cat.jpg --method lime", 2, "must be one of gradient, deconvnet"),
+        ("explain cat.jpg --window-px 3", 2, "window_px: not a parameter of gradient"),
+        ("explain cat.jpg --y 3", 2, "need --layer"),
+        ("explain cat.jpg --layer conv --target 3", 2, "give one of them"),
+        ("explain cat.jpg -o no/where.jpg", 1, "No such file or directory: 'no/where.jpg'\n"),
+    ],
+)
+def test_mistakes(server: FakeServer, arguments: str, code: int, message: str) -> None:
+    result = run(server, *arguments.split())
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_errors_of_the_server(server: FakeServer) -> None:
+    violations = error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(field="top_k", description="is 0"),
+            error_details_pb2.BadRequest.FieldViolation(field="image", description="is text"),
+        ]
+    )
+    server.fail(grpc.StatusCode.INVALID_ARGUMENT, "top_k: is 0; image: is text", violations)
+    server.fail(grpc.StatusCode.INVALID_ARGUMENT, "two\nthings", violations)
+    server.fail(grpc.StatusCode.INTERNAL, "a bug")
+    printed = [run(server, "predict", "cat.jpg") for _ in range(3)]
+    assert [result.exit_code for result in printed] == [1, 1, 1]
+    lines = "  top_k: is 0\n  image: is text\n"
+    assert [result.stderr for result in printed] == [
+        f"pellucid: INVALID_ARGUMENT: the server refuses the request\n{lines}",
+        f"pellucid: INVALID_ARGUMENT: two things\n{lines}",
+        "pellucid: INTERNAL: a bug\n",
+    ]
+
+
+def test_serve_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def main(argv: list[str]) -> int:
+        seen.append(argv)
+        return 3
+
+    monkeypatch.setitem(sys.modules, "pellucid_server.cli", SimpleNamespace(main=main))
+    arguments = ["--port", "1", "photo", "-x", "--help", "--model", "a=b"]
+    assert CliRunner().invoke(app, ["serve", *arguments]).exit_code == 3
+    assert seen == [arguments]
+
+
+def test_serve_without_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main(argv: list[str]) -> int:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    for module in (None, SimpleNamespace(main=main)):
+        monkeypatch.setitem(sys.modules, "pellucid_server.cli", module)
+        result = CliRunner().invoke(app, ["serve"])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "The server is not installed: pip install 'pellucid[server]'.\n"
