@@ -1,11 +1,12 @@
 """What every test may use: small networks, free photos, an engine that runs them."""
 
 import functools
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pellucid_server.engine.job import Done, Job, Spec
 from pellucid_server.engine.rows import Target, TopTarget
 from pellucid_server.inputs import ArrayPhoto, PreparedInput
 from pellucid_server.models.architectures import ARCHITECTURES
+from pellucid_server.models.network import Network
 from pellucid_server.models.registry import Model, Precision, load_model
 from torch import nn
 
@@ -34,6 +36,21 @@ def photo(name: str) -> np.ndarray:
 @functools.lru_cache
 def model(name: str, precision: Precision = Precision.FLOAT32, side_px: int = 96) -> Model:
     return load_model(name, device=CPU, precision=precision, side_px=side_px)
+
+
+def tiny_model(module: nn.Module, side_px: int = 2) -> Model:
+    """A network of a test's own, float32, seeded by the test."""
+    return Model(
+        name=type(module).__name__,
+        version="0",
+        architecture="test",
+        network=Network(
+            module, height_px=side_px, width_px=side_px, dtype=torch.float32, device=CPU
+        ),
+        preprocessing=ARCHITECTURES["resnet18"].preprocessing(side_px),
+        labels=("first", "second", "third", "fourth"),
+        precision=Precision.FLOAT32,
+    )
 
 
 @functools.lru_cache
@@ -73,12 +90,44 @@ class Runner:
     """An engine on the CPU, and a shorthand to run one spec on it."""
 
     engine: Engine
+    submitted: list[Job] = field(default_factory=list)
 
     def submit(self, *args: Any, **options: Any) -> Job:
-        return self.engine.submit(spec(*args, **options))
+        job = self.engine.submit(spec(*args, **options))
+        self.submitted.append(job)
+        return job
 
     def run(self, *args: Any, **options: Any) -> Done:
         return self.submit(*args, **options).future.result(timeout=300)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The engine thread stands still between two iterations until the block ends.
+
+        What is submitted meanwhile is decoded and waits: all of it is there at the next one.
+        """
+        reached, go_on = threading.Event(), threading.Event()
+
+        def stand_still() -> None:
+            reached.set()
+            go_on.wait(60)
+
+        holder = threading.Thread(target=self.engine.call, args=(stand_still,))
+        holder.start()
+        reached.wait(60)
+        self.submitted.clear()
+        try:
+            yield
+            self._wait_for_decoding()
+        finally:
+            go_on.set()
+            holder.join()
+
+    def _wait_for_decoding(self) -> None:
+        until_s = time.monotonic() + 60
+        while any(not job.timing.ready_s for job in self.submitted):
+            assert time.monotonic() < until_s
+            time.sleep(0.001)
 
 
 @contextmanager

@@ -242,7 +242,7 @@ def explain_result(response: inference_pb2.ExplainResponse) -> types.ExplainResu
         parameters=_parameters(getattr(response, method)) if method else {},
         target=_resolved_target(response.target),
         attribution=_array(response.attribution) if has_attribution else None,
-        heatmap_png=None if heatmap is None else heatmap.image.data,
+        heatmap_png=heatmap.image.data if heatmap and heatmap.HasField("image") else None,
         color_scale=scale,
         limit=None if heatmap is None else heatmap.limit,
         percentile=None if heatmap is None else heatmap.percentile,

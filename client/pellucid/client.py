@@ -87,7 +87,7 @@ class Client:
         color_scale: str | None = None,
         percentile: float | None = None,
         longest_side_px: int | None = None,
-        format: str | None = None,  # noqa: A002
+        format: str | None = None,
         legend: bool | None = None,
         bucket_size: int | None = None,
         timeout_s: float | None = None,

@@ -26,7 +26,7 @@ _Color = tuple[int, int, int]
 # stand out from a darkened photo; blue against red is told apart with every colour blindness.
 _BLUES: list[_Color] = [(35, 80, 240), (40, 125, 255), (75, 170, 255), (125, 210, 255)]
 _REDS: list[_Color] = [(215, 15, 35), (245, 35, 35), (255, 75, 50), (255, 120, 85)]
-# Points of matplotlib's inferno (public domain), from an eighth of its range on.
+# After matplotlib's inferno, without its darkest fifth.
 _INFERNO: list[_Color] = [
     (66, 10, 104),
     (120, 28, 109),
@@ -180,7 +180,7 @@ def overlay(
     return framed
 
 
-def encode(image: Image.Image, format: Literal["jpeg", "png"]) -> bytes:  # noqa: A002
+def encode(image: Image.Image, format: Literal["jpeg", "png"]) -> bytes:
     """An image as the bytes of a file.
 
     Args:

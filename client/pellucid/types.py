@@ -266,8 +266,8 @@ class ExplainResult:
         attribution: As computed, float32, read-only: 3 × height × width of the network's input
             for gradients, 1 × height × width for occlusion.
         heatmap_png: The heatmap as it came: an 8-bit grey PNG. See heatmap.
-        color_scale: "signed" or "absolute": how the heatmap is to be read.
-        limit: The attribution that the heatmap's strongest value stands for.
+        color_scale: "signed" or "absolute": how heatmap and rendering are to be read.
+        limit: The attribution that their strongest value stands for.
         percentile: The percentile of the magnitudes that limit is, 50 to 100.
         rendering: The heatmap in colour on the photo: a file in rendering_format. See image.
         rendering_format: "jpeg" or "png".
@@ -304,10 +304,12 @@ class ExplainResult:
             raise NotRequested('no heatmap came: pass outputs=("heatmap", ...)')
         from PIL import Image
 
+        from .render import dequantize
+
         with Image.open(io.BytesIO(self.heatmap_png)) as image:
-            grey = np.asarray(image, np.float64)
-        share = (grey - 128) / 127 if self.color_scale == "signed" else grey / 255
-        heatmap = (share * self.limit).astype(np.float32)
+            grey = np.asarray(image)
+        signed = self.color_scale == "signed"
+        heatmap = dequantize(grey, self.limit, "signed" if signed else "absolute")
         heatmap.flags.writeable = False
         return heatmap
 

@@ -17,6 +17,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from numpy.typing import NDArray
 from pellucid import render
 from pellucid.v1 import data_pb2, inference_pb2, model_pb2
+from PIL import Image
 from torch import Tensor
 
 from . import photos
@@ -344,7 +345,9 @@ def _read_neuron(found: _Violations, neuron: inference_pb2.Neuron, model: Model)
     if not layer.targetable:
         found.refused(f"{field}.layer", f"{layer.name} cannot be a target: {_why_not(layer)}")
         return target
-    if not 0 <= neuron.channel < layer.shape[0]:
+    if not neuron.HasField("channel"):
+        found.invalid(f"{field}.channel", f"required; 0 to {layer.shape[0] - 1}")
+    elif not 0 <= neuron.channel < layer.shape[0]:
         found.invalid(f"{field}.channel", _outside(neuron.channel, 0, layer.shape[0] - 1))
     if (y is None) != (x is None):
         found.invalid(f"{field}.{'y' if y is None else 'x'}", "required where the other one is set")
@@ -539,12 +542,12 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
         attribution = result.attribution.numpy()
         values = render.reduce_channels(attribution, view.color_scale)
         limit = render.limit_of(values, view.percentile)
+        response.heatmap.color_scale = _COLOR_SCALES[view.color_scale]
+        response.heatmap.limit = limit
+        response.heatmap.percentile = view.percentile
         if view.heatmap:
             grey = render.quantize(values, limit, view.color_scale)
-            response.heatmap.image.CopyFrom(_write_picture(render.to_image(grey), "png"))
-            response.heatmap.color_scale = _COLOR_SCALES[view.color_scale]
-            response.heatmap.limit = limit
-            response.heatmap.percentile = view.percentile
+            response.heatmap.image.CopyFrom(_write_picture(Image.fromarray(grey), "png"))
         if view.rendering:
             scale = loaded.canvas.shape[1] / loaded.photo_size[0]
             scale_y = loaded.canvas.shape[0] / loaded.photo_size[1]

@@ -26,19 +26,19 @@ from pellucid.v1 import data_pb2 as pellucid_dot_v1_dot_data__pb2
 from pellucid.v1 import model_pb2 as pellucid_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpellucid/v1/inference.proto\x12\x0bpellucid.v1\x1a\x16pellucid/v1/data.proto\x1a\x17pellucid/v1/model.proto\"F\n\x05\x42\x61tch\x12\x13\n\x0b\x62ucket_size\x18\x01 \x01(\x05\x12\x11\n\trow_count\x18\x02 \x01(\x05\x12\x15\n\rown_row_count\x18\x03 \x01(\x05\"\x86\x02\n\x03Run\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x31\n\rpreprocessing\x18\x03 \x01(\x0b\x32\x1a.pellucid.v1.Preprocessing\x12)\n\tprecision\x18\x04 \x01(\x0e\x32\x16.pellucid.v1.Precision\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x11\n\tdecode_ms\x18\x06 \x01(\x01\x12\x10\n\x08queue_ms\x18\x07 \x01(\x01\x12\x0e\n\x06run_ms\x18\x08 \x01(\x01\x12\x11\n\trender_ms\x18\t \x01(\x01\x12#\n\x07\x62\x61tches\x18\n \x03(\x0b\x32\x12.pellucid.v1.Batch\"T\n\nPrediction\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\r\n\x05logit\x18\x04 \x01(\x01\"\xa2\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x12.pellucid.v1.Image\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0einclude_logits\x18\x04 \x01(\x08\x12\x18\n\x0b\x62ucket_size\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_top_kB\x0e\n\x0c_bucket_size\"\x83\x01\n\x0fPredictResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.pellucid.v1.Run\x12,\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x17.pellucid.v1.Prediction\x12#\n\x06logits\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Tensor\"T\n\x06Neuron\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\x05\x12\x0e\n\x01y\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x01x\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x04\n\x02_yB\x04\n\x02_x\"_\n\x06Target\x12\x15\n\x0b\x63lass_index\x18\x01 \x01(\x05H\x00\x12\x0f\n\x05label\x18\x02 \x01(\tH\x00\x12%\n\x06neuron\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.NeuronH\x00\x42\x06\n\x04kind\"\x8c\x01\n\x0eResolvedTarget\x12\x15\n\x0b\x63lass_index\x18\x01 \x01(\x05H\x00\x12%\n\x06neuron\x18\x02 \x01(\x0b\x32\x13.pellucid.v1.NeuronH\x00\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x16\n\x0etop_prediction\x18\x05 \x01(\x08\x42\x06\n\x04kind\"\n\n\x08Gradient\"\x0b\n\tDeconvnet\"\x10\n\x0eGuidedBackprop\"\xa6\x01\n\tOcclusion\x12\x16\n\twindow_px\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tstride_px\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1f\n\x04\x66ill\x18\x03 \x01(\x0e\x32\x11.pellucid.v1.Fill\x12\x1a\n\rblur_sigma_px\x18\x04 \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_window_pxB\x0c\n\n_stride_pxB\x10\n\x0e_blur_sigma_px\"\x86\x01\n\x10OcclusionDetails\x12\"\n\x05\x66\x61lls\x18\x01 \x01(\x0b\x32\x13.pellucid.v1.Tensor\x12&\n\x0clargest_fall\x18\x02 \x01(\x0b\x32\x10.pellucid.v1.Box\x12&\n\x0clargest_rise\x18\x03 \x01(\x0b\x32\x10.pellucid.v1.Box\"\xdd\x01\n\tRendering\x12,\n\x0b\x63olor_scale\x18\x01 \x01(\x0e\x32\x17.pellucid.v1.ColorScale\x12\x17\n\npercentile\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0flongest_side_px\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.pellucid.v1.ImageFormat\x12\x13\n\x06legend\x18\x05 \x01(\x08H\x02\x88\x01\x01\x42\r\n\x0b_percentileB\x12\n\x10_longest_side_pxB\t\n\x07_legend\"\x84\x01\n\x07Heatmap\x12(\n\x05image\x18\x01 \x01(\x0b\x32\x19.pellucid.v1.EncodedImage\x12,\n\x0b\x63olor_scale\x18\x02 \x01(\x0e\x32\x17.pellucid.v1.ColorScale\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x12\n\npercentile\x18\x04 \x01(\x01\"\xb0\x03\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x12.pellucid.v1.Image\x12#\n\x06target\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Target\x12+\n\x07outputs\x18\x04 \x03(\x0e\x32\x1a.pellucid.v1.ExplainOutput\x12)\n\trendering\x18\x05 \x01(\x0b\x32\x16.pellucid.v1.Rendering\x12\x18\n\x0b\x62ucket_size\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12)\n\x08gradient\x18\x10 \x01(\x0b\x32\x15.pellucid.v1.GradientH\x00\x12+\n\tdeconvnet\x18\x11 \x01(\x0b\x32\x16.pellucid.v1.DeconvnetH\x00\x12\x36\n\x0fguided_backprop\x18\x12 \x01(\x0b\x32\x1b.pellucid.v1.GuidedBackpropH\x00\x12+\n\tocclusion\x18\x13 \x01(\x0b\x32\x16.pellucid.v1.OcclusionH\x00\x42\x08\n\x06methodB\x0e\n\x0c_bucket_size\"\x82\x04\n\x0f\x45xplainResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.pellucid.v1.Run\x12+\n\x06target\x18\x02 \x01(\x0b\x32\x1b.pellucid.v1.ResolvedTarget\x12)\n\x08gradient\x18\x10 \x01(\x0b\x32\x15.pellucid.v1.GradientH\x00\x12+\n\tdeconvnet\x18\x11 \x01(\x0b\x32\x16.pellucid.v1.DeconvnetH\x00\x12\x36\n\x0fguided_backprop\x18\x12 \x01(\x0b\x32\x1b.pellucid.v1.GuidedBackpropH\x00\x12+\n\tocclusion\x18\x13 \x01(\x0b\x32\x16.pellucid.v1.OcclusionH\x00\x12(\n\x0b\x61ttribution\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Tensor\x12%\n\x07heatmap\x18\x04 \x01(\x0b\x32\x14.pellucid.v1.Heatmap\x12,\n\trendering\x18\x05 \x01(\x0b\x32\x19.pellucid.v1.EncodedImage\x12#\n\tinput_box\x18\x06 \x01(\x0b\x32\x10.pellucid.v1.Box\x12\x38\n\x11occlusion_details\x18\x07 \x01(\x0b\x32\x1d.pellucid.v1.OcclusionDetailsB\x08\n\x06method*Z\n\x04\x46ill\x12\x14\n\x10\x46ILL_UNSPECIFIED\x10\x00\x12\x0e\n\nFILL_BLACK\x10\x01\x12\x0e\n\nFILL_WHITE\x10\x02\x12\r\n\tFILL_MEAN\x10\x03\x12\r\n\tFILL_BLUR\x10\x04*\x89\x01\n\rExplainOutput\x12\x1e\n\x1a\x45XPLAIN_OUTPUT_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45XPLAIN_OUTPUT_ATTRIBUTION\x10\x01\x12\x1a\n\x16\x45XPLAIN_OUTPUT_HEATMAP\x10\x02\x12\x1c\n\x18\x45XPLAIN_OUTPUT_RENDERING\x10\x03*[\n\nColorScale\x12\x1b\n\x17\x43OLOR_SCALE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OLOR_SCALE_SIGNED\x10\x01\x12\x18\n\x14\x43OLOR_SCALE_ABSOLUTE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpellucid/v1/inference.proto\x12\x0bpellucid.v1\x1a\x16pellucid/v1/data.proto\x1a\x17pellucid/v1/model.proto\"F\n\x05\x42\x61tch\x12\x13\n\x0b\x62ucket_size\x18\x01 \x01(\x05\x12\x11\n\trow_count\x18\x02 \x01(\x05\x12\x15\n\rown_row_count\x18\x03 \x01(\x05\"\x86\x02\n\x03Run\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x31\n\rpreprocessing\x18\x03 \x01(\x0b\x32\x1a.pellucid.v1.Preprocessing\x12)\n\tprecision\x18\x04 \x01(\x0e\x32\x16.pellucid.v1.Precision\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x11\n\tdecode_ms\x18\x06 \x01(\x01\x12\x10\n\x08queue_ms\x18\x07 \x01(\x01\x12\x0e\n\x06run_ms\x18\x08 \x01(\x01\x12\x11\n\trender_ms\x18\t \x01(\x01\x12#\n\x07\x62\x61tches\x18\n \x03(\x0b\x32\x12.pellucid.v1.Batch\"T\n\nPrediction\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\r\n\x05logit\x18\x04 \x01(\x01\"\xa2\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x12.pellucid.v1.Image\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0einclude_logits\x18\x04 \x01(\x08\x12\x18\n\x0b\x62ucket_size\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_top_kB\x0e\n\x0c_bucket_size\"\x83\x01\n\x0fPredictResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.pellucid.v1.Run\x12,\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x17.pellucid.v1.Prediction\x12#\n\x06logits\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Tensor\"e\n\x06Neuron\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x14\n\x07\x63hannel\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x01y\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x01x\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\n\n\x08_channelB\x04\n\x02_yB\x04\n\x02_x\"_\n\x06Target\x12\x15\n\x0b\x63lass_index\x18\x01 \x01(\x05H\x00\x12\x0f\n\x05label\x18\x02 \x01(\tH\x00\x12%\n\x06neuron\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.NeuronH\x00\x42\x06\n\x04kind\"\x8c\x01\n\x0eResolvedTarget\x12\x15\n\x0b\x63lass_index\x18\x01 \x01(\x05H\x00\x12%\n\x06neuron\x18\x02 \x01(\x0b\x32\x13.pellucid.v1.NeuronH\x00\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x16\n\x0etop_prediction\x18\x05 \x01(\x08\x42\x06\n\x04kind\"\n\n\x08Gradient\"\x0b\n\tDeconvnet\"\x10\n\x0eGuidedBackprop\"\xa6\x01\n\tOcclusion\x12\x16\n\twindow_px\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tstride_px\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1f\n\x04\x66ill\x18\x03 \x01(\x0e\x32\x11.pellucid.v1.Fill\x12\x1a\n\rblur_sigma_px\x18\x04 \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_window_pxB\x0c\n\n_stride_pxB\x10\n\x0e_blur_sigma_px\"\x86\x01\n\x10OcclusionDetails\x12\"\n\x05\x66\x61lls\x18\x01 \x01(\x0b\x32\x13.pellucid.v1.Tensor\x12&\n\x0clargest_fall\x18\x02 \x01(\x0b\x32\x10.pellucid.v1.Box\x12&\n\x0clargest_rise\x18\x03 \x01(\x0b\x32\x10.pellucid.v1.Box\"\xdd\x01\n\tRendering\x12,\n\x0b\x63olor_scale\x18\x01 \x01(\x0e\x32\x17.pellucid.v1.ColorScale\x12\x17\n\npercentile\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0flongest_side_px\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.pellucid.v1.ImageFormat\x12\x13\n\x06legend\x18\x05 \x01(\x08H\x02\x88\x01\x01\x42\r\n\x0b_percentileB\x12\n\x10_longest_side_pxB\t\n\x07_legend\"\x84\x01\n\x07Heatmap\x12(\n\x05image\x18\x01 \x01(\x0b\x32\x19.pellucid.v1.EncodedImage\x12,\n\x0b\x63olor_scale\x18\x02 \x01(\x0e\x32\x17.pellucid.v1.ColorScale\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x12\n\npercentile\x18\x04 \x01(\x01\"\xb0\x03\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x12.pellucid.v1.Image\x12#\n\x06target\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Target\x12+\n\x07outputs\x18\x04 \x03(\x0e\x32\x1a.pellucid.v1.ExplainOutput\x12)\n\trendering\x18\x05 \x01(\x0b\x32\x16.pellucid.v1.Rendering\x12\x18\n\x0b\x62ucket_size\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12)\n\x08gradient\x18\x10 \x01(\x0b\x32\x15.pellucid.v1.GradientH\x00\x12+\n\tdeconvnet\x18\x11 \x01(\x0b\x32\x16.pellucid.v1.DeconvnetH\x00\x12\x36\n\x0fguided_backprop\x18\x12 \x01(\x0b\x32\x1b.pellucid.v1.GuidedBackpropH\x00\x12+\n\tocclusion\x18\x13 \x01(\x0b\x32\x16.pellucid.v1.OcclusionH\x00\x42\x08\n\x06methodB\x0e\n\x0c_bucket_size\"\x82\x04\n\x0f\x45xplainResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.pellucid.v1.Run\x12+\n\x06target\x18\x02 \x01(\x0b\x32\x1b.pellucid.v1.ResolvedTarget\x12)\n\x08gradient\x18\x10 \x01(\x0b\x32\x15.pellucid.v1.GradientH\x00\x12+\n\tdeconvnet\x18\x11 \x01(\x0b\x32\x16.pellucid.v1.DeconvnetH\x00\x12\x36\n\x0fguided_backprop\x18\x12 \x01(\x0b\x32\x1b.pellucid.v1.GuidedBackpropH\x00\x12+\n\tocclusion\x18\x13 \x01(\x0b\x32\x16.pellucid.v1.OcclusionH\x00\x12(\n\x0b\x61ttribution\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Tensor\x12%\n\x07heatmap\x18\x04 \x01(\x0b\x32\x14.pellucid.v1.Heatmap\x12,\n\trendering\x18\x05 \x01(\x0b\x32\x19.pellucid.v1.EncodedImage\x12#\n\tinput_box\x18\x06 \x01(\x0b\x32\x10.pellucid.v1.Box\x12\x38\n\x11occlusion_details\x18\x07 \x01(\x0b\x32\x1d.pellucid.v1.OcclusionDetailsB\x08\n\x06method*Z\n\x04\x46ill\x12\x14\n\x10\x46ILL_UNSPECIFIED\x10\x00\x12\x0e\n\nFILL_BLACK\x10\x01\x12\x0e\n\nFILL_WHITE\x10\x02\x12\r\n\tFILL_MEAN\x10\x03\x12\r\n\tFILL_BLUR\x10\x04*\x89\x01\n\rExplainOutput\x12\x1e\n\x1a\x45XPLAIN_OUTPUT_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45XPLAIN_OUTPUT_ATTRIBUTION\x10\x01\x12\x1a\n\x16\x45XPLAIN_OUTPUT_HEATMAP\x10\x02\x12\x1c\n\x18\x45XPLAIN_OUTPUT_RENDERING\x10\x03*[\n\nColorScale\x12\x1b\n\x17\x43OLOR_SCALE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OLOR_SCALE_SIGNED\x10\x01\x12\x18\n\x14\x43OLOR_SCALE_ABSOLUTE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pellucid.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FILL']._serialized_start=2801
-  _globals['_FILL']._serialized_end=2891
-  _globals['_EXPLAINOUTPUT']._serialized_start=2894
-  _globals['_EXPLAINOUTPUT']._serialized_end=3031
-  _globals['_COLORSCALE']._serialized_start=3033
-  _globals['_COLORSCALE']._serialized_end=3124
+  _globals['_FILL']._serialized_start=2818
+  _globals['_FILL']._serialized_end=2908
+  _globals['_EXPLAINOUTPUT']._serialized_start=2911
+  _globals['_EXPLAINOUTPUT']._serialized_end=3048
+  _globals['_COLORSCALE']._serialized_start=3050
+  _globals['_COLORSCALE']._serialized_end=3141
   _globals['_BATCH']._serialized_start=93
   _globals['_BATCH']._serialized_end=163
   _globals['_RUN']._serialized_start=166
@@ -50,27 +50,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTRESPONSE']._serialized_start=682
   _globals['_PREDICTRESPONSE']._serialized_end=813
   _globals['_NEURON']._serialized_start=815
-  _globals['_NEURON']._serialized_end=899
-  _globals['_TARGET']._serialized_start=901
-  _globals['_TARGET']._serialized_end=996
-  _globals['_RESOLVEDTARGET']._serialized_start=999
-  _globals['_RESOLVEDTARGET']._serialized_end=1139
-  _globals['_GRADIENT']._serialized_start=1141
-  _globals['_GRADIENT']._serialized_end=1151
-  _globals['_DECONVNET']._serialized_start=1153
-  _globals['_DECONVNET']._serialized_end=1164
-  _globals['_GUIDEDBACKPROP']._serialized_start=1166
-  _globals['_GUIDEDBACKPROP']._serialized_end=1182
-  _globals['_OCCLUSION']._serialized_start=1185
-  _globals['_OCCLUSION']._serialized_end=1351
-  _globals['_OCCLUSIONDETAILS']._serialized_start=1354
-  _globals['_OCCLUSIONDETAILS']._serialized_end=1488
-  _globals['_RENDERING']._serialized_start=1491
-  _globals['_RENDERING']._serialized_end=1712
-  _globals['_HEATMAP']._serialized_start=1715
-  _globals['_HEATMAP']._serialized_end=1847
-  _globals['_EXPLAINREQUEST']._serialized_start=1850
-  _globals['_EXPLAINREQUEST']._serialized_end=2282
-  _globals['_EXPLAINRESPONSE']._serialized_start=2285
-  _globals['_EXPLAINRESPONSE']._serialized_end=2799
+  _globals['_NEURON']._serialized_end=916
+  _globals['_TARGET']._serialized_start=918
+  _globals['_TARGET']._serialized_end=1013
+  _globals['_RESOLVEDTARGET']._serialized_start=1016
+  _globals['_RESOLVEDTARGET']._serialized_end=1156
+  _globals['_GRADIENT']._serialized_start=1158
+  _globals['_GRADIENT']._serialized_end=1168
+  _globals['_DECONVNET']._serialized_start=1170
+  _globals['_DECONVNET']._serialized_end=1181
+  _globals['_GUIDEDBACKPROP']._serialized_start=1183
+  _globals['_GUIDEDBACKPROP']._serialized_end=1199
+  _globals['_OCCLUSION']._serialized_start=1202
+  _globals['_OCCLUSION']._serialized_end=1368
+  _globals['_OCCLUSIONDETAILS']._serialized_start=1371
+  _globals['_OCCLUSIONDETAILS']._serialized_end=1505
+  _globals['_RENDERING']._serialized_start=1508
+  _globals['_RENDERING']._serialized_end=1729
+  _globals['_HEATMAP']._serialized_start=1732
+  _globals['_HEATMAP']._serialized_end=1864
+  _globals['_EXPLAINREQUEST']._serialized_start=1867
+  _globals['_EXPLAINREQUEST']._serialized_end=2299
+  _globals['_EXPLAINRESPONSE']._serialized_start=2302
+  _globals['_EXPLAINRESPONSE']._serialized_end=2816
 # @@protoc_insertion_point(module_scope)

@@ -33,7 +33,7 @@ class Admission:
         self._jobs: set[Job] = set()
         self._device_ms = 0.0
         self._byte_count = 0
-        self._draining = False
+        self.draining = False
 
     @property
     def depth(self) -> int:
@@ -85,11 +85,11 @@ class Admission:
     def drain(self, timeout_s: float) -> bool:
         """Admits nothing more and waits for what was admitted; false when time ran out."""
         with self._lock:
-            self._draining = True
+            self.draining = True
             return self._empty.wait_for(lambda: not self._jobs, timeout_s)
 
     def _check_room(self, cost_ms: float, byte_count: int) -> None:
-        if self._draining:
+        if self.draining:
             raise Unavailable("the server is stopping; another replica will answer")
         limits = self._limits
         # A job that exceeds a limit by itself still runs, alone.

@@ -74,12 +74,12 @@ class Engine:
         *,
         buckets: tuple[int, ...] = (1, 2, 4, 8, 16),
         iteration_budget_ms: float = 250.0,
-        limits: QueueLimits = QueueLimits(),  # noqa: B008 - frozen
+        limits: QueueLimits | None = None,
         observer: Observer | None = None,
         notify: Callable[[Callable[[], None]], object] = lambda resolve: resolve(),
     ) -> None:
         self.buckets = buckets
-        self.admission = Admission(limits)
+        self.admission = Admission(limits or QueueLimits())
         self._device = device
         self._workers = workers
         self._iteration_budget_ms = iteration_budget_ms

@@ -252,15 +252,9 @@ def test_the_legend_lies_below_the_photo(
 
 def test_the_legends_words_and_numbers(texts: list[str]) -> None:
     values = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8) / 8000
-    options = {"limit": 0.000123456, "legend": True, "title": "tabby cät 猫"}
-    draw(grey_photo(50, 800), values, **options)
-    assert texts == [
-        "tabby cat ?",
-        "signed · clipped at the 99.5th percentile",
-        "-0.000123",
-        "0",
-        "0.000123",
-    ]
+    draw(grey_photo(50, 800), values, limit=0.000123456, legend=True, title="tabby cät 猫")
+    assert texts[:2] == ["tabby cat ?", "signed · clipped at the 99.5th percentile"]
+    assert texts[2:] == ["-0.000123", "0", "0.000123"]
     texts.clear()
     draw(grey_photo(50, 800), values, limit=1234567.0, color_scale="absolute", legend=True)
     assert texts == ["absolute · not clipped", "0", "1.23e6"]
@@ -291,11 +285,13 @@ def test_narrow_legends_drop_words_before_numbers(texts: list[str]) -> None:
     found: dict[int, list[str]] = {}
     for width in (400, 190, 64, 30):
         texts.clear()
-        draw(grey_photo(20, width), values, limit=0.00456, legend=True)
+        draw(grey_photo(20, width), values, limit=0.00456, legend=True, title="the face of a cat")
         found[width] = list(texts)
-    assert found[400] == ["signed · clipped at the 99.5th percentile", "-0.00456", "0", "0.00456"]
-    assert found[190] == ["signed", "clipped at the 99.5th percentile", "-0.00456", "0", "0.00456"]
-    assert found[64] == ["signed", "±0.00456"]
+    clipping, numbers = "clipped at the 99.5th percentile", ["-0.00456", "0", "0.00456"]
+    assert found[400] == ["the face of a cat", f"signed · {clipping}", *numbers]
+    assert found[190] == ["the face of a cat", "signed", clipping, *numbers]
+    assert found[64][0].endswith("…") and "the face of a cat".startswith(found[64][0][:-1])
+    assert found[64][1:] == ["signed", "±0.00456"]
     assert found[30] == []
 
 

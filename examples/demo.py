@@ -1,0 +1,161 @@
+"""Predicts and explains three free photos, and writes one sheet of them.
+
+Starts a server of its own, calls it over gRPC and stops it again.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pellucid
+import skimage.data
+from numpy.typing import NDArray
+from pellucid import render
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+OUTPUT = Path("demo_output")
+METHODS = ("gradient", "deconvnet", "guided_backprop", "occlusion")
+START_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A free photo, and a box drawn by hand around what it shows.
+
+    Attributes:
+        name: Its name in scikit-image.
+        box: Left, top, right and bottom in the photo's pixels.
+        label: The label that a good network gives it first; None where none is right.
+        least_probability: What it should be given at least.
+    """
+
+    name: str
+    box: tuple[int, int, int, int]
+    label: str | None = None
+    least_probability: float = 0.0
+
+
+SUBJECTS = (
+    Subject("cat", (58, 0, 345, 300), "Egyptian cat", 0.6),
+    Subject("coffee", (165, 12, 420, 315), "espresso"),
+    Subject("rocket", (300, 115, 345, 405)),
+)
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """A running server's gRPC address; it is asked to stop at the end."""
+    with contextlib.ExitStack() as reserved:
+        ports = []
+        for _ in range(3):
+            free = reserved.enter_context(socket.socket())
+            free.bind(("127.0.0.1", 0))
+            ports.append(str(free.getsockname()[1]))
+    command = [sys.executable, "-m", "pellucid", "serve"]
+    for name, port in zip(("http", "grpc", "metrics"), ports, strict=True):
+        command += [f"--{name}-port", port]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    try:
+        yield f"127.0.0.1:{ports[1]}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        if process.wait(timeout=60):
+            raise SystemExit(f"the server ended with exit code {process.returncode}")
+
+
+def wait_until_ready(client: pellucid.Client) -> None:
+    give_up_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            client.list_models()
+        except pellucid.Unavailable:
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def values_of(explanation: pellucid.ExplainResult) -> NDArray[np.float32]:
+    """The attribution, one value a pixel, on the scale that its picture is drawn on."""
+    assert explanation.attribution is not None
+    signed = explanation.color_scale == "signed"
+    return render.reduce_channels(explanation.attribution, "signed" if signed else "absolute")
+
+
+def inside(subject: Subject, values: NDArray[np.float32], photo: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of a map's pixels lie in the subject's box; the map covers the whole photo."""
+    left, top, right, bottom = subject.box
+    rows, columns = (
+        (np.arange(count) + 0.5) * size / count
+        for count, size in zip(values.shape, photo.shape, strict=False)
+    )
+    return ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
+
+
+def main() -> None:
+    console, failures = Console(), []
+    OUTPUT.mkdir(exist_ok=True)
+    rows, captions = [], []
+    with server() as address, pellucid.Client(address, timeout_s=120) as client, Progress() as progress:
+        task = progress.add_task("starting the server", total=None)
+        wait_until_ready(client)
+        progress.update(task, description="explaining", total=len(SUBJECTS) * len(METHODS))
+        for subject in SUBJECTS:
+            photo = np.asarray(getattr(skimage.data, subject.name)())
+            prediction = client.predict(photo)
+            table = Table("class", "probability", title=subject.name)
+            for one in prediction.predictions:
+                table.add_row(one.label, f"{one.probability:.3f}")
+            progress.console.print(table)
+            top = prediction.top
+            if subject.label and (top.label, top.probability >= subject.least_probability) != (
+                subject.label,
+                True,
+            ):
+                failures.append(f"{subject.name} is {top.label} at {top.probability:.2f}")
+            row, words = [photo], [f"{top.label} {top.probability:.2f}"]
+            for method in METHODS:
+                explanation = client.explain(
+                    photo, method, outputs=("attribution", "rendering"), legend=False
+                )
+                values = values_of(explanation)
+                box = inside(subject, values, photo)
+                positive = values.clip(min=0)
+                share = float(positive[box].sum() / positive.sum())
+                in_box = bool(box.flat[values.argmax()])
+                progress.console.print(
+                    f"{subject.name} {method}: {share:.0%} of the positive mass lies in the box "
+                    f"({box.mean():.0%} of the photo), its peak {'inside' if in_box else 'outside'}"
+                )
+                if method == "occlusion" and subject.label and not in_box:
+                    failures.append(f"{subject.name}: occlusion peaks outside of the box")
+                row.append(explanation.image)
+                words.append(f"{share:.0%} in the box")
+                progress.advance(task)
+            rows.append(row)
+            captions.append(words)
+    sheet = render.contact_sheet(
+        rows,
+        row_labels=[subject.name for subject in SUBJECTS],
+        column_labels=["photo", *(method.replace("_", " ") for method in METHODS)],
+        captions=captions,
+    )
+    sheet.save(OUTPUT / "sheet.png")
+    console.print(f"wrote {OUTPUT / 'sheet.png'}")
+    if failures:
+        raise SystemExit("; ".join(failures))
+
+
+if __name__ == "__main__":
+    main()

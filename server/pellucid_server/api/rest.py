@@ -1,0 +1,5 @@
+from fastapi import FastAPI
+
+
+def build_app(service, settings):
+    return FastAPI()
