@@ -46,7 +46,7 @@ def _serve(
         "input_px": input_px,
     }
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings.model_validate({k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
         for problem in error.errors():
             console.print(f"[red]{'.'.join(map(str, problem['loc']))}[/]: {problem['msg']}")

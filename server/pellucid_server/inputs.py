@@ -20,14 +20,15 @@ class Loaded:
     """A decoded image.
 
     Attributes:
-        input: 3×H×W, float64, what the network gets.
-        canvas: uint8 H×W×3: the upright photo to draw on, not larger than was asked for.
+        input: 3×H×W, float, what the network gets.
+        canvas: uint8 H×W×3: the upright photo to draw on, not larger than was asked for; None
+            where nothing is drawn.
         input_box: The part of the photo that the network sees, in the photo's pixels.
         photo_size: Width and height of the upright photo in pixels.
     """
 
     input: Tensor
-    canvas: NDArray[np.uint8]
+    canvas: NDArray[np.uint8] | None
     input_box: Box
     photo_size: tuple[int, int]
 
@@ -38,7 +39,7 @@ class EncodedPhoto:
 
     data: bytes
     max_pixels: int
-    canvas_px: int
+    canvas_px: int | None
 
     @property
     def byte_count(self) -> int:
@@ -58,7 +59,7 @@ class ArrayPhoto:
     """A photo as uint8 H×W×3."""
 
     photo: NDArray[np.uint8]
-    canvas_px: int
+    canvas_px: int | None
 
     @property
     def byte_count(self) -> int:
@@ -73,28 +74,31 @@ class PreparedInput:
     """An input that the caller has already preprocessed, float 3×H×W."""
 
     array: NDArray[np.floating]
-    canvas_px: int
+    canvas_px: int | None
 
     @property
     def byte_count(self) -> int:
         return self.array.nbytes
 
     def load(self, model: Model) -> Loaded:
-        canvas = model.preprocessing.unnormalize(self.array)
-        height_px, width_px = canvas.shape[:2]
+        height_px, width_px = self.array.shape[1:]
+        canvas = None
+        if self.canvas_px is not None:
+            picture = model.preprocessing.unnormalize(self.array)
+            canvas = photos.thumbnail(picture, self.canvas_px)
         return Loaded(
-            input=torch.from_numpy(self.array.astype(np.float64)),
-            canvas=photos.thumbnail(canvas, self.canvas_px),
+            input=torch.tensor(self.array),
+            canvas=canvas,
             input_box=(0.0, 0.0, float(width_px), float(height_px)),
             photo_size=(width_px, height_px),
         )
 
 
-def _from_photo(photo: NDArray[np.uint8], model: Model, canvas_px: int) -> Loaded:
+def _from_photo(photo: NDArray[np.uint8], model: Model, canvas_px: int | None) -> Loaded:
     height_px, width_px = photo.shape[:2]
     return Loaded(
         input=torch.from_numpy(model.preprocessing.apply(photo)),
-        canvas=photos.thumbnail(photo, canvas_px),
+        canvas=None if canvas_px is None else photos.thumbnail(photo, canvas_px),
         input_box=model.preprocessing.input_box(width_px, height_px),
         photo_size=(width_px, height_px),
     )

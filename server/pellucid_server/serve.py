@@ -19,7 +19,7 @@ from .api.rest import build_app
 from .api.service import Service
 from .config import Settings
 from .engine.admission import QueueLimits
-from .engine.device import TorchDevice, pick_device
+from .engine.device import TorchDevice, keep_freed_memory, pick_device
 from .engine.engine import Engine
 from .models.registry import Precision, Registry, load_registry
 from .observe import Metrics
@@ -52,6 +52,8 @@ class Server:
         self._metrics = Metrics()
         self._workers = ThreadPoolExecutor(settings.worker_count, thread_name_prefix="worker")
         self._torch_device = pick_device(settings.device)
+        if self._torch_device.type == "cpu":
+            keep_freed_memory()
         self.engine = Engine(
             TorchDevice(self._torch_device),
             self._workers,
@@ -152,7 +154,7 @@ class Server:
             await asyncio.sleep(0.01)
         self.http_port = self._http.servers[0].sockets[0].getsockname()[1]
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _set_health(self, status: int) -> None:
         for name in ("", _SERVICE):
             await self._health.set(name, status)
 

@@ -123,7 +123,7 @@ def read_predict(
     """
     found = _Violations()
     model = _read_model(found, request.model, registry)
-    source = _read_image(found, request.image, model, limits, canvas_px=1)
+    source = _read_image(found, request.image, model, limits, canvas_px=None)
     top_k = request.top_k if request.HasField("top_k") else TOP_K
     if model is not None and not 1 <= top_k <= model.network.class_count:
         if request.HasField("top_k"):
@@ -161,7 +161,7 @@ def read_explain(
     target = _read_target(found, request.target, model)
     view = _read_view(found, request, wire)
     bucket_size = _read_bucket_size(found, request, limits)
-    canvas_px = view.longest_side_px if view.rendering else 1
+    canvas_px = view.longest_side_px if view.rendering else None
     source = _read_image(found, request.image, model, limits, canvas_px)
     found.raise_any()
     assert model is not None
@@ -196,7 +196,7 @@ def _read_image(
     image: data_pb2.Image,
     model: Model | None,
     limits: Limits,
-    canvas_px: int,
+    canvas_px: int | None,
 ) -> Source | None:
     kind = image.WhichOneof("kind")
     if kind is None:
@@ -224,7 +224,7 @@ _IMAGE_TENSORS = "must be uint8 height × width × 3 (a photo) or float32 3 × h
 
 
 def _read_photo_tensor(
-    found: _Violations, array: NDArray[Any], limits: Limits, canvas_px: int
+    found: _Violations, array: NDArray[Any], limits: Limits, canvas_px: int | None
 ) -> Source | None:
     if array.ndim != 3 or array.shape[2] != 3:
         found.invalid("image.tensor.shape", f"is {_times(array.shape)}; {_IMAGE_TENSORS}")
@@ -239,7 +239,7 @@ def _read_photo_tensor(
 
 
 def _read_prepared_tensor(
-    found: _Violations, array: NDArray[Any], model: Model | None, canvas_px: int
+    found: _Violations, array: NDArray[Any], model: Model | None, canvas_px: int | None
 ) -> Source | None:
     if model is None:
         return None
@@ -549,6 +549,7 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
             grey = render.quantize(values, limit, view.color_scale)
             response.heatmap.image.CopyFrom(_write_picture(Image.fromarray(grey), "png"))
         if view.rendering:
+            assert loaded.canvas is not None
             scale = loaded.canvas.shape[1] / loaded.photo_size[0]
             scale_y = loaded.canvas.shape[0] / loaded.photo_size[1]
             picture = render.overlay(

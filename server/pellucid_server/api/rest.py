@@ -1,5 +1,317 @@
-from fastapi import FastAPI
+"""REST: translation only."""
+
+import asyncio
+import contextlib
+import math
+import re
+import time
+import urllib.parse
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+from pellucid.v1 import data_pb2, inference_pb2, model_pb2
+from python_multipart.multipart import parse_options_header
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+from .. import wire
+from ..config import Settings
+from ..errors import (
+    CODES,
+    Cancelled,
+    DeadlineExpired,
+    Internal,
+    InvalidArgument,
+    NotAcceptable,
+    NotFound,
+    Overloaded,
+    PellucidError,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from . import forms, openapi
+from .grpc import CALLER_KEY
+from .service import Service
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+PICTURES: dict[str, data_pb2.ImageFormat] = {
+    "image/png": data_pb2.IMAGE_FORMAT_PNG,
+    "image/jpeg": data_pb2.IMAGE_FORMAT_JPEG,
+}
+
+_RETRY_DELAY_MS = 1000.0
+"""When to come back while the bodies of others fill the memory that they may take."""
+
+_Request = TypeVar("_Request", bound=Message)
+_Returned = TypeVar("_Returned")
 
 
-def build_app(service, settings):
-    return FastAPI()
+def build_app(service: Service, settings: Settings) -> FastAPI:
+    """The application that uvicorn runs, on the server's loop."""
+    app = FastAPIOffline(title="Pellucid", redoc_url=None, redirect_slashes=False)
+    app.openapi_schema = openapi.document(settings.max_message_bytes)
+    rest = _Rest(service, settings)
+    app.add_route("/v1/predict", rest.predict, methods=["POST"])
+    app.add_route("/v1/explain", rest.explain, methods=["POST"])
+    app.add_route("/v1/models", rest.list_models, methods=["GET"])
+    app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
+    app.add_route("/health/live", rest.live, methods=["GET"])
+    app.add_route("/health/ready", rest.ready, methods=["GET"])
+    for kind in (PellucidError, HTTPException, Exception):
+        app.add_exception_handler(kind, _write_exception)
+    return app
+
+
+class _Rest:
+    """PellucidService over HTTP."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._settings = settings
+        self._bytes_left = settings.queue_bytes
+
+    async def predict(self, request: Request) -> Response:
+        _accepted(request, [JSON])
+        async with self._read(request, inference_pb2.PredictRequest()) as (message, call):
+            response = await _unless_gone(request, self._service.predict(message, call))
+            return await asyncio.to_thread(_write_json, response)
+
+    async def explain(self, request: Request) -> Response:
+        media = _accepted(request, [JSON, *PICTURES])
+        async with self._read(request, inference_pb2.ExplainRequest()) as (message, call):
+            if media in PICTURES:
+                message.outputs[:] = [inference_pb2.EXPLAIN_OUTPUT_RENDERING]
+                message.rendering.format = PICTURES[media]
+            response = await _unless_gone(request, self._service.explain(message, call))
+            if media in PICTURES:
+                answer = _write_picture(response, media)
+            else:
+                answer = await asyncio.to_thread(_write_json, response)
+            answer.headers["vary"] = "accept"
+            return answer
+
+    async def list_models(self, request: Request) -> Response:
+        _accepted(request, [JSON])
+        response = await self._service.list_models(model_pb2.ListModelsRequest())
+        return JSONResponse({"models": [_write_model(model) for model in response.models]})
+
+    async def get_model(self, request: Request) -> Response:
+        _accepted(request, [JSON])
+        name = request.path_params["name"]
+        response = await self._service.get_model(model_pb2.GetModelRequest(model=name))
+        return JSONResponse(_write_model(response))
+
+    async def live(self, _: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        if not self._service.ready:
+            raise Unavailable("the server is starting or stopping")
+        return JSONResponse({"ready": True})
+
+    @contextlib.asynccontextmanager
+    async def _read(
+        self, request: Request, message: _Request
+    ) -> AsyncIterator[tuple[_Request, wire.Call]]:
+        """The request's message, and who calls; its body counts until the block ends."""
+        arrived_s = time.monotonic()
+        boundary = _boundary(request)
+        body = bytearray()
+        try:
+            await self._read_body(request, body)
+            query = request.query_params.multi_items()
+            timeout_ms = await asyncio.to_thread(forms.read, message, bytes(body), boundary, query)
+            timeout_s = None
+            if timeout_ms is not None:
+                timeout_s = timeout_ms / 1e3 - (time.monotonic() - arrived_s)
+            yield message, self._service.call(_caller(request), timeout_s)
+        finally:
+            self._bytes_left += len(body)
+
+    async def _read_body(self, request: Request, body: bytearray) -> None:
+        most = self._settings.max_message_bytes
+        too_large = TooLarge(f"the body is larger than {most} bytes")
+        length = request.headers.get("content-length", "0")
+        if length.isdecimal() and int(length[:20]) > most:
+            raise too_large
+        try:
+            async with asyncio.timeout(self._settings.max_timeout_ms / 1e3):
+                async for chunk in request.stream():
+                    if len(body) + len(chunk) > most:
+                        raise too_large
+                    if len(chunk) > self._bytes_left:
+                        raise Overloaded(
+                            "the bodies of other requests fill the memory that they may take",
+                            retry_delay_ms=_RETRY_DELAY_MS,
+                        )
+                    self._bytes_left -= len(chunk)
+                    body += chunk
+        except ClientDisconnect:
+            raise Cancelled("the caller went away") from None
+        except TimeoutError:
+            raise DeadlineExpired("the body did not arrive in time") from None
+
+
+async def _unless_gone(request: Request, answer: Coroutine[Any, Any, _Returned]) -> _Returned:
+    """What is awaited, cancelled when the caller goes away: no server does that by itself."""
+    answering = asyncio.create_task(answer)
+    leaving = asyncio.create_task(_leave(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise Cancelled("the caller went away")
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
+
+
+async def _leave(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+# Requests.
+
+
+def _caller(request: Request) -> str:
+    address = request.client.host if request.client else ""
+    return request.headers.get(CALLER_KEY, address)
+
+
+def _boundary(request: Request) -> bytes | None:
+    """The boundary of a form; None for JSON.
+
+    Raises:
+        UnsupportedMedia: The body is neither.
+        InvalidArgument: It is a form without a boundary.
+    """
+    coding = request.headers.get("content-encoding", "identity")
+    if coding != "identity":
+        raise UnsupportedMedia(f"bodies coded as {coding} are not read; send them as they are")
+    media, options = parse_options_header(request.headers.get("content-type"))
+    match media.decode("latin-1"):
+        case "application/json":
+            return None
+        case "multipart/form-data":
+            if not options.get(b"boundary"):
+                raise InvalidArgument("the content type has no boundary")
+            return options[b"boundary"]
+        case other:
+            raise UnsupportedMedia(f"the body is {other or 'of no type'}; {JSON} or {FORM} is read")
+
+
+_QUALITY = re.compile(r"\s*q\s*=\s*(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\s*", re.IGNORECASE)
+
+
+def _accepted(request: Request, offered: Sequence[str]) -> str:
+    """The media type to answer with: by quality, then by how exactly and how early it is named.
+
+    Wildcards mean JSON: a picture is answered only to who names its type.
+
+    Raises:
+        NotAcceptable: None of the offered is accepted.
+    """
+    header = ",".join(request.headers.getlist("accept"))
+    ranges = _read_ranges(header if header.strip() else "*/*")
+    names = {media: (media,) for media in offered} | {JSON: (JSON, "application/*", "*/*")}
+    candidates = []
+    for media in offered:
+        named = [(-n, ranges[name]) for n, name in enumerate(names[media]) if name in ranges]
+        if named:
+            exactness, (quality, place) = named[0]
+            candidates.append((quality, exactness, -place, media))
+    quality, _, _, best = max(candidates, default=(0.0, 0, 0, ""))
+    if not quality:
+        raise NotAcceptable(f"answers here are {', '.join(offered)}; name one of them in Accept")
+    return best
+
+
+def _read_ranges(header: str) -> dict[str, tuple[float, int]]:
+    """Media ranges of an Accept header to their quality, 0 to 1, and their place in it."""
+    ranges: dict[str, tuple[float, int]] = {}
+    for place, item in enumerate(header.split(",")):
+        name, *parameters = item.split(";")
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.strip().lower().startswith("q"):
+                match = _QUALITY.fullmatch(parameter)
+                quality = float(match[1]) if match else 0.0
+        ranges.setdefault(name.strip().lower(), (quality, place))
+    return ranges
+
+
+# Responses.
+
+
+def _write_json(message: Message) -> Response:
+    text = json_format.MessageToJson(message, indent=None, ensure_ascii=False)
+    return Response(text, media_type=JSON)
+
+
+def _write_model(model: model_pb2.ModelSummary | model_pb2.GetModelResponse) -> dict[str, Any]:
+    return {"name": model.name, "ready": model.ready, **json_format.MessageToDict(model)}
+
+
+def _write_picture(response: inference_pb2.ExplainResponse, media: str) -> Response:
+    target = response.target
+    if target.WhichOneof("kind") == "neuron":
+        neuron = target.neuron
+        name = f"{neuron.layer} {neuron.channel}"
+        name += f" {neuron.y} {neuron.x}" if neuron.HasField("y") else ""
+    else:
+        name = f"{target.class_index} {target.label}".strip()
+    headers = {
+        "pellucid-model": response.run.model,
+        "pellucid-model-version": response.run.model_version,
+        "pellucid-target": name,
+        "pellucid-score": repr(target.score),
+    }
+    safe = {key: urllib.parse.quote(value, safe=_HEADER_SAFE) for key, value in headers.items()}
+    return Response(response.rendering.data, 200, safe, media)
+
+
+_HEADER_SAFE = " ,.;:'()/#+-_"
+"""What headers show as it is, beside letters and digits; the rest is percent-encoded UTF-8."""
+
+
+def _write_error(
+    error: PellucidError, code: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error's google.rpc.Status as JSON, under the error's own HTTP status or another."""
+    status = wire.write_error(error)
+    code = code or CODES[type(error)].http
+    headers = dict(headers or {})
+    if error.retry_delay_ms is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_delay_ms / 1e3))
+    content = {
+        "code": code,
+        "status": code_pb2.Code.Name(status.code),
+        "message": status.message,
+        "details": [json_format.MessageToDict(detail) for detail in status.details],
+    }
+    return JSONResponse({"error": content}, code, headers)
+
+
+async def _write_exception(request: Request, error: Exception) -> Response:
+    """Any error as a response. Starlette raises those that are bugs once more, to be logged."""
+    match error:
+        case PellucidError():
+            return _write_error(error)
+        case HTTPException(status_code=405, headers=headers):
+            return _write_error(
+                InvalidArgument(f"{request.method} is not answered here"), 405, headers
+            )
+        case HTTPException():
+            return _write_error(NotFound("nothing is at this path; /docs shows what is"))
+        case _:
+            return _write_error(Internal())

@@ -289,23 +289,25 @@ class Engine:
         flight: Flight,
         places: list[int],
     ) -> None:
-        finite = flight.finite[places].tolist()
-        bad = [place for place, fine in zip(places, finite, strict=True) if not fine]
-        good = [place for place, fine in zip(places, finite, strict=True) if fine]
-        if bad and len(tickets) == 1:
-            found = Violation("image", "the network's output for it is not finite")
-            self._end(job, InvalidArgument(f"image: {found.description}", violations=[found]))
-            return
-        # Neighbours can have sent a row further than it needed, to where it overflows.
-        work.suspects += [tickets[place].index for place in bad]
-        if good:
-            work.settle(
-                [tickets[place].index for place in good],
-                flight.scores[good],
-                flight.classes[good],
-                None if flight.logits is None else flight.logits[good],
-                None if flight.gradient is None else flight.gradient[good],
-            )
+        want_logits = work.rows.want is Want.LOGITS
+        finite = flight.finite.tolist()
+        for place in places:
+            index = tickets[place].index
+            if finite[place]:
+                work.settle(
+                    index,
+                    flight.scores[place],
+                    flight.classes[place],
+                    flight.logits[place] if want_logits and flight.logits is not None else None,
+                    None if flight.gradient is None else flight.gradient[place],
+                )
+            elif len(tickets) > 1:
+                # Neighbours can have sent it further than it needed, to where it overflows.
+                work.suspects.append(index)
+            else:
+                found = Violation("image", "the network's output for it is not finite")
+                self._end(job, InvalidArgument(f"image: {found.description}", violations=[found]))
+                return
         if not work.unsettled:
             self._advance(job)
 

@@ -123,24 +123,24 @@ class Work:
 
     def settle(
         self,
-        mine: list[int],
-        scores: Tensor,
-        classes: Tensor,
+        index: int,
+        score: Tensor,
+        class_index: Tensor,
         logits: Tensor | None,
         gradient: Tensor | None,
     ) -> None:
-        """Keeps what came of the rows mine."""
-        self._scores[mine] = scores
-        self._classes[mine] = classes
+        """Keeps what came of one row."""
+        self._scores[index] = score
+        self._classes[index] = class_index
         if logits is not None:
             if self._logits is None:
-                self._logits = logits.new_empty(len(self._scores), logits.shape[1])
-            self._logits[mine] = logits
+                self._logits = logits.new_empty(len(self._scores), len(logits))
+            self._logits[index] = logits
         if gradient is not None:
             if self._gradient is None:
                 self._gradient = torch.empty_like(self.rows.images)
-            self._gradient[mine] = gradient
-        self.unsettled -= len(mine)
+            self._gradient[index] = gradient
+        self.unsettled -= 1
 
     def traces(self) -> Traces:
         assert self.unsettled == 0

@@ -66,6 +66,7 @@ class Network:
         expected, self.gates = _untouched(module, example)
         self.class_count = expected.shape[1]
         folded = fold_batch_norms(module, example)
+        _open_in_place(module)
         self._module = module.to(device, dtype).to(memory_format=torch.channels_last)
         example = example.to(device, dtype).contiguous(memory_format=torch.channels_last)
         self.layers = tuple(self._list_layers(example, folded))
@@ -161,6 +162,13 @@ def _call_name(module_name: str, calls: dict[str, int]) -> str:
     call = calls.get(module_name, 0)
     calls[module_name] = call + 1
     return module_name if call == 0 else f"{module_name}#{call}"
+
+
+def _open_in_place(module: nn.Module) -> None:
+    """Autograd keeps a rectifier's input: in place, it would have to be copied first."""
+    for part in module.modules():
+        if getattr(part, "inplace", None) is True:
+            setattr(part, "inplace", False)
 
 
 def _example(height_px: int, width_px: int) -> Tensor:

@@ -1,0 +1,502 @@
+"""Bodies of REST, JSON or a form, as request messages: the proto JSON mapping, read strictly.
+
+A form is the same tree of values as a JSON object, with texts for leaves, so both are read by
+the same rules, and what is wrong is called by the same name: the field's path in the contract.
+"""
+
+import base64
+import binascii
+import functools
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from pellucid.v1 import data_pb2
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from ..errors import InvalidArgument, Violation
+
+METHOD = "method"
+"""The form field that names a member of the request's oneof of the same name."""
+
+TIMEOUT = "timeout_ms"
+"""The form field, and query parameter, of the deadline."""
+
+_MOST_VALUES = 1000
+"""Values in a JSON body: far above any request's, and what is parsed stays as small as it was."""
+
+_MOST_PARTS = 64
+_MOST_TEXT_BYTES = 16 << 10
+_MOST_SHOWN = 60
+"""Characters of a wrong value that its message repeats."""
+
+
+def read(
+    request: Message, body: bytes, boundary: bytes | None, query: Sequence[tuple[str, str]]
+) -> float | None:
+    """Fills in a request from its body and its query.
+
+    Args:
+        request: An empty message.
+        body: JSON, or a form.
+        boundary: A form's boundary; None for JSON.
+        query: Names and values of the query.
+
+    Returns:
+        The deadline in milliseconds from the request's arrival, if it brings one.
+
+    Raises:
+        InvalidArgument: With every violation.
+    """
+    found: list[Violation] = []
+    timeouts = []
+    for name, text in query:
+        if name == TIMEOUT:
+            timeouts.append(text)
+        else:
+            found.append(Violation(_plain(name), f"unknown; the query may have {TIMEOUT}"))
+    if boundary is None:
+        _fill(found, request, _parse_json(body), "")
+    else:
+        timeouts += _read_form(found, request, _split(body, boundary))
+    timeout_ms = _read_timeout(found, timeouts)
+    if found:
+        message = "; ".join(f"{v.field}: {v.description}" for v in found)
+        raise InvalidArgument(message, violations=found)
+    return timeout_ms
+
+
+def _read_timeout(found: list[Violation], texts: Sequence[str]) -> float | None:
+    if len(texts) > 1:
+        found.append(Violation(TIMEOUT, "given more than once"))
+    for text in texts:
+        if not _NUMBER.fullmatch(text) or not 0 < float(text) < math.inf:
+            found.append(Violation(TIMEOUT, f"is {_shown(text)}; must be a positive number"))
+            return None
+    return float(texts[0]) if texts else None
+
+
+# The tree of values.
+
+
+class _Object(list[tuple[str, Any]]):
+    """A JSON object as its members in order, so that one given twice is seen."""
+
+
+def _parse_json(body: bytes) -> object:
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise InvalidArgument(f"the body has more than {_MOST_VALUES} values")
+    try:
+        return json.loads(body.decode(), object_pairs_hook=_Object, parse_constant=_refuse)
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"the body is not UTF-8: see byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidArgument(
+            f"the body is not JSON: see line {error.lineno}, column {error.colno}"
+        ) from None
+    except ValueError:  # a number of thousands of digits
+        raise InvalidArgument("the body is not JSON: it has a number that is too long") from None
+    except RecursionError:
+        raise InvalidArgument("the body is nested too deeply") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise InvalidArgument(f'the body is not JSON: {constant} must be written "{constant}"')
+
+
+def _fill(found: list[Violation], message: Message, value: object, path: str) -> None:
+    """Sets a message's fields from an object, noting all that is wrong with it."""
+    if not isinstance(value, _Object):
+        found.append(Violation(path or "body", f"is {_shown(value)}; must be an object"))
+        return
+    fields = _descriptor_of(message).fields
+    by_name = {name: field for field in fields for name in (field.name, field.json_name)}
+    given: dict[str, str] = {}
+    for name, item in value:
+        field = by_name.get(name)
+        where = _join(path, _plain(name) if field is None else field.name)
+        if field is None:
+            known = ", ".join(f.json_name for f in fields) or "none"
+            found.append(Violation(where, f"unknown; the fields here are: {known}"))
+            continue
+        if item is None:
+            continue
+        group = field.name if field.containing_oneof is None else field.containing_oneof.name
+        if group in given:
+            once = given[group] == where
+            also = (
+                "given more than once" if once else f"given beside {given[group]}; only one may be"
+            )
+            found.append(Violation(where, also))
+            continue
+        given[group] = where
+        if not field.is_repeated:
+            _fill_one(found, message, field, item, where)
+        elif not isinstance(item, list) or isinstance(item, _Object):
+            found.append(Violation(where, f"is {_shown(item)}; must be a list"))
+        else:
+            for element in item:
+                _fill_one(found, message, field, element, where)
+
+
+def _descriptor_of(message: Message) -> Descriptor:
+    descriptor = message.DESCRIPTOR
+    assert isinstance(descriptor, Descriptor)  # whichever of its implementations runs
+    return descriptor
+
+
+def _fill_one(
+    found: list[Violation], message: Message, field: FieldDescriptor, value: object, where: str
+) -> None:
+    if field.message_type is not None:
+        assert not field.is_repeated, "no request repeats a message"
+        inner: Message = getattr(message, field.name)
+        inner.SetInParent()
+        _fill(found, inner, value, where)
+        return
+    one = type(message)()
+    try:
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            setattr(one, field.name, _decode_base64(value))
+        else:
+            wanted = [_checked(field, value)] if field.is_repeated else _checked(field, value)
+            json_format.ParseDict({field.name: wanted}, one)
+    except (json_format.ParseError, binascii.Error):
+        found.append(Violation(where, f"is {_shown(value)}; must be {_wanted(field)}"))
+    else:
+        message.MergeFrom(one)
+
+
+def _decode_base64(value: object) -> bytes:
+    """Base64 of either alphabet, with or without padding; nothing else is skipped over."""
+    if not isinstance(value, str) or not value.isascii():
+        raise binascii.Error
+    standard = value.encode().translate(_STANDARD_ALPHABET)
+    return base64.b64decode(standard + b"=" * (-len(standard) % 4), validate=True)
+
+
+_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+_NUMBER_TYPES = (int, float, str)
+_TYPES: dict[int, tuple[type, ...]] = {
+    FieldDescriptor.CPPTYPE_BOOL: (bool,),
+    FieldDescriptor.CPPTYPE_ENUM: (str, int),
+    FieldDescriptor.CPPTYPE_STRING: (str,),
+}
+
+
+def _checked(field: FieldDescriptor, value: object) -> object:
+    """The value, if it is of a JSON type that the field's type has: json_format asks less."""
+    types = _TYPES.get(field.cpp_type, _NUMBER_TYPES)
+    fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    if fits and types is _NUMBER_TYPES and isinstance(value, str):
+        fits = value in _NOT_FINITE or _NUMBER.fullmatch(value) is not None
+    if not fits:
+        raise json_format.ParseError
+    return value
+
+
+_WANTED: dict[int, str] = {
+    FieldDescriptor.CPPTYPE_BOOL: "true or false",
+    FieldDescriptor.CPPTYPE_INT32: "an integer of 32 bits",
+    FieldDescriptor.CPPTYPE_INT64: "an integer of 64 bits",
+    FieldDescriptor.CPPTYPE_UINT32: "an integer of 32 bits, at least 0",
+    FieldDescriptor.CPPTYPE_UINT64: "an integer of 64 bits, at least 0",
+    FieldDescriptor.CPPTYPE_FLOAT: "a number",
+    FieldDescriptor.CPPTYPE_DOUBLE: "a number",
+    FieldDescriptor.CPPTYPE_STRING: "a text",
+}
+
+
+def _wanted(field: FieldDescriptor) -> str:
+    if field.enum_type is not None:
+        return f"one of {', '.join(v.name for v in field.enum_type.values if v.number)}"
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return "base64"
+    return _WANTED[field.cpp_type]
+
+
+def _shown(value: object) -> str:
+    match value:
+        case _Object():
+            return "an object"
+        case list():
+            return "a list"
+        case str() if len(value) > _MOST_SHOWN:
+            return f"{value[:_MOST_SHOWN]!r}… of {len(value)} characters"
+        case str():
+            return repr(value)
+        case _:
+            text = json.dumps(value)
+            return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def _plain(name: str) -> str:
+    """A name that a caller made up, fit for a message: short, and without lone surrogates."""
+    return name[:_MOST_SHOWN].encode(errors="backslashreplace").decode()
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+# Forms.
+
+
+@dataclass(frozen=True)
+class FormField:
+    """A scalar of a request, by its path in the message."""
+
+    path: tuple[str, ...]
+    descriptor: FieldDescriptor
+
+    @property
+    def name(self) -> str:
+        return self.path[-1]
+
+    @property
+    def dotted(self) -> str:
+        return ".".join(self.path)
+
+    def read(self, text: str) -> object:
+        """The text as the JSON value that it stands for; as it is when it stands for none."""
+        if self.descriptor.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+            return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+        return self.enum_names.get(text.lower(), text)
+
+    @property
+    def enum_names(self) -> dict[str, str]:
+        """Short lower-case names of an enum to the full ones."""
+        enum = self.descriptor.enum_type
+        if enum is None:
+            return {}
+        prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
+        return {v.name.removeprefix(prefix).lower(): v.name for v in enum.values if v.number}
+
+
+def file_fields(request: Descriptor) -> tuple[str, ...]:
+    """Names of the fields that are files in a form: the images."""
+    return tuple(f.name for f in request.fields if f.message_type is data_pb2.Image.DESCRIPTOR)
+
+
+def methods(request: Descriptor) -> tuple[str, ...]:
+    """Names of the request's methods; none where it has no such oneof."""
+    oneof = request.oneofs_by_name.get(METHOD)
+    return () if oneof is None else tuple(field.name for field in oneof.fields)
+
+
+@functools.cache
+def form_fields(request: Descriptor, method: str | None = None) -> tuple[FormField, ...]:
+    """The scalars that a form may have, beside its files and the name of its method.
+
+    Args:
+        request: The request's descriptor.
+        method: With only this method's parameters; None: with all methods'.
+    """
+    others = set(methods(request)) - {method} if method else set()
+    return tuple(
+        field
+        for field in _leaves(request, ())
+        if field.path[0] not in file_fields(request) and field.path[0] not in others
+    )
+
+
+def _leaves(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
+    for field in message.fields:
+        here = (*path, field.name)
+        if field.message_type is None:
+            yield FormField(here, field)
+        elif not field.is_repeated:
+            yield from _leaves(field.message_type, here)
+
+
+@functools.cache
+def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
+    fields = form_fields(request, method)
+    names = [field.name for field in fields]
+    if method:
+        reserved = (*file_fields(request), METHOD, TIMEOUT)
+        assert len({*names, *reserved}) == len(names) + len(reserved), "form names must be unique"
+    return {name: field for field in fields for name in (field.name, field.dotted)}
+
+
+@dataclass
+class _Part:
+    name: str
+    is_file: bool
+    data: bytearray
+
+
+def _split(body: bytes, boundary: bytes) -> list[_Part]:
+    """The parts of a form, from memory to memory."""
+    parts: list[_Part] = []
+    headers: list[tuple[bytearray, bytearray]] = []
+    ended = False
+
+    def on_part_begin() -> None:
+        if len(parts) == _MOST_PARTS:
+            raise InvalidArgument(f"the form has more than {_MOST_PARTS} fields")
+        headers.clear()
+
+    def on_header_begin() -> None:
+        headers.append((bytearray(), bytearray()))
+
+    def on_header_field(data: bytes, start: int, end: int) -> None:
+        headers[-1][0].extend(data[start:end])
+
+    def on_header_value(data: bytes, start: int, end: int) -> None:
+        headers[-1][1].extend(data[start:end])
+
+    def on_headers_finished() -> None:
+        dispositions = [v for name, v in headers if name.lower() == b"content-disposition"]
+        _, options = parse_options_header(bytes(dispositions[0]) if dispositions else None)
+        if b"name" not in options:
+            raise InvalidArgument("a part of the form has no name")
+        name = options[b"name"].decode(errors="backslashreplace")
+        parts.append(_Part(name, b"filename" in options, bytearray()))
+
+    def on_part_data(data: bytes, start: int, end: int) -> None:
+        parts[-1].data.extend(data[start:end])
+
+    def on_end() -> None:
+        nonlocal ended
+        ended = True
+
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": on_part_begin,
+                "on_header_begin": on_header_begin,
+                "on_header_field": on_header_field,
+                "on_header_value": on_header_value,
+                "on_headers_finished": on_headers_finished,
+                "on_part_data": on_part_data,
+                "on_end": on_end,
+            },
+        )
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise InvalidArgument("the body is not a well-formed form") from None
+    if not ended:
+        raise InvalidArgument("the form ends before its last boundary")
+    return parts
+
+
+def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part]) -> list[str]:
+    """Fills in a request from a form; returns the texts of its timeout."""
+    descriptor = _descriptor_of(request)
+    files: dict[str, list[_Part]] = {name: [] for name in file_fields(descriptor)}
+    texts: dict[str, list[str]] = {}
+    for part in parts:
+        if part.name in files:
+            files[part.name].append(part)
+        elif part.is_file:
+            found.append(Violation(_plain(part.name), "is a file; must be a text"))
+        elif (text := _decode_text(found, part)) is not None:
+            texts.setdefault(part.name, []).append(text)
+    timeouts = texts.pop(TIMEOUT, [])
+    tree = _Object()
+    method = _read_method(found, descriptor, texts, tree)
+    _read_texts(found, descriptor, texts, method, tree)
+    _fill(found, request, tree, "")
+    for name, given in files.items():
+        _read_file(found, getattr(request, name), name, given)
+    return timeouts
+
+
+def _decode_text(found: list[Violation], part: _Part) -> str | None:
+    if len(part.data) > _MOST_TEXT_BYTES:
+        found.append(
+            Violation(
+                _plain(part.name),
+                f"has {len(part.data)} bytes; a text has at most {_MOST_TEXT_BYTES}",
+            )
+        )
+        return None
+    try:
+        return part.data.decode()
+    except UnicodeDecodeError:
+        found.append(Violation(_plain(part.name), "is not UTF-8"))
+        return None
+
+
+def _read_file(
+    found: list[Violation], image: data_pb2.Image, name: str, given: Sequence[_Part]
+) -> None:
+    if len(given) != 1:
+        many = f"given {len(given)} times; exactly one file" if given else "required; a file"
+        found.append(Violation(name, many))
+    elif not given[0].is_file:
+        found.append(Violation(name, "is a text; must be a file (curl's -F image=@photo.jpg)"))
+    else:
+        image.encoded = bytes(given[0].data)
+
+
+def _read_method(
+    found: list[Violation], descriptor: Descriptor, texts: dict[str, list[str]], tree: _Object
+) -> str | None:
+    allowed = methods(descriptor)
+    if not allowed:
+        return None
+    given = texts.pop(METHOD, [])
+    one_of = f"one of {', '.join(allowed)}"
+    if not given:
+        found.append(Violation(METHOD, f"required; {one_of}"))
+    elif len(given) > 1:
+        found.append(Violation(METHOD, "given more than once"))
+    elif given[0] not in allowed:
+        found.append(Violation(METHOD, f"is {_shown(given[0])}; must be {one_of}"))
+    else:
+        tree.append((given[0], _Object()))
+        return given[0]
+    return None
+
+
+def _read_texts(
+    found: list[Violation],
+    descriptor: Descriptor,
+    texts: dict[str, list[str]],
+    method: str | None,
+    tree: _Object,
+) -> None:
+    allowed, of_all = _by_name(descriptor, method), _by_name(descriptor, None)
+    for name, given in texts.items():
+        field = allowed.get(name)
+        if field is not None:
+            if field.descriptor.is_repeated:
+                words = [word.strip() for text in given for word in text.split(",")]
+                _insert(tree, field.path, [field.read(word) for word in words])
+            else:
+                for text in given:
+                    _insert(tree, field.path, field.read(text))
+        elif name in of_all:
+            field = of_all[name]
+            found.append(Violation(field.dotted, f"is of {field.path[0]}, not of {method}"))
+        else:
+            known = [f.name for f in form_fields(descriptor, method)]
+            known = [*file_fields(descriptor), *([METHOD] * bool(methods(descriptor))), *known]
+            found.append(
+                Violation(_plain(name), f"unknown; the fields are: {', '.join([*known, TIMEOUT])}")
+            )
+
+
+def _insert(tree: _Object, path: Sequence[str], value: object) -> None:
+    """Adds a leaf to the tree; one that is there already stays, to be seen."""
+    for name in path[:-1]:
+        inner = next((item for known, item in tree if known == name), None)
+        if inner is None:
+            inner = _Object()
+            tree.append((name, inner))
+        tree = inner
+    tree.append((path[-1], value))

@@ -1,0 +1,308 @@
+"""The OpenAPI document of REST: schemas from the contract, by proto's JSON mapping."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from pellucid.v1 import inference_pb2, model_pb2
+
+from ..errors import CODES, Unavailable
+from . import forms
+from .grpc import CALLER_KEY
+
+Schema = dict[str, Any]
+
+_SCALARS: dict[int, Schema] = {
+    FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
+    FieldDescriptor.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
+    FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
+    FieldDescriptor.TYPE_FLOAT: {"type": "number", "format": "float"},
+    FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
+    FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"},
+    FieldDescriptor.TYPE_STRING: {"type": "string"},
+}
+_REQUIRED = {
+    "ExplainRequest": ("image", "method"),
+    "GetModelResponse": ("name", "ready"),
+    "Image": ("kind",),
+    "ListModelsResponse": ("models",),
+    "ModelSummary": ("name", "ready"),
+    "Neuron": ("layer", "channel"),
+    "PredictRequest": ("image",),
+    "Tensor": ("data_type", "shape", "data"),
+}
+"""Fields, and oneofs, that a message always has: the contract says so in comments, which
+descriptors do not carry."""
+
+_DESCRIPTIONS = {
+    "PredictRequest": "The image as base64 of a JPEG, PNG or WebP file, or as a tensor.",
+    "ExplainRequest": "The image as base64 of a JPEG, PNG or WebP file, or as a tensor.",
+}
+
+
+def document(max_body_bytes: int) -> Schema:
+    """The whole document.
+
+    Args:
+        max_body_bytes: The cap of a body, which the document states.
+    """
+    messages = inference_pb2.DESCRIPTOR.message_types_by_name
+    predict, explain = messages["PredictRequest"], messages["ExplainRequest"]
+    roots = [
+        predict,
+        explain,
+        messages["PredictResponse"],
+        messages["ExplainResponse"],
+        model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
+        model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
+    ]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Pellucid",
+            "version": version("pellucid"),
+            "description": "Serves vision networks and says why they answered as they did. Bodies "
+            f"have at most {max_body_bytes} bytes. JSON names may be in lowerCamelCase, as here, "
+            "or as in the proto files.",
+        },
+        "paths": {
+            "/v1/predict": {
+                "post": _call(predict, "Predict", "What is in an image", pictures=False)
+            },
+            "/v1/explain": {
+                "post": _call(
+                    explain,
+                    "Explain",
+                    "Why the network answers as it does",
+                    pictures=True,
+                )
+            },
+            "/v1/models": {"get": _get("ListModels", "The models of the server")},
+            "/v1/models/{name}": {
+                "get": _get("GetModel", "One model in full: layers, methods, preprocessing, costs")
+                | {"parameters": [{**_parameter("name", "path"), "required": True}]}
+            },
+            "/health/live": {"get": _health("live", "Whether the process runs")},
+            "/health/ready": {"get": _health("ready", "Whether requests are answered")},
+        },
+        "components": {
+            "schemas": {
+                **{message.name: _message(message) for message in _messages(roots)},
+                **{enum.name: _enum(enum) for enum in _enums(roots)},
+                "Error": _ERROR,
+            },
+            "responses": {str(code): response for code, response in _errors().items()},
+        },
+    }
+
+
+# Operations.
+
+
+def _call(request: Descriptor, name: str, summary: str, *, pictures: bool) -> Schema:
+    content = {"application/json": {"schema": _ref(f"{name}Response")}}
+    answer: Schema = {"description": "The answer.", "content": content}
+    if pictures:
+        answer["description"] = "The answer, or its rendering alone where Accept names its type."
+        content |= {media: {"schema": {}} for media in ("image/png", "image/jpeg")}
+        answer["headers"] = {
+            "pellucid-model": _header("A picture's model."),
+            "pellucid-model-version": _header("Its version."),
+            "pellucid-target": _header("The class, index and label, or the neuron explained."),
+            "pellucid-score": _header("The target's score."),
+        }
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [
+            _parameter(forms.TIMEOUT, "query", _TIMEOUT),
+            _parameter(CALLER_KEY, "header", {"type": "string", "description": _CALLER}),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": _ref(request.name)},
+                "multipart/form-data": {"schema": _form(request)},
+            },
+        },
+        "responses": {"200": answer, **_error_refs(*_errors())},
+    }
+
+
+def _get(name: str, summary: str) -> Schema:
+    content = {"application/json": {"schema": _ref(f"{name}Response")}}
+    errors = _error_refs(404, 406, 500, 503)
+    responses = {"200": {"description": "The answer.", "content": content}, **errors}
+    return {"operationId": name, "summary": summary, "responses": responses}
+
+
+def _health(name: str, summary: str) -> Schema:
+    schema = {"type": "object", "properties": {name: {"const": True}}, "required": [name]}
+    content = {"application/json": {"schema": schema}}
+    responses = {"200": {"description": "It is.", "content": content}}
+    if name == "ready":
+        responses |= _error_refs(CODES[Unavailable].http)
+    return {"operationId": name, "summary": summary, "responses": responses}
+
+
+_TIMEOUT: Schema = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "description": "The deadline, in milliseconds from the request's arrival. In a form it may "
+    "be a field instead.",
+}
+_CALLER = "Who calls: callers take turns. The client's address by default."
+
+
+def _parameter(name: str, place: str, schema: Schema | None = None) -> Schema:
+    return {"name": name, "in": place, "schema": schema or {"type": "string"}}
+
+
+def _header(description: str) -> Schema:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+# Errors.
+
+_ERROR: Schema = {
+    "type": "object",
+    "description": "A google.rpc.Status.",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "integer", "description": "The HTTP status."},
+                "status": {"type": "string", "description": "The name of the gRPC status."},
+                "message": {"type": "string"},
+                "details": {
+                    "type": "array",
+                    "description": "google.rpc.ErrorInfo with a stable reason; BadRequest with "
+                    "every violation; RetryInfo where a later call can succeed.",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "@type": {"type": "string"},
+                            "reason": {"type": "string"},
+                            "domain": {"type": "string"},
+                            "fieldViolations": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "properties": {
+                                        "field": {"type": "string"},
+                                        "description": {"type": "string"},
+                                    },
+                                },
+                            },
+                            "retryDelay": {"type": "string"},
+                        },
+                        "required": ["@type"],
+                    },
+                },
+            },
+            "required": ["code", "status", "message", "details"],
+        }
+    },
+    "required": ["error"],
+}
+
+
+def _errors() -> dict[int, Schema]:
+    """HTTP statuses to their responses."""
+    reasons = defaultdict(list)
+    for error, codes in CODES.items():
+        reasons[codes.http].append(error.reason)
+    return {
+        http: {
+            "description": f"{' or '.join(names)}.",
+            "content": {"application/json": {"schema": _ref("Error")}},
+            "headers": {"Retry-After": _header("Seconds, where a later call can succeed.")},
+        }
+        for http, names in sorted(reasons.items())
+    }
+
+
+def _error_refs(*codes: int) -> Schema:
+    return {str(code): {"$ref": f"#/components/responses/{code}"} for code in codes}
+
+
+# Schemas.
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _messages(roots: Sequence[Descriptor]) -> Iterator[Descriptor]:
+    """The messages and all that they refer to, each once."""
+    waiting, seen = list(roots), set()
+    while waiting:
+        message = waiting.pop()
+        if message.full_name not in seen:
+            seen.add(message.full_name)
+            yield message
+            waiting += [f.message_type for f in message.fields if f.message_type is not None]
+
+
+def _enums(roots: Sequence[Descriptor]) -> Iterator[EnumDescriptor]:
+    enums = [f.enum_type for message in _messages(roots) for f in message.fields]
+    yield from {enum.full_name: enum for enum in enums if enum is not None}.values()
+
+
+def _message(message: Descriptor) -> Schema:
+    schema: Schema = {
+        "type": "object",
+        "properties": {field.json_name: _field(field) for field in message.fields},
+        "additionalProperties": False,
+    }
+    if message.name in _DESCRIPTIONS:
+        schema["description"] = _DESCRIPTIONS[message.name]
+    always = _REQUIRED.get(message.name, ())
+    required = [field.json_name for field in message.fields if field.name in always]
+    if required:
+        schema["required"] = required
+    choices = []
+    for oneof in message.oneofs:
+        alone = [{"required": [field.json_name]} for field in oneof.fields]
+        if len(alone) > 1:  # an optional scalar is a oneof of one
+            none = [] if oneof.name in always else [{"not": {"anyOf": alone}}]
+            choices.append({"oneOf": [*alone, *none]})
+    return schema | ({"allOf": choices} if choices else {})
+
+
+def _field(field: FieldDescriptor) -> Schema:
+    if field.message_type is not None:
+        one = _ref(field.message_type.name)
+    elif field.enum_type is not None:
+        one = _ref(field.enum_type.name)
+    else:
+        one = _SCALARS[field.type]
+    return {"type": "array", "items": one} if field.is_repeated else one
+
+
+def _enum(enum: EnumDescriptor) -> Schema:
+    return {"type": "string", "enum": [value.name for value in enum.values if value.number]}
+
+
+def _form(request: Descriptor) -> Schema:
+    files, methods = forms.file_fields(request), forms.methods(request)
+    properties: dict[str, Schema] = {
+        name: {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
+        for name in files
+    }
+    if methods:
+        properties[forms.METHOD] = {"type": "string", "enum": list(methods)}
+    for field in forms.form_fields(request):
+        enum = [*field.enum_names, *field.enum_names.values()]
+        one = {"type": "string", "enum": enum} if enum else _SCALARS[field.descriptor.type]
+        schema = {"type": "array", "items": one} if field.descriptor.is_repeated else one
+        properties.setdefault(field.name, schema | {"description": f"{field.dotted}."})
+    properties[forms.TIMEOUT] = _TIMEOUT
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*files, *([forms.METHOD] if methods else [])],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,111 @@
+"""Bodies of any kind are read as json_format reads them, or refused by name."""
+
+import json
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+from pellucid.v1 import data_pb2, inference_pb2
+from pellucid_server.api import forms
+from pellucid_server.errors import InvalidArgument
+
+ints = st.integers(-(2**31), 2**31 - 1)
+doubles = st.floats(allow_nan=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+requests = st.builds(
+    inference_pb2.ExplainRequest,
+    model=texts,
+    image=st.builds(data_pb2.Image, encoded=st.binary(max_size=50))
+    | st.builds(
+        data_pb2.Image,
+        tensor=st.builds(
+            data_pb2.Tensor,
+            data_type=st.integers(0, 4),
+            shape=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
+            data=st.binary(max_size=20),
+        ),
+    ),
+    target=st.none()
+    | st.builds(inference_pb2.Target, label=texts)
+    | st.builds(inference_pb2.Target, neuron=st.builds(inference_pb2.Neuron, layer=texts, y=ints)),
+    outputs=st.lists(st.integers(0, 3), max_size=3),
+    rendering=st.none()
+    | st.builds(inference_pb2.Rendering, percentile=doubles, legend=st.booleans()),
+    bucket_size=st.none() | ints,
+    occlusion=st.none()
+    | st.builds(
+        inference_pb2.Occlusion, window_px=ints, fill=st.integers(0, 9), blur_sigma_px=doubles
+    ),
+)
+
+
+@given(requests, st.booleans())
+def test_every_request_is_read_as_it_was_written(
+    request: inference_pb2.ExplainRequest, original_names: bool
+) -> None:
+    text = json_format.MessageToJson(request, preserving_proto_field_name=original_names)
+    read = inference_pb2.ExplainRequest()
+    assert forms.read(read, text.encode(), None, []) is None
+    assert read == request
+
+
+names = st.sampled_from(
+    ["model", "image", "encoded", "tensor", "shape", "target", "classIndex", "neuron", "outputs"]
+    + ["rendering", "percentile", "legend", "format", "occlusion", "windowPx", "fill", "", "\ud800"]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_any_json_is_read_or_refused(value: Any) -> None:
+    request = inference_pb2.ExplainRequest()
+    try:
+        forms.read(request, json.dumps(value).encode(), None, [])
+    except InvalidArgument as error:
+        error.message.encode()
+    else:
+        assert request == json_format.ParseDict(value, inference_pb2.ExplainRequest())
+
+
+@given(st.binary(max_size=300), st.lists(st.sampled_from([b"\r\n", b"--b", b"--", b":", b'"'])))
+def test_any_form_is_read_or_refused(noise: bytes, more: list[bytes]) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    for body in (noise, b"".join(more) + noise, head + noise + b"".join(more) + b"\r\n--b--\r\n"):
+        request = inference_pb2.PredictRequest()
+        try:
+            forms.read(request, body, b"b", [])
+        except InvalidArgument as error:
+            error.message.encode()
+        else:
+            assert request.image.encoded in body
+
+
+@pytest.mark.parametrize("data", [b"", b"\r\n--b", b"\r" * 1000, bytes(range(256)) * 20_000])
+def test_a_file_arrives_as_it_was_sent(data: bytes) -> None:
+    head = b'--bound\r\ncontent-disposition: form-data; name=image; filename=""\r\n\r\n'
+    request = inference_pb2.PredictRequest()
+    forms.read(request, head + data + b"\r\n--bound--", b"bound", [])
+    assert request.image.WhichOneof("kind") == "encoded"
+    assert request.image.encoded == data
+
+
+def test_form_names_are_the_contracts() -> None:
+    fields = forms.form_fields(inference_pb2.ExplainRequest.DESCRIPTOR, "occlusion")
+    assert {field.dotted for field in fields} == {
+        *("model", "outputs", "bucket_size", "target.class_index", "target.label"),
+        *("target.neuron.layer", "target.neuron.channel", "target.neuron.y", "target.neuron.x"),
+        *("rendering.color_scale", "rendering.percentile", "rendering.longest_side_px"),
+        *("rendering.format", "rendering.legend"),
+        *("occlusion.window_px", "occlusion.stride_px", "occlusion.fill"),
+        "occlusion.blur_sigma_px",
+    }
+    plain = forms.form_fields(inference_pb2.ExplainRequest.DESCRIPTOR, "gradient")
+    assert {field.dotted for field in fields} - {field.dotted for field in plain} == {
+        field.dotted for field in fields if field.path[0] == "occlusion"
+    }
