@@ -62,9 +62,15 @@ def untouched(name: str, side_px: int = 96) -> nn.Module:
 
 @functools.lru_cache
 def photo_input(photo_name: str, model_name: str, side_px: int = 96) -> torch.Tensor:
-    """A preprocessed photo, 3×H×W, float64."""
+    """A preprocessed photo, 3×H×W, float64, dithered by about half a grey level.
+
+    In flat areas neighbours would be equal: which of them a maximum is pooled from is decided
+    by rounding then, and either choice is a right gradient.
+    """
     preprocessing = ARCHITECTURES[model_name].preprocessing(side_px)
-    return torch.from_numpy(preprocessing.apply(photo(photo_name)))
+    image = torch.from_numpy(preprocessing.apply(photo(photo_name)))
+    generator = torch.Generator().manual_seed(0)
+    return image + 0.01 * torch.randn(image.shape, generator=generator, dtype=torch.float64)
 
 
 def spec(

@@ -1,8 +1,4 @@
-"""Gradient, deconvnet and guided backpropagation against independent computations.
-
-The photos have no flat areas: where neighbours are equal, which of them a maximum is pooled
-from is decided by rounding, and any choice is a right one.
-"""
+"""Gradient, deconvnet and guided backpropagation against independent computations."""
 
 import warnings
 
