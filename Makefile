@@ -1,6 +1,8 @@
 # Every target sets up .venv in the checkout by itself.
 PYTHON ?= python3
 BIN := .venv/bin
+# Idle OpenMP threads sleep: processes that share two cores would starve each other.
+export OMP_WAIT_POLICY ?= PASSIVE
 STAMP := .venv/.installed
 
 .PHONY: demo test lint bench tables proto

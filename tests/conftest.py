@@ -1,5 +1,9 @@
 """Fixtures that every test may use."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the server does
+
 from collections.abc import Iterator
 
 import pytest

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from typing import Annotated, Any
 
 import typer
@@ -65,6 +66,9 @@ def _serve(
 
 def main(argv: list[str]) -> int:
     """Runs `pellucid serve` with these arguments; returns the exit code."""
+    # Read when torch is loaded. By default OpenMP's threads wait in a busy loop: where another
+    # process wants the same cores, a batch takes fifty times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app = typer.Typer(add_completion=False)
     app.command()(_serve)
     code: object = app(argv, prog_name="pellucid serve", standalone_mode=False)

@@ -1,5 +1,6 @@
 """Metrics: one observer that the engine and the service call."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from .engine.engine import Outcome
 from .engine.job import Done, Job
 from .engine.schedule import Batch
-from .errors import Internal, PellucidError
+from .errors import Cancelled, Internal, PellucidError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -81,6 +82,9 @@ class Metrics:
             yield
         except PellucidError as error:
             self._errors.labels(method, error.reason).inc()
+            raise
+        except asyncio.CancelledError:
+            self._errors.labels(method, Cancelled.reason).inc()
             raise
         except Exception:
             self._errors.labels(method, Internal.reason).inc()

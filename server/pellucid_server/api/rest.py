@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
-from fastapi_offline import FastAPIOffline
+from fastapi.openapi.docs import get_swagger_ui_html
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import code_pb2
@@ -19,6 +19,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.staticfiles import StaticFiles
 
 from .. import wire
 from ..config import Settings
@@ -56,8 +57,9 @@ _Returned = TypeVar("_Returned")
 
 def build_app(service: Service, settings: Settings) -> FastAPI:
     """The application that uvicorn runs, on the server's loop."""
-    app = FastAPIOffline(title="Pellucid", redoc_url=None, redirect_slashes=False)
-    app.openapi_schema = openapi.document(settings.max_message_bytes)
+    app = FastAPI(
+        openapi_url=None, redirect_slashes=False
+    )  # its own document is not the contract's
     rest = _Rest(service, settings)
     app.add_route("/v1/predict", rest.predict, methods=["POST"])
     app.add_route("/v1/explain", rest.explain, methods=["POST"])
@@ -65,6 +67,9 @@ def build_app(service: Service, settings: Settings) -> FastAPI:
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
     app.add_route("/health/live", rest.live, methods=["GET"])
     app.add_route("/health/ready", rest.ready, methods=["GET"])
+    app.add_route("/openapi.json", rest.openapi, methods=["GET"])
+    app.add_route("/docs", rest.docs, methods=["GET"])
+    app.mount("/docs/static", StaticFiles(packages=[("fastapi_offline", "static")]))
     for kind in (PellucidError, HTTPException, Exception):
         app.add_exception_handler(kind, _write_exception)
     return app
@@ -77,6 +82,7 @@ class _Rest:
         self._service = service
         self._settings = settings
         self._bytes_left = settings.queue_bytes
+        self._document = openapi.document(settings.max_message_bytes)
 
     async def predict(self, request: Request) -> Response:
         _accepted(request, [JSON])
@@ -116,6 +122,18 @@ class _Rest:
         if not self._service.ready:
             raise Unavailable("the server is starting or stopping")
         return JSONResponse({"ready": True})
+
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(self._document)
+
+    async def docs(self, _: Request) -> Response:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title="Pellucid",
+            swagger_js_url="docs/static/swagger-ui-bundle.js",
+            swagger_css_url="docs/static/swagger-ui.css",
+            swagger_favicon_url="docs/static/favicon.png",
+        )
 
     @contextlib.asynccontextmanager
     async def _read(
