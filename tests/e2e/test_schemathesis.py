@@ -3,11 +3,9 @@
 import asyncio
 import base64
 import io
-import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given
@@ -27,13 +25,16 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.harness import photo
 
+POSITIVE, NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
 OPERATIONS = [
-    ("POST", "/v1/predict"),
-    ("POST", "/v1/explain"),
-    ("GET", "/v1/models"),
-    ("GET", "/v1/models/{name}"),
-    ("GET", "/health/live"),
-    ("GET", "/health/ready"),
+    ("POST", "/v1/predict", POSITIVE),
+    ("POST", "/v1/predict", NEGATIVE),
+    ("POST", "/v1/explain", POSITIVE),
+    ("POST", "/v1/explain", NEGATIVE),
+    ("GET", "/v1/models", POSITIVE),
+    ("GET", "/v1/models/{name}", POSITIVE),
+    ("GET", "/health/live", POSITIVE),
+    ("GET", "/health/ready", POSITIVE),
 ]
 
 
@@ -43,25 +44,25 @@ def url() -> Iterator[str]:
     settings = Settings(
         models=("efficientnet_lite0",), input_px=96, http_port=0, grpc_port=0, metrics_port=0
     )
-    started, stopping = threading.Event(), asyncio.Event()
-    found: list[Any] = []
+    started: Future[tuple[str, Callable[[], None]]] = Future()
 
     async def serve() -> None:
-        server = Server(settings)
+        server, stopping, loop = Server(settings), asyncio.Event(), asyncio.get_running_loop()
         await server.start()
-        found.extend([asyncio.get_running_loop(), f"http://127.0.0.1:{server.http_port}"])
-        started.set()
+        address = f"http://127.0.0.1:{server.http_port}"
+        started.set_result((address, lambda: loop.call_soon_threadsafe(stopping.set) and None))
         await stopping.wait()
         await server.stop()
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert started.wait(120)
-    loop, address = found
-    yield address
-    loop.call_soon_threadsafe(stopping.set)
-    thread.join(60)
-    assert not thread.is_alive()
+    with ThreadPoolExecutor(1) as thread:
+        served = thread.submit(asyncio.run, serve())
+        wait([started, served], timeout=120, return_when=FIRST_COMPLETED)
+        if served.done():
+            served.result()
+        address, stop = started.result(timeout=0)
+        yield address
+        stop()
+        served.result(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +92,7 @@ def make_answerable(case: schemathesis.Case, png: bytes) -> None:
         case.body.pop("timeout_ms", None)
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS)
-@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
+@pytest.mark.parametrize(("method", "path", "mode"), OPERATIONS)
 def test_it_does_what_its_document_says(
     url: str, png: bytes, method: str, path: str, mode: schemathesis.GenerationMode
 ) -> None:
@@ -110,12 +110,12 @@ def test_it_does_what_its_document_says(
     )
     @given(operation.as_strategy(generation_mode=mode))
     def hold(case: schemathesis.Case) -> None:
-        if mode is schemathesis.GenerationMode.POSITIVE:
+        if mode is POSITIVE:
             make_answerable(case, png)
         response = case.call_and_validate(checks=CHECKS)
         statuses.add(response.status_code)
 
     hold()
-    print(method, path, mode, statuses)
-    if mode is schemathesis.GenerationMode.POSITIVE and "{" not in path:
-        assert 200 in statuses
+    print(statuses)
+    if mode is POSITIVE and path != "/v1/models/{name}":
+        assert 200 in statuses  # else nothing was held to the schemas of answers

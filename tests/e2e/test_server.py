@@ -287,21 +287,21 @@ def test_a_cancelled_call_leaves_no_work_behind(served: Any, cat_jpg: Path) -> N
 
 
 def test_a_full_queue_is_refused_with_a_delay(make_server: Callable[..., Any]) -> None:
-    with make_server(queue_budget_ms=1.0) as running:
-        with (
-            pellucid.Client(running.grpc, max_retries=0) as client,
-            ThreadPoolExecutor(1) as other,
-        ):
-            with running.held():
-                first = other.submit(client.predict, photo("cat"))
-                wait_for(lambda: running.server.engine.admission.depth == 1)
-                with pytest.raises(pellucid.ResourceExhausted, match="queue is full") as caught:
-                    client.predict(photo("cat"))
-                assert caught.value.retry_delay_s >= 0.05
-                answer = httpx.post(f"{running.http}/v1/predict", json=FINE)
-                assert answer.status_code == 429
-                assert int(answer.headers["retry-after"]) >= 1
-            assert first.result(60).top
+    with (
+        make_server(queue_budget_ms=1.0) as running,
+        pellucid.Client(running.grpc, max_retries=0) as client,
+        ThreadPoolExecutor(1) as other,
+    ):
+        with running.held():
+            first = other.submit(client.predict, photo("cat"))
+            wait_for(lambda: running.server.engine.admission.depth == 1)
+            with pytest.raises(pellucid.ResourceExhausted, match="queue is full") as caught:
+                client.predict(photo("cat"))
+            assert caught.value.retry_delay_s >= 0.05
+            answer = httpx.post(f"{running.http}/v1/predict", json=FINE)
+            assert answer.status_code == 429
+            assert int(answer.headers["retry-after"]) >= 1
+        assert first.result(60).top
 
 
 def test_messages_above_the_cap_are_refused(served: Any) -> None:
