@@ -116,6 +116,5 @@ def test_it_does_what_its_document_says(
         statuses.add(response.status_code)
 
     hold()
-    print(statuses)
     if mode is POSITIVE and path != "/v1/models/{name}":
         assert 200 in statuses  # else nothing was held to the schemas of answers

@@ -57,9 +57,7 @@ _Returned = TypeVar("_Returned")
 
 def build_app(service: Service, settings: Settings) -> FastAPI:
     """The application that uvicorn runs, on the server's loop."""
-    app = FastAPI(
-        openapi_url=None, redirect_slashes=False
-    )  # its own document is not the contract's
+    app = FastAPI(openapi_url=None, redirect_slashes=False)  # the document is made by openapi.py
     rest = _Rest(service, settings)
     app.add_route("/v1/predict", rest.predict, methods=["POST"])
     app.add_route("/v1/explain", rest.explain, methods=["POST"])
