@@ -60,7 +60,7 @@ def _serve(
     try:
         asyncio.run(serve(settings))
     except (NoModels, OSError, RuntimeError) as error:
-        console.print(f"[red]the server did not start[/]: {error}")
+        console.print(f"[red]the server stopped[/]: {error}")
         raise typer.Exit(1) from None
 
 

@@ -28,6 +28,8 @@ from .observe import Metrics
 log = logging.getLogger(__name__)
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["PellucidService"].full_name
+_SPARE_RPCS = 64
+"""Calls beyond max_requests that are answered at all: health, models, refusals with a delay."""
 _CLOSE_S = 5.0
 """How long responses that are ready may take to leave."""
 
@@ -120,6 +122,7 @@ class Server:
     async def _open_grpc(self) -> None:
         settings = self.settings
         self._grpc = grpc.aio.server(
+            maximum_concurrent_rpcs=settings.max_requests + _SPARE_RPCS,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -178,6 +181,12 @@ async def serve(settings: Settings) -> None:
         server.grpc_port,
         server.metrics_port,
     )
-    await stopping.wait()
+    ended = asyncio.create_task(asyncio.to_thread(server.engine.join))
+    asked = asyncio.create_task(stopping.wait())
+    await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
+    failed = ended.done()
     log.info("draining")
     await server.stop()
+    await ended
+    if failed:
+        raise RuntimeError("the engine thread failed; the log has the details")

@@ -388,7 +388,7 @@ def _split(body: bytes, boundary: bytes) -> list[_Part]:
         parser.finalize()
     except FormParserError:
         raise InvalidArgument("the body is not a well-formed form") from None
-    if False:
+    if not ended:
         raise InvalidArgument("the form ends before its last boundary")
     return parts
 

@@ -43,6 +43,11 @@ class Admission:
     def device_ms(self) -> float:
         return self._device_ms
 
+    def jobs(self) -> tuple[Job, ...]:
+        """Those that were admitted and have not ended."""
+        with self._lock:
+            return tuple(self._jobs)
+
     def check_room(self) -> None:
         """Refuses what arrives at a full queue before anything of it is read.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..models.network import OUTPUT, Network
 from .rows import Lane, Rows, Want
-from .seeds import score
+from .seeds import score, upload
 
 Pick = tuple[Rows, int]
 """One row: of which rows, and its place among them."""
@@ -112,10 +112,8 @@ class TorchDevice:
             finite &= gradient.isfinite().flatten(1).all(1)
         if any(rows.want is Want.LOGITS for rows in all_rows):
             from_output = activations[OUTPUT].detach()
-            wanted = torch.tensor(
-                [rows.want is Want.LOGITS for rows in all_rows] + [False] * padding
-            )
-            finite &= from_output.isfinite().all(1) | ~wanted.to(finite.device)
+            unwanted = [rows.want is not Want.LOGITS for rows in all_rows] + [True] * padding
+            finite &= from_output.isfinite().all(1) | upload(unwanted, self.device)
             logits = self._fetch(from_output)
         return Flight(
             self._fetch(scores.values),

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _WARM_UP_RUNS = 3
 """The best of them counts: the first builds kernels."""
 
+_TOO_LITTLE_MEMORY = "the device has too little memory for this request"
+
 _Returned = TypeVar("_Returned")
 Outcome = Done | PellucidError
 
@@ -147,6 +149,10 @@ class Engine:
         """Finishes what was admitted, admits nothing more; false when time ran out."""
         return self.admission.drain(timeout_s)
 
+    def join(self) -> None:
+        """Waits for the thread to end, by stop or by a bug."""
+        self._thread.join()
+
     def stop(self) -> None:
         """Ends the thread; what is still in flight ends as Unavailable."""
 
@@ -179,7 +185,7 @@ class Engine:
         except Exception:
             log.exception("the engine thread failed")
         finally:
-            for job in self._schedule:
+            for job in self.admission.jobs():
                 self._end(job, Unavailable("the server is stopping; another replica will answer"))
             self._deliver()
 
@@ -218,9 +224,6 @@ class Engine:
         if job.cancelled:
             self._end(job, Cancelled("the request was cancelled"))
             return
-        spec = job.spec
-        image = self._device.upload(job.loaded.input, spec.model.network.dtype)
-        job.program = spec.method.program(spec.model, image, spec.target)
         self._advance(job)
         if not job.ended:
             self._schedule.add(job)
@@ -253,9 +256,7 @@ class Engine:
             if not (out_of_memory and smaller and batch.key.bucket_size is None):
                 self._end(
                     ticket.job,
-                    Overloaded("the device has too little memory for this request")
-                    if out_of_memory
-                    else Internal(),
+                    Overloaded(_TOO_LITTLE_MEMORY) if out_of_memory else Internal(),
                 )
                 return
         middle = (len(batch.tickets) + 1) // 2
@@ -313,21 +314,32 @@ class Engine:
 
     def _advance(self, job: Job) -> None:
         """Lets a job's method go on until it wants rows or is done."""
-        assert job.program is not None
+        out_of_memory = False
         try:
-            rows: Rows = (
-                next(job.program) if job.work is None else job.program.send(job.work.traces())
-            )
-            job.work = Work(rows)
+            job.work = Work(self._next_rows(job))
         except StopIteration as stop:
             job.timing.finished_s = time.monotonic()
             result = self._device.download(stop.value)
             self._end(job, Done(result, job.loaded, tuple(job.rides), job.timing))
         except PellucidError as error:
             self._end(job, error)
+        except (torch.OutOfMemoryError, MemoryError):
+            out_of_memory = True
         except Exception:
-            log.exception("%s failed", type(job.spec.method).__name__)
+            log.exception("%s failed", job.spec.method.name)
             self._end(job, Internal())
+        if out_of_memory:
+            self._device.release_memory()
+            self._end(job, Overloaded(_TOO_LITTLE_MEMORY))
+
+    def _next_rows(self, job: Job) -> Rows:
+        if job.work is not None:
+            assert job.program is not None
+            return job.program.send(job.work.traces())
+        spec = job.spec
+        image = self._device.upload(job.loaded.input, spec.model.network.dtype)
+        job.program = spec.method.program(spec.model, image, spec.target)
+        return next(job.program)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         if job.ended:

@@ -106,6 +106,7 @@ class Work:
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
         count = rows.images.shape[0]
+        assert count > 0
         self._untaken = list(range(count - 1, -1, -1))
         self.unsettled = count
         self.suspects: list[int] = []  # rows that were not finite and are run again, alone

@@ -47,7 +47,7 @@ def score(activations: Mapping[str, Tensor], targets: Sequence[Target | None]) -
     wanted = [_class_index(target) for target in targets]
     if any(index != _NONE for index in wanted):
         logits = activations[OUTPUT].detach()
-        index = _upload(wanted, some.device)
+        index = upload(wanted, some.device)
         classes = torch.where(index == _TOP, logits.argmax(1), index).clamp_min(-1)
         chosen = torch.arange(logits.shape[1], device=some.device) == classes[:, None]
         values = values + torch.where(chosen, logits, 0).sum(1)
@@ -84,7 +84,7 @@ def _chosen_neurons(
     for row, neuron in zip(rows, neurons, strict=True):
         place = (neuron.channel, neuron.y, neuron.x)[:axes]
         wanted[row] = [_ALL if p is None else p for p in place]
-    index = _upload(wanted, activation.device)
+    index = upload(wanted, activation.device)
     chosen = torch.ones_like(activation, dtype=torch.bool)
     for axis in range(axes):
         shape = [1] * (axes + 1)
@@ -95,7 +95,8 @@ def _chosen_neurons(
     return chosen
 
 
-def _upload(numbers: list[int] | list[list[int]], device: torch.device) -> Tensor:
+def upload(numbers: list[int] | list[bool] | list[list[int]], device: torch.device) -> Tensor:
+    """Small numbers from the host, without waiting for the device."""
     host = torch.tensor(numbers)
     if device.type == "cuda":
         host = host.pin_memory()

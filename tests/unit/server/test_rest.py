@@ -282,7 +282,7 @@ def test_a_form_has_exactly_one_image(service: FakeService) -> None:
 
 def test_json_names_every_violation(service: FakeService) -> None:
     body = (
-        '{"model": 1, "model": "net", "colour": 1, "\\ud800": 2, "image": {"encoded": "a b"},'
+        '{"model": 1, "model": "net", "colour": 1, "\\ud800": 2, "image": {"encoded": "ab cd"},'
         '"target": {"classIndex": 3, "label": "cat", "neuron": null}, "outputs": ["HEATMAP"],'
         '"rendering": [], "bucketSize": 1e10, "bucket_size": 1,'
         '"occlusion": {"windowPx": true, "stridePx": "x", "fill": {}, "blurSigmaPx": "nan"},'
@@ -304,7 +304,7 @@ def test_json_names_every_violation(service: FakeService) -> None:
         ("model", "given more than once"),
         ("colour", known),
         ("\\ud800", known),
-        ("image.encoded", "is 'a b'; must be base64"),
+        ("image.encoded", "is 'ab cd'; must be base64"),
         ("target.label", "given beside target.class_index; only one may be"),
         (
             "outputs",
