@@ -93,7 +93,9 @@ def values_of(explanation: pellucid.ExplainResult) -> NDArray[np.float32]:
     return render.reduce_channels(explanation.attribution, "signed" if signed else "absolute")
 
 
-def inside(subject: Subject, values: NDArray[np.float32], photo: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def inside(
+    subject: Subject, values: NDArray[np.float32], photo: NDArray[np.uint8]
+) -> NDArray[np.bool_]:
     """Which of a map's pixels lie in the subject's box; the map covers the whole photo."""
     left, top, right, bottom = subject.box
     rows, columns = (
@@ -107,7 +109,11 @@ def main() -> None:
     console, failures = Console(), []
     OUTPUT.mkdir(exist_ok=True)
     rows, captions = [], []
-    with server() as address, pellucid.Client(address, timeout_s=120) as client, Progress() as progress:
+    with (
+        server() as address,
+        pellucid.Client(address, timeout_s=120) as client,
+        Progress() as progress,
+    ):
         task = progress.add_task("starting the server", total=None)
         wait_until_ready(client)
         progress.update(task, description="explaining", total=len(SUBJECTS) * len(METHODS))

@@ -10,6 +10,7 @@ PellucidError
 ├── Cancelled            its caller went away
 ├── Unavailable          the server is starting or stopping: another replica will answer
 ├── TooLarge             its body exceeds the cap (REST; gRPC counts for itself)
+├── MethodNotAllowed     the route does not take this HTTP method (REST)
 ├── NotAcceptable        no representation that the caller accepts (REST)
 ├── UnsupportedMedia     a body of a type that is not read here (REST)
 └── Internal             a bug; what happened stays in the log
@@ -84,6 +85,10 @@ class TooLarge(PellucidError):
     reason = "BODY_TOO_LARGE"
 
 
+class MethodNotAllowed(PellucidError):
+    reason = "METHOD_NOT_ALLOWED"
+
+
 class NotAcceptable(PellucidError):
     reason = "NOT_ACCEPTABLE"
 
@@ -117,6 +122,7 @@ CODES: dict[type[PellucidError], Codes] = {
     Cancelled: Codes(StatusCode.CANCELLED, 499),
     Unavailable: Codes(StatusCode.UNAVAILABLE, 503),
     TooLarge: Codes(StatusCode.RESOURCE_EXHAUSTED, 413),
+    MethodNotAllowed: Codes(StatusCode.UNIMPLEMENTED, 405),
     NotAcceptable: Codes(StatusCode.INVALID_ARGUMENT, 406),
     UnsupportedMedia: Codes(StatusCode.INVALID_ARGUMENT, 415),
     Internal: Codes(StatusCode.INTERNAL, 500),

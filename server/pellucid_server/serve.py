@@ -137,7 +137,10 @@ class Server:
             (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.grpc_port = self._grpc.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+        try:
+            self.grpc_port = self._grpc.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+        except RuntimeError:
+            raise OSError(f"port {settings.grpc_port} could not be opened") from None
         await self._grpc.start()
 
     async def _open_http(self) -> None:

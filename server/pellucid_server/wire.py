@@ -174,7 +174,7 @@ def _read_model(found: _Violations, name: str, registry: Registry) -> Model | No
     try:
         return registry.find(name)
     except NotFound as error:
-        found.missing("model", error.message.removeprefix("model: "))
+        found.missing("model", error.message)
         return None
 
 
@@ -691,7 +691,10 @@ def write_model(
     for failed in registry.failed:
         if failed.name == name:
             return model_pb2.GetModelResponse(name=name, ready=False, reason=failed.reason)
-    model = registry.find(name)
+    found = _Violations()
+    model = _read_model(found, name, registry)
+    found.raise_any()
+    assert model is not None
     network = model.network
     return model_pb2.GetModelResponse(
         name=model.name,

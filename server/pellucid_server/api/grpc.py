@@ -49,7 +49,7 @@ class PellucidServicer(service_pb2_grpc.PellucidServiceServicer):
 
     def _call(self, context: _Context) -> wire.Call:
         metadata = dict(context.invocation_metadata() or ())
-        address = context.peer().rpartition(":")[0]  # without the port
+        address = context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
         return self._service.call(str(metadata.get(CALLER_KEY, address)), context.time_remaining())
 
 

@@ -29,6 +29,7 @@ from ..errors import (
     DeadlineExpired,
     Internal,
     InvalidArgument,
+    MethodNotAllowed,
     NotAcceptable,
     NotFound,
     Overloaded,
@@ -140,6 +141,7 @@ class _Rest:
         """The request's message, and who calls; its body counts until the block ends."""
         arrived_s = time.monotonic()
         boundary = _boundary(request)
+        self._service.check_room()
         body = bytearray()
         try:
             await self._read_body(request, body)
@@ -300,12 +302,10 @@ _HEADER_SAFE = " ,.;:'()/#+-_"
 """What headers show as it is, beside letters and digits; the rest is percent-encoded UTF-8."""
 
 
-def _write_error(
-    error: PellucidError, code: int | None = None, headers: Mapping[str, str] | None = None
-) -> Response:
-    """An error's google.rpc.Status as JSON, under the error's own HTTP status or another."""
+def _write_error(error: PellucidError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error's google.rpc.Status as JSON, under the error's HTTP status."""
     status = wire.write_error(error)
-    code = code or CODES[type(error)].http
+    code = CODES[type(error)].http
     headers = dict(headers or {})
     if error.retry_delay_ms is not None:
         headers["retry-after"] = str(math.ceil(error.retry_delay_ms / 1e3))
@@ -325,7 +325,7 @@ async def _write_exception(request: Request, error: Exception) -> Response:
             return _write_error(error)
         case HTTPException(status_code=405, headers=headers):
             return _write_error(
-                InvalidArgument(f"{request.method} is not answered here"), 405, headers
+                MethodNotAllowed(f"{request.method} is not answered here"), headers=headers
             )
         case HTTPException():
             return _write_error(NotFound("nothing is at this path; /docs shows what is"))

@@ -14,7 +14,7 @@ from .. import wire
 from ..config import Settings
 from ..engine.engine import Engine
 from ..engine.job import Done, Spec
-from ..errors import DeadlineExpired, Overloaded, TooLarge, Unavailable
+from ..errors import DeadlineExpired, InvalidArgument, Overloaded, Unavailable, Violation
 from ..models.registry import Registry
 from ..observe import Metrics
 
@@ -91,16 +91,25 @@ class Service:
             raise Unavailable("the server is still loading its models", retry_delay_ms=1000.0)
         return self._registry
 
-    @contextlib.asynccontextmanager
-    async def _permit(self) -> AsyncIterator[Registry]:
-        """Held by a request from its first byte of work to its response."""
-        registry = self._open_registry()
+    def check_room(self) -> None:
+        """Refuses what cannot be taken in now, before anything of it is read.
+
+        Raises:
+            Overloaded, Unavailable: It cannot.
+        """
+        self._open_registry()
         self._engine.admission.check_room()
         if self._permits_left == 0:
             raise Overloaded(
                 f"{self._settings.max_requests} requests are under way",
                 retry_delay_ms=_RETRY_DELAY_MS,
             )
+
+    @contextlib.asynccontextmanager
+    async def _permit(self) -> AsyncIterator[Registry]:
+        """Held by a request from its first byte of work to its response."""
+        self.check_room()
+        registry = self._open_registry()
         self._permits_left -= 1
         try:
             yield registry
@@ -124,8 +133,10 @@ class Service:
     def _fitting(self, response: _Response) -> _Response:
         size, most = response.ByteSize(), self._settings.max_message_bytes
         if size > most:
-            raise TooLarge(
-                f"the response takes {size} bytes; at most {most} are sent: ask for fewer outputs "
-                "or a smaller rendering"
+            found = Violation(
+                "outputs",
+                f"the response takes {size} bytes; at most {most} are sent: ask for fewer "
+                "outputs or a smaller rendering",
             )
+            raise InvalidArgument(f"outputs: {found.description}", violations=[found])
         return response

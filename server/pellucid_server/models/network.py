@@ -168,7 +168,7 @@ def _open_in_place(module: nn.Module) -> None:
     """Autograd keeps a rectifier's input: in place, it would have to be copied first."""
     for part in module.modules():
         if getattr(part, "inplace", None) is True:
-            part.inplace = False
+            vars(part)["inplace"] = False
 
 
 def _example(height_px: int, width_px: int) -> Tensor:

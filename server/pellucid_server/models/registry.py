@@ -86,7 +86,7 @@ class Registry(Mapping[str, Model]):
         if name in self._models:
             return self._models[name]
         known = ", ".join(sorted(self._models)) or "none"
-        raise NotFound(f"model: {name!r} is not loaded; loaded are: {known}")
+        raise NotFound(f"{name!r} is not loaded; loaded are: {known}")
 
 
 def load_model(

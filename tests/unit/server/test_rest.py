@@ -40,12 +40,17 @@ class FakeService:
         self.callers: list[str] = []
         self.timeouts_s: list[float | None] = []
         self.answer: Callable[[], Awaitable[None]] | None = None
+        self.full: PellucidError | None = None
         self.models = model_pb2.ListModelsResponse(
             models=[
                 model_pb2.ModelSummary(name="broken", ready=False, reason="no weights"),
                 model_pb2.ModelSummary(name="net", ready=True, version="0123456789ab"),
             ]
         )
+
+    def check_room(self) -> None:
+        if self.full is not None:
+            raise self.full
 
     def call(self, caller: str, timeout_s: float | None) -> wire.Call:
         self.callers.append(caller)
@@ -573,6 +578,23 @@ def test_bugs_reach_the_log_of_the_server(service: FakeService) -> None:
     service.answer = failing
     with pytest.raises(RuntimeError, match="secret"):
         asyncio.run(run_app(service, Settings(), sending(FULL), []))
+
+
+def test_a_full_queue_refuses_before_the_body_is_read(service: FakeService) -> None:
+    service.full = Overloaded("the queue is full", retry_delay_ms=1500.0)
+    read = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        read = True
+        yield b"{}"
+
+    response = ask(
+        service, "POST", "/v1/predict", content=body(), headers={"content-type": "application/json"}
+    )
+    violations(response, 429)
+    assert response.headers["retry-after"] == "2"
+    assert not read
 
 
 def test_paths_and_methods_that_are_not_there(service: FakeService) -> None:
