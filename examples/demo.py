@@ -4,7 +4,6 @@ Starts a server of its own, calls it over gRPC and stops it again.
 """
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -19,13 +18,15 @@ import pellucid
 import skimage.data
 from numpy.typing import NDArray
 from pellucid import render
-from rich.console import Console
+from PIL.Image import Image
 from rich.progress import Progress
 from rich.table import Table
 
 OUTPUT = Path("demo_output")
 METHODS = ("gradient", "deconvnet", "guided_backprop", "occlusion")
 START_TIMEOUT_S = 180.0
+
+Photo = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class Subject:
         name: Its name in scikit-image.
         box: Left, top, right and bottom in the photo's pixels.
         label: The label that a good network gives it first; None where none is right.
-        least_probability: What it should be given at least.
+        probability: What that label should be given at least.
     """
 
     name: str
     box: tuple[int, int, int, int]
     label: str | None = None
-    least_probability: float = 0.0
+    probability: float = 0.0
 
 
 SUBJECTS = (
@@ -56,21 +57,20 @@ SUBJECTS = (
 def server() -> Iterator[str]:
     """A running server's gRPC address; it is asked to stop at the end."""
     with contextlib.ExitStack() as reserved:
-        ports = []
-        for _ in range(3):
-            free = reserved.enter_context(socket.socket())
+        sockets = [reserved.enter_context(socket.socket()) for _ in range(3)]
+        for free in sockets:
             free.bind(("127.0.0.1", 0))
-            ports.append(str(free.getsockname()[1]))
+        ports = [str(free.getsockname()[1]) for free in sockets]
     command = [sys.executable, "-m", "pellucid", "serve"]
     for name, port in zip(("http", "grpc", "metrics"), ports, strict=True):
         command += [f"--{name}-port", port]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"})
-    try:
-        yield f"127.0.0.1:{ports[1]}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        if process.wait(timeout=60):
-            raise SystemExit(f"the server ended with exit code {process.returncode}")
+    with subprocess.Popen(command) as process:
+        try:
+            yield f"127.0.0.1:{ports[1]}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+    if process.returncode:
+        raise SystemExit(f"the server ended with exit code {process.returncode}")
 
 
 def wait_until_ready(client: pellucid.Client) -> None:
@@ -93,22 +93,55 @@ def values_of(explanation: pellucid.ExplainResult) -> NDArray[np.float32]:
     return render.reduce_channels(explanation.attribution, "signed" if signed else "absolute")
 
 
-def inside(
-    subject: Subject, values: NDArray[np.float32], photo: NDArray[np.uint8]
-) -> NDArray[np.bool_]:
-    """Which of a map's pixels lie in the subject's box; the map covers the whole photo."""
+def inside(subject: Subject, shape: tuple[int, ...], photo: Photo) -> NDArray[np.bool_]:
+    """Which pixels of a map lie in the subject's box; the map covers the whole photo."""
     left, top, right, bottom = subject.box
     rows, columns = (
         (np.arange(count) + 0.5) * size / count
-        for count, size in zip(values.shape, photo.shape, strict=False)
+        for count, size in zip(shape, photo.shape, strict=False)
     )
     return ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
 
 
+def show(
+    client: pellucid.Client, subject: Subject, progress: Progress, failures: list[str]
+) -> tuple[list[Photo | Image], list[str]]:
+    """Predicts and explains one photo; returns its row of the sheet and the captions."""
+    photo: Photo = np.asarray(getattr(skimage.data, subject.name)())
+    prediction = client.predict(photo)
+    table = Table("class", "probability", title=subject.name)
+    for one in prediction.predictions:
+        table.add_row(one.label, f"{one.probability:.3f}")
+    progress.console.print(table)
+    top = prediction.top
+    if subject.label and (top.label != subject.label or top.probability < subject.probability):
+        failures.append(f"{subject.name} is {top.label} at {top.probability:.2f}")
+    row: list[Photo | Image] = [photo]
+    captions = [f"{top.label} {top.probability:.2f}"]
+    for method in METHODS:
+        explanation = client.explain(
+            photo, method, outputs=("attribution", "rendering"), legend=False
+        )
+        values = values_of(explanation)
+        box = inside(subject, values.shape, photo)
+        positive = values.clip(min=0)
+        share = positive[box].sum() / positive.sum()
+        peaks_inside = bool(box.flat[values.argmax()])
+        progress.console.print(
+            f"{subject.name}, {method}: {share:.0%} of the positive mass is in the box "
+            f"({box.mean():.0%} of the photo), the peak {'too' if peaks_inside else 'is not'}"
+        )
+        if method == "occlusion" and subject.label and not peaks_inside:
+            failures.append(f"{subject.name}: occlusion peaks outside of the box")
+        row.append(explanation.image)
+        captions.append(f"{share:.0%} in the box")
+        progress.advance(progress.task_ids[0])
+    return row, captions
+
+
 def main() -> None:
-    console, failures = Console(), []
     OUTPUT.mkdir(exist_ok=True)
-    rows, captions = [], []
+    failures: list[str] = []
     with (
         server() as address,
         pellucid.Client(address, timeout_s=120) as client,
@@ -117,48 +150,15 @@ def main() -> None:
         task = progress.add_task("starting the server", total=None)
         wait_until_ready(client)
         progress.update(task, description="explaining", total=len(SUBJECTS) * len(METHODS))
-        for subject in SUBJECTS:
-            photo = np.asarray(getattr(skimage.data, subject.name)())
-            prediction = client.predict(photo)
-            table = Table("class", "probability", title=subject.name)
-            for one in prediction.predictions:
-                table.add_row(one.label, f"{one.probability:.3f}")
-            progress.console.print(table)
-            top = prediction.top
-            if subject.label and (top.label, top.probability >= subject.least_probability) != (
-                subject.label,
-                True,
-            ):
-                failures.append(f"{subject.name} is {top.label} at {top.probability:.2f}")
-            row, words = [photo], [f"{top.label} {top.probability:.2f}"]
-            for method in METHODS:
-                explanation = client.explain(
-                    photo, method, outputs=("attribution", "rendering"), legend=False
-                )
-                values = values_of(explanation)
-                box = inside(subject, values, photo)
-                positive = values.clip(min=0)
-                share = float(positive[box].sum() / positive.sum())
-                in_box = bool(box.flat[values.argmax()])
-                progress.console.print(
-                    f"{subject.name} {method}: {share:.0%} of the positive mass lies in the box "
-                    f"({box.mean():.0%} of the photo), its peak {'inside' if in_box else 'outside'}"
-                )
-                if method == "occlusion" and subject.label and not in_box:
-                    failures.append(f"{subject.name}: occlusion peaks outside of the box")
-                row.append(explanation.image)
-                words.append(f"{share:.0%} in the box")
-                progress.advance(task)
-            rows.append(row)
-            captions.append(words)
+        shown = [show(client, subject, progress, failures) for subject in SUBJECTS]
     sheet = render.contact_sheet(
-        rows,
+        [row for row, _ in shown],
         row_labels=[subject.name for subject in SUBJECTS],
         column_labels=["photo", *(method.replace("_", " ") for method in METHODS)],
-        captions=captions,
+        captions=[captions for _, captions in shown],
     )
     sheet.save(OUTPUT / "sheet.png")
-    console.print(f"wrote {OUTPUT / 'sheet.png'}")
+    print(f"wrote {OUTPUT / 'sheet.png'}")
     if failures:
         raise SystemExit("; ".join(failures))
 
