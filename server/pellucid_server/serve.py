@@ -7,15 +7,10 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
 import uvicorn
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import service_pb2, service_pb2_grpc
 from prometheus_client import start_http_server
 
-from .api.grpc import PellucidServicer
+from .api.grpc import build_server
 from .api.rest import build_app
 from .api.service import Service
 from .config import Settings
@@ -27,9 +22,6 @@ from .observe import Metrics
 
 log = logging.getLogger(__name__)
 
-_SERVICE = service_pb2.DESCRIPTOR.services_by_name["PellucidService"].full_name
-_SPARE_RPCS = 64
-"""Calls beyond max_requests that are answered at all: health, models, refusals with a delay."""
 _CLOSE_S = 5.0
 """How long responses that are ready may take to leave."""
 
@@ -67,7 +59,6 @@ class Server:
             notify=asyncio.get_running_loop().call_soon_threadsafe,
         )
         self.service = Service(settings, self.engine, self._workers, self._metrics)
-        self._health = health_aio.HealthServicer()
 
     async def start(self) -> None:
         """Opens the ports, then loads and warms up the models.
@@ -87,11 +78,11 @@ class Server:
         if not registry:
             raise NoModels("; ".join(f"{m.name}: {m.reason}" for m in registry.failed))
         self.service.open(registry)
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set(True)
 
     async def stop(self) -> None:
         """Finishes what was admitted, then closes everything."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._health.set(False)
         drained = await asyncio.to_thread(self.engine.drain, self.settings.drain_timeout_s)
         if not drained:
             log.warning("the drain ran out of time; requests in flight are refused")
@@ -121,22 +112,8 @@ class Server:
 
     async def _open_grpc(self) -> None:
         settings = self.settings
-        self._grpc = grpc.aio.server(
-            maximum_concurrent_rpcs=settings.max_requests + _SPARE_RPCS,
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", settings.max_message_bytes),
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        service_pb2_grpc.add_PellucidServiceServicer_to_server(
-            PellucidServicer(self.service), self._grpc
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection(
-            (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
-        )
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._grpc, self._health = build_server(self.service, settings)
+        await self._health.set(False)
         try:
             self.grpc_port = self._grpc.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
         except RuntimeError:
@@ -163,10 +140,6 @@ class Server:
                 raise OSError(f"port {settings.http_port} could not be opened")
             await asyncio.sleep(0.01)
         self.http_port = self._http.servers[0].sockets[0].getsockname()[1]
-
-    async def _set_health(self, status: int) -> None:
-        for name in ("", _SERVICE):
-            await self._health.set(name, status)
 
 
 async def serve(settings: Settings) -> None:

@@ -5,17 +5,23 @@ from collections.abc import Awaitable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from pellucid.v1 import inference_pb2, model_pb2, service_pb2_grpc
 
 from .. import wire
+from ..config import Settings
 from ..errors import Internal, PellucidError
+from .health import HEALTH, SERVICE, Health
 from .service import Service
 
 log = logging.getLogger(__name__)
 
 CALLER_KEY = "pellucid-caller"
 """Metadata by which a caller names itself; its address stands in for it."""
+
+_SPARE_RPCS = 64
+"""Calls beyond max_requests that are answered at all: health, models, refusals with a delay."""
 
 _Response = TypeVar("_Response")
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,6 +57,23 @@ class PellucidServicer(service_pb2_grpc.PellucidServiceServicer):
         metadata = dict(context.invocation_metadata() or ())
         address = context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
         return self._service.call(str(metadata.get(CALLER_KEY, address)), context.time_remaining())
+
+
+def build_server(service: Service, settings: Settings) -> tuple[grpc.aio.Server, Health]:
+    """The gRPC server, without a port yet, and its health."""
+    cap = settings.max_message_bytes
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=settings.max_requests + _SPARE_RPCS,
+        options=[
+            ("grpc.max_receive_message_length", cap),
+            ("grpc.max_send_message_length", cap),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    service_pb2_grpc.add_PellucidServiceServicer_to_server(PellucidServicer(service), server)
+    health = Health(server)
+    reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
+    return server, health
 
 
 async def _answer(context: _Context, response: Awaitable[_Response]) -> _Response:

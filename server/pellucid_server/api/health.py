@@ -1,0 +1,23 @@
+"""grpc.health.v1: whether the server answers, for the whole of it and for its service."""
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from pellucid.v1 import service_pb2
+
+SERVICE = service_pb2.DESCRIPTOR.services_by_name["PellucidService"].full_name
+HEALTH = health.SERVICE_NAME
+
+
+class Health:
+    """Says NOT_SERVING until it is told otherwise."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._servicer = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    async def set(self, serving: bool) -> None:
+        response = health_pb2.HealthCheckResponse
+        status = response.SERVING if serving else response.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._servicer.set(name, status)
