@@ -198,9 +198,7 @@ def serve(context: typer.Context) -> None:
     """Starts a server; all that follows goes to it, --help too."""
     try:
         code = import_module("pellucid_server.cli").main(context.args)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("pellucid_server."):
-            raise  # a part of the server itself is missing: a bug
+    except ModuleNotFoundError:
         print("The server is not installed: pip install 'pellucid[server]'.", file=sys.stderr)
         code = 1
     raise typer.Exit(code)
