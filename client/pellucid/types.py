@@ -74,7 +74,7 @@ class Occlusion(Method):
             shorter side; a seventh of the shorter side by default.
         stride_px: Distance between windows, from 1 to window_px; half of window_px by default.
         fill: "mean" (the default), "black", "white" or "blur".
-        blur_sigma_px: Standard deviation of the blur, more than 0, at most 100; 10 by default.
+        blur_sigma_px: Standard deviation of the blur, 0.1 to 100; 10 by default.
             With fill="blur" only.
     """
 

@@ -127,3 +127,12 @@ CODES: dict[type[PellucidError], Codes] = {
     UnsupportedMedia: Codes(StatusCode.INVALID_ARGUMENT, 415),
     Internal: Codes(StatusCode.INTERNAL, 500),
 }
+
+
+_MOST_QUOTED = 64
+
+
+def quoted(text: str) -> str:
+    """A caller's words, cut so that a message stays one that people read."""
+    cut = text if len(text) <= _MOST_QUOTED else f"{text[: _MOST_QUOTED - 1]}…"
+    return repr(cut)

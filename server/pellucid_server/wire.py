@@ -24,7 +24,15 @@ from . import photos
 from .engine.costs import Costs
 from .engine.job import Done, Source, Spec
 from .engine.rows import ClassTarget, Lane, NeuronTarget, Target, TopTarget
-from .errors import CODES, FailedPrecondition, InvalidArgument, NotFound, PellucidError, Violation
+from .errors import (
+    CODES,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PellucidError,
+    Violation,
+    quoted,
+)
 from .inputs import ArrayPhoto, EncodedPhoto, Loaded, PreparedInput
 from .methods.explain.explanation import ExplainMethod, Explanation
 from .methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop
@@ -40,10 +48,11 @@ PERCENTILE = 99.5
 LONGEST_SIDE_PX = 1024
 LEAST_SIDE_PX, MOST_SIDE_PX = 32, 4096
 BLUR_SIGMA_PX = 10.0
-MOST_BLUR_SIGMA_PX = 100.0
+LEAST_BLUR_SIGMA_PX, MOST_BLUR_SIGMA_PX = 0.1, 100.0
 WINDOWS_A_SIDE = 7
 
 _K = TypeVar("_K")
+_N = TypeVar("_N", int, float)
 _V = TypeVar("_V")
 
 _ColorScale = Literal["signed", "absolute"]
@@ -110,6 +119,38 @@ class _Violations:
             raise FailedPrecondition(message, violations=everything)
 
 
+class _Fields:
+    """Reads the scalars of one message, and notes those that are out of range."""
+
+    def __init__(self, found: _Violations, name: str, message: Any) -> None:
+        self._found, self._name = found, name
+        self.message = message
+
+    def invalid(self, field: str, description: str) -> None:
+        self._found.invalid(f"{self._name}.{field}", description)
+
+    def has(self, field: str) -> bool:
+        present: bool = self.message.HasField(field)
+        return present
+
+    def number(self, field: str, default: _N, least: _N, most: _N | None) -> _N:
+        """A number from least to most; without most, what bounds it is not known."""
+        if not self.has(field):
+            return default
+        value: _N = getattr(self.message, field)
+        if not (least <= value and (most is None or value <= most)):  # NaN is neither
+            self.invalid(field, _outside(value, least, most))
+        return value
+
+    def choice(self, field: str, default: _K, choices: Mapping[_K, Any]) -> _K:
+        """One of an enum's values; its unset 0 is the default."""
+        number = getattr(self.message, field)
+        if number and number not in choices.values():
+            *others, last = (str(choice).upper() for choice in choices)
+            self.invalid(field, f"is {number}; must be {', '.join(others)} or {last}")
+        return _key_of(choices, number, default)
+
+
 # Requests.
 
 
@@ -152,10 +193,11 @@ def read_explain(
     method: ExplainMethod | None = None
     if wire is None:
         found.invalid("method", f"required; one of {', '.join(METHODS)}")
-    elif model is not None:
-        method = wire.read(found, getattr(request, wire.method.name), model)
-        refusal = wire.method.refusal(model)
-        if refusal is not None:
+    else:
+        message = getattr(request, wire.method.name)
+        method = wire.read(_Fields(found, wire.method.name, message), model)
+        refusal = None if model is None else wire.method.refusal(model)
+        if model is not None and refusal is not None:
             others = [w.method.name for w in METHODS.values() if w.method.refusal(model) is None]
             found.refused("method", f"{name} does not apply: {refusal}. {', '.join(others)} do")
     target = _read_target(found, request.target, model)
@@ -280,11 +322,17 @@ def _times(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "a scalar"
 
 
+_MOST_AXES = 4
+"""Of a tensor in a request."""
+
+
 def _read_tensor(found: _Violations, field: str, tensor: data_pb2.Tensor) -> NDArray[Any] | None:
     dtype = _DTYPES.get(tensor.data_type)
-    shape = tuple(tensor.shape)
+    shape = tuple(tensor.shape[: _MOST_AXES + 1])
     if dtype is None:
         found.invalid(f"{field}.data_type", "required; for an image uint8 or float32")
+    elif len(tensor.shape) > _MOST_AXES:
+        found.invalid(f"{field}.shape", f"has {len(tensor.shape)} axes; at most {_MOST_AXES}")
     elif not shape or min(shape) < 1:
         found.invalid(f"{field}.shape", f"is {_times(shape)}; every length must be at least 1")
     elif (expected := math.prod(shape) * dtype.itemsize) != len(tensor.data):
@@ -298,77 +346,78 @@ def _read_tensor(found: _Violations, field: str, tensor: data_pb2.Tensor) -> NDA
 
 
 def _read_target(found: _Violations, target: inference_pb2.Target, model: Model | None) -> Target:
-    kind = target.WhichOneof("kind")
-    if kind is None or model is None:
-        return TopTarget()
-    if kind == "class_index":
-        if not 0 <= target.class_index < model.network.class_count:
-            found.invalid(
-                "target.class_index", _outside(target.class_index, 0, model.network.class_count - 1)
-            )
-        return ClassTarget(target.class_index)
-    if kind == "label":
-        return _read_label(found, target.label, model)
-    return _read_neuron(found, target.neuron, model)
+    match target.WhichOneof("kind"):
+        case "class_index":
+            last = None if model is None else model.network.class_count - 1
+            index = _Fields(found, "target", target).number("class_index", 0, 0, last)
+            return ClassTarget(index)
+        case "label" if model is not None:
+            return _read_label(found, target.label, model)
+        case "neuron":
+            return _read_neuron(found, target.neuron, model)
+        case _:
+            return TopTarget()
 
 
 def _read_label(found: _Violations, label: str, model: Model) -> Target:
     classes = model.classes_labelled(label)
     if not classes:
-        found.missing(
-            "target.label", f"{label!r} is not a label of {model.name}{_like(label, model.labels)}"
-        )
+        like = _like(label, model.labels)
+        found.missing("target.label", f"{quoted(label)} is not a label of {model.name}{like}")
         return TopTarget()
     if len(classes) > 1:
         found.invalid(
             "target.label",
-            f"{label!r} is shared by the classes {', '.join(map(str, classes))}; "
+            f"{quoted(label)} is shared by the classes {', '.join(map(str, classes))}; "
             "name one by class_index",
         )
     return ClassTarget(classes[0])
 
 
-def _read_neuron(found: _Violations, neuron: inference_pb2.Neuron, model: Model) -> Target:
-    y = neuron.y if neuron.HasField("y") else None
-    x = neuron.x if neuron.HasField("x") else None
-    target = NeuronTarget(neuron.layer, neuron.channel, y, x)
-    layer = model.network.layer(neuron.layer)
+def _read_neuron(
+    found: _Violations, neuron: inference_pb2.Neuron, model: Model | None
+) -> NeuronTarget:
     field = "target.neuron"
-    if layer is None:
-        names = [known.name for known in model.network.layers]
-        found.missing(
-            f"{field}.layer",
-            f"{neuron.layer!r} is not a layer of {model.name}{_like(neuron.layer, names)}; "
-            "GetModel lists them",
-        )
-        return target
-    if not layer.targetable:
-        found.refused(f"{field}.layer", f"{layer.name} cannot be a target: {_why_not(layer)}")
-        return target
-    if not neuron.HasField("channel"):
-        found.invalid(f"{field}.channel", f"required; 0 to {layer.shape[0] - 1}")
-    elif not 0 <= neuron.channel < layer.shape[0]:
-        found.invalid(f"{field}.channel", _outside(neuron.channel, 0, layer.shape[0] - 1))
-    if (y is None) != (x is None):
-        found.invalid(f"{field}.{'y' if y is None else 'x'}", "required where the other one is set")
-    for axis, (name, place) in enumerate((("y", y), ("x", x)), start=1):
-        if place is None:
-            continue
-        if len(layer.shape) == 1:
-            found.invalid(
-                f"{field}.{name}", f"{layer.name} has no map: it is {layer.shape[0]} long"
+    shape: tuple[int, ...] = ()
+    if model is not None:
+        layer = model.network.layer(neuron.layer)
+        if layer is None:
+            names = [known.name for known in model.network.layers]
+            found.missing(
+                f"{field}.layer",
+                f"{quoted(neuron.layer)} is not a layer of {model.name}"
+                f"{_like(neuron.layer, names)}; GetModel lists them",
             )
-        elif not 0 <= place < layer.shape[axis]:
-            found.invalid(f"{field}.{name}", _outside(place, 0, layer.shape[axis] - 1))
-    return target
+        elif not layer.targetable:
+            found.refused(f"{field}.layer", f"{layer.name} cannot be a target: {_why_not(layer)}")
+        else:
+            shape = layer.shape
+    fields = _Fields(found, field, neuron)
+    for axis, name in enumerate(("channel", "y", "x")):
+        if shape and axis >= len(shape) and fields.has(name):
+            fields.invalid(name, f"{neuron.layer} has no map: it is {shape[0]} long")
+        else:
+            last = shape[axis] - 1 if axis < len(shape) else None
+            fields.number(name, 0, 0, last)
+    if not fields.has("channel"):
+        fields.invalid("channel", f"required; 0 to {shape[0] - 1}" if shape else "required")
+    if fields.has("y") != fields.has("x"):
+        fields.invalid("x" if fields.has("y") else "y", "required where the other one is set")
+    return NeuronTarget(
+        neuron.layer,
+        neuron.channel,
+        neuron.y if fields.has("y") else None,
+        neuron.x if fields.has("x") else None,
+    )
 
 
 def _why_not(layer: Layer) -> str:
     return layer.note or f"its output of {_times(layer.shape)} is neither channels nor maps"
 
 
-def _outside(value: float, least: float, most: float) -> str:
-    return f"is {value}; must be {least} to {most}"
+def _outside(value: float, least: float, most: float | None) -> str:
+    allowed = f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
+    return f"is {value}; must be {allowed}"
 
 
 def _like(name: str, known: Sequence[str]) -> str:
@@ -377,40 +426,37 @@ def _like(name: str, known: Sequence[str]) -> str:
     return f"; close to it: {', '.join(lowered[c] for c in close)}" if close else ""
 
 
+_OUTPUTS = frozenset(
+    {
+        inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION,
+        inference_pb2.EXPLAIN_OUTPUT_HEATMAP,
+        inference_pb2.EXPLAIN_OUTPUT_RENDERING,
+    }
+)
+
+
 def _read_view(
     found: _Violations, request: inference_pb2.ExplainRequest, wire: "MethodWire | None"
 ) -> View:
     wanted = set(request.outputs)
-    for output in sorted(wanted):
-        if output not in (
-            inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION,
-            inference_pb2.EXPLAIN_OUTPUT_HEATMAP,
-            inference_pb2.EXPLAIN_OUTPUT_RENDERING,
-        ):
-            found.invalid("outputs", f"{output} is not an output; ATTRIBUTION, HEATMAP, RENDERING")
-    drawn = request.rendering
-    percentile = drawn.percentile if drawn.HasField("percentile") else PERCENTILE
-    if not 50 <= percentile <= 100:
-        found.invalid("rendering.percentile", _outside(percentile, 50, 100))
-    longest = drawn.longest_side_px if drawn.HasField("longest_side_px") else LONGEST_SIDE_PX
-    if not LEAST_SIDE_PX <= longest <= MOST_SIDE_PX:
-        found.invalid("rendering.longest_side_px", _outside(longest, LEAST_SIDE_PX, MOST_SIDE_PX))
-    if drawn.color_scale and drawn.color_scale not in _COLOR_SCALES.values():
+    unknown = wanted - _OUTPUTS
+    if unknown:
         found.invalid(
-            "rendering.color_scale", f"is {drawn.color_scale}; must be SIGNED or ABSOLUTE"
+            "outputs", f"{min(unknown)} is not an output; ATTRIBUTION, HEATMAP, RENDERING"
         )
-    if drawn.format and drawn.format not in _FORMATS.values():
-        found.invalid("rendering.format", f"is {drawn.format}; must be JPEG or PNG")
-    default = wire.method.color_scale if wire else "absolute"
+    drawn = _Fields(found, "rendering", request.rendering)
+    percentile = drawn.number("percentile", PERCENTILE, 50.0, 100.0)
+    longest = drawn.number("longest_side_px", LONGEST_SIDE_PX, LEAST_SIDE_PX, MOST_SIDE_PX)
+    default: _ColorScale = wire.method.color_scale if wire else "absolute"
     return View(
         attribution=inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION in wanted,
         heatmap=not wanted or inference_pb2.EXPLAIN_OUTPUT_HEATMAP in wanted,
         rendering=not wanted or inference_pb2.EXPLAIN_OUTPUT_RENDERING in wanted,
-        color_scale=_key_of(_COLOR_SCALES, drawn.color_scale, default),
+        color_scale=drawn.choice("color_scale", default, _COLOR_SCALES),
         percentile=percentile,
         longest_side_px=longest,
-        format=_key_of(_FORMATS, drawn.format, "jpeg"),
-        legend=drawn.legend if drawn.HasField("legend") else True,
+        format=drawn.choice("format", "jpeg", _FORMATS),
+        legend=request.rendering.legend if drawn.has("legend") else True,
     )
 
 
@@ -442,36 +488,27 @@ class MethodWire:
     """One member of ExplainRequest.method."""
 
     method: type[ExplainMethod]
-    read: Callable[[_Violations, Any, Model], ExplainMethod]
+    read: Callable[[_Fields, Model | None], ExplainMethod]
     write: Callable[[Any], Any]
 
 
-def _read_occlusion(
-    found: _Violations, message: inference_pb2.Occlusion, model: Model
-) -> Occlusion:
-    shorter_px = min(model.network.height_px, model.network.width_px)
-    window_px = max(1, shorter_px // WINDOWS_A_SIDE)
-    if message.HasField("window_px"):
-        window_px = message.window_px
-        if not 1 <= window_px <= shorter_px:
-            found.invalid("occlusion.window_px", _outside(window_px, 1, shorter_px))
-    stride_px = max(1, window_px // 2)
-    if message.HasField("stride_px"):
-        stride_px = message.stride_px
-        if not 1 <= stride_px <= window_px:
-            found.invalid("occlusion.stride_px", _outside(stride_px, 1, window_px))
-    if message.fill and message.fill not in _FILLS.values():
-        found.invalid("occlusion.fill", f"is {message.fill}; must be BLACK, WHITE, MEAN or BLUR")
-    fill = _key_of(_FILLS, message.fill, "mean")
-    sigma_px = message.blur_sigma_px if message.HasField("blur_sigma_px") else BLUR_SIGMA_PX
-    if message.HasField("blur_sigma_px"):
-        if fill != "blur":
-            found.invalid("occlusion.blur_sigma_px", "allowed with FILL_BLUR only")
-        elif not 0 < sigma_px <= MOST_BLUR_SIGMA_PX:
-            found.invalid(
-                "occlusion.blur_sigma_px",
-                f"is {sigma_px}; must be more than 0, at most {MOST_BLUR_SIGMA_PX:g}",
-            )
+def _read_occlusion(fields: _Fields, model: Model | None) -> Occlusion:
+    shorter_px = None if model is None else min(model.network.height_px, model.network.width_px)
+    window_px = fields.number(
+        "window_px", max(1, (shorter_px or 1) // WINDOWS_A_SIDE), least=1, most=shorter_px
+    )
+    known = model is not None or fields.has("window_px")
+    stride_px = fields.number(
+        "stride_px", max(1, window_px // 2), least=1, most=max(1, window_px) if known else None
+    )
+    fill = fields.choice("fill", "mean", _FILLS)
+    sigma_px = BLUR_SIGMA_PX
+    if fill == "blur":
+        sigma_px = fields.number(
+            "blur_sigma_px", BLUR_SIGMA_PX, LEAST_BLUR_SIGMA_PX, MOST_BLUR_SIGMA_PX
+        )
+    elif fields.has("blur_sigma_px"):
+        fields.invalid("blur_sigma_px", "allowed with FILL_BLUR only")
     return Occlusion(window_px, stride_px, fill, sigma_px)
 
 

@@ -46,8 +46,9 @@ class Network:
         device: Where it computes.
 
     Raises:
-        UnservableNetwork: Its output is not one row of logits an image, or it does not
-            give the same logits once prepared.
+        UnservableNetwork: It does not run on that input, its output is not one row of
+            logits an image, rows of a batch touch each other, or it does not give the same
+            logits once prepared.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Network:
         self.layers = tuple(self._list_layers(example, folded))
         self._order = {layer.name: place for place, layer in enumerate(self.layers)}
         self._order[OUTPUT] = len(self.layers)
-        _expect_close(self.forward(example)[OUTPUT].double().cpu(), expected, dtype)
+        for rules in ((), (Rule.GUIDED,) * len(example)):
+            actual = self.forward(example, rules=rules)[OUTPUT].double().cpu()
+            _expect_close(actual, expected, dtype, "its logits moved by {} when it was prepared")
 
     def layer(self, name: str) -> Layer | None:
         """The layer of that name, or None."""
@@ -133,8 +136,8 @@ class Network:
 
         def hook_for(module_name: str) -> Any:
             def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-                if isinstance(output, Tensor):
-                    name = _call_name(module_name, calls)
+                name = _call_name(module_name, calls)
+                if isinstance(output, Tensor) and output.dim():
                     outputs.append((name, module, output, output._version))
 
             return note
@@ -152,7 +155,7 @@ class Network:
             truthful = output._version == version
             if not truthful:
                 notes.append("overwritten in place later in the forward pass")
-            targetable = truthful and output.dim() in (2, 4) and output.shape[0] == 1
+            targetable = truthful and output.dim() in (2, 4) and len(output) == len(example)
             yield Layer(
                 name, type(module).__name__, tuple(output.shape[1:]), targetable, "; ".join(notes)
             )
@@ -172,28 +175,39 @@ def _open_in_place(module: nn.Module) -> None:
 
 
 def _example(height_px: int, width_px: int) -> Tensor:
-    """A seeded input, 1×3×H×W, float64, standard normal."""
+    """Two seeded inputs, 2×3×H×W, float64, standard normal."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, height_px, width_px, generator=generator, dtype=torch.float64)
+    return torch.randn(2, 3, height_px, width_px, generator=generator, dtype=torch.float64)
 
 
 def _untouched(module: nn.Module, example: Tensor) -> tuple[Tensor, GateReport]:
     """The logits and the gates of the network before anything is changed."""
-    with torch.enable_grad():
-        output = module(example.clone().requires_grad_())
-    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[0] != 1:
-        raise UnservableNetwork("its output is not one row of logits an image")
+    try:
+        with torch.enable_grad():
+            together = module(example.clone().requires_grad_())
+        alone = [module(image[None]) for image in example]
+    except RuntimeError as error:
+        size = " × ".join(map(str, example.shape[1:]))
+        raise UnservableNetwork(f"it does not run on an input of {size}: {error}") from error
+    for output, count in ((together, len(example)), *((one, 1) for one in alone)):
+        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != count:
+            raise UnservableNetwork("its output is not one row of logits an image")
+    expected = torch.cat(alone).detach()
+    _expect_close(
+        together.detach(),
+        expected,
+        torch.float64,
+        "rows of a batch touch each other: alone, their logits differ by {}",
+    )
     gates = Gates()
     with torch.no_grad(), gates:
         module(example)
-    return output.detach(), report_gates(output, gates.site_count)
+    return expected, report_gates(together, gates.site_count)
 
 
-def _expect_close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+def _expect_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, complaint: str) -> None:
     bound = 1e-9 if dtype is torch.float64 else 1e-3
     error = float((actual - expected).norm() / expected.norm())
     if not error <= bound:
-        raise UnservableNetwork(
-            f"its logits moved by {error:.2g} (relative) when it was prepared; at most {bound} "
-            "is accepted"
-        )
+        moved = complaint.format(f"{error:.2g}")
+        raise UnservableNetwork(f"{moved} (relative); at most {bound} is accepted")

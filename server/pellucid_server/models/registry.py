@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from ..errors import NotFound
+from ..errors import NotFound, quoted
 from ..photos import Preprocessing
 from .architectures import ARCHITECTURES, WeightsError, imagenet_labels
 from .network import Network, UnservableNetwork
@@ -86,7 +86,7 @@ class Registry(Mapping[str, Model]):
         if name in self._models:
             return self._models[name]
         known = ", ".join(sorted(self._models)) or "none"
-        raise NotFound(f"{name!r} is not loaded; loaded are: {known}")
+        raise NotFound(f"{quoted(name)} is not loaded; loaded are: {known}")
 
 
 def load_model(
@@ -125,13 +125,17 @@ def load_registry(
     """Loads every model that can be loaded, and lists the others with their reasons."""
     models: list[Model | FailedModel] = []
     for name in names:
-        try:
-            models.append(load_model(name, device=device, precision=precision, side_px=side_px))
-        except KeyError:
+        if name not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             models.append(FailedModel(name, f"not on the allow-list of architectures: {known}"))
+            continue
+        try:
+            models.append(load_model(name, device=device, precision=precision, side_px=side_px))
         except (WeightsError, UnservableNetwork) as error:
             models.append(FailedModel(name, str(error)))
+        except Exception:
+            log.exception("model %s cannot be loaded", name)
+            models.append(FailedModel(name, "an unexpected error; the server's log has it"))
     for failed in models:
         if isinstance(failed, FailedModel):
             log.error("model %s is not served: %s", failed.name, failed.reason)
