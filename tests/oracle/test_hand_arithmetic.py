@@ -110,7 +110,7 @@ def test_rules_on_paper(
     assert network.gates.refusal is None
     cases = sorted(expected)  # by rule, as rows of a batch are
     images = IMAGE.double().view(1, 3, 1, 1).repeat(len(cases), 1, 1, 1).requires_grad_()
-    logits = network.forward(images, rules=[rule for rule, _ in cases])[OUTPUT]
+    logits = network.forward(images, mode=Gates([rule for rule, _ in cases]))[OUTPUT]
     seed = torch.zeros_like(logits)
     for row, (_, target) in enumerate(cases):
         seed[row, target] = 1

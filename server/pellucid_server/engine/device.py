@@ -4,17 +4,22 @@ import ctypes
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from ..models.attention import Attention
+from ..models.gates import Gates, Rule
 from ..models.network import OUTPUT, Network
+from ..models.relevance import Relevance
+from ..models.rescale import Rescale
 from .rows import Lane, Rows, Want
-from .seeds import score, upload
+from .seeds import Scores, score, upload, upload_tensor
 
 Pick = tuple[Rows, int]
 """One row: of which rows, and its place among them."""
@@ -29,16 +34,39 @@ class Flight:
         classes: n, int64, likewise.
         finite: n, bool, likewise: whether all that a row asked for is finite.
         logits: n×classes, likewise, if a row wanted them.
-        gradient: n×3×H×W on the device, in the gradient lane.
+        activations: n×… on the device, for each layer that a row named.
+        gradient: n×3×H×W on the device, in all lanes but the forward one.
+        layer_gradients: As activations, for each layer by which a row wanted the gradient.
+        attention: n×layers×heads×tokens×tokens on the device, if a row wanted it.
     """
 
     scores: Tensor
     classes: Tensor
     finite: Tensor
     logits: Tensor | None
+    activations: Mapping[str, Tensor]
     gradient: Tensor | None
+    layer_gradients: Mapping[str, Tensor]
+    attention: Tensor | None
     started: Any
     landed: Any
+
+    def brought(self, rows: Rows) -> dict[str, Tensor]:
+        """What these rows wanted, by its name in Traces: n×… with the batch's rows."""
+        layer = rows.layer or ""
+        brought = {
+            Want.SCORE: {},
+            Want.LOGITS: {"logits": self.logits},
+            Want.ATTENTION: {"attention": self.attention},
+            Want.GRADIENT: {"gradient": self.gradient},
+            Want.ACTIVATION: {"activation": self.activations.get(layer)},
+            Want.LAYER_GRADIENT: {
+                "activation": self.activations.get(layer),
+                "layer_gradient": self.layer_gradients.get(layer),
+            },
+        }[rows.want]
+        assert all(tensor is not None for tensor in brought.values())
+        return {name: tensor for name, tensor in brought.items() if tensor is not None}
 
 
 class Device(Protocol):
@@ -92,38 +120,101 @@ class TorchDevice:
             torch.cuda.current_stream(self.device).wait_stream(self._side)
         started = self._mark()
         all_rows = [rows for rows, _ in picks]
-        images = [rows.images[index] for rows, index in picks]
+        lane = all_rows[0].lane
         padding = bucket_size - len(picks)
+        images = [rows.images[index] for rows, index in picks]
         images += [torch.zeros_like(images[0])] * padding
+        if lane is Lane.DEEPLIFT:
+            images += [r.references[index] for r, index in picks if r.references is not None]
+            images += [torch.zeros_like(images[0])] * padding
         stacked = torch.stack(images).contiguous(memory_format=torch.channels_last)
         taps = tuple(frozenset().union(*(rows.taps for rows in all_rows)))
-        want_gradient = all_rows[0].lane is Lane.GRADIENT
-        rules = [rows.rule for rows in all_rows]
-        rules += rules[-1:] * padding
-        with torch.set_grad_enabled(want_gradient):
-            stacked.requires_grad_(want_gradient)
-            activations = network.forward(stacked, taps, rules if want_gradient else ())
-        scores = score(activations, [rows.target for rows in all_rows] + [None] * padding)
+        attention = Attention() if any(r.want is Want.ATTENTION for r in all_rows) else None
+        mode = attention or self._backward(lane, all_rows, padding)
+        with torch.set_grad_enabled(lane is not Lane.FORWARD):
+            stacked.requires_grad_(lane is not Lane.FORWARD)
+            activations = network.forward(stacked, taps, mode)
+        heads: Mapping[str, Tensor] = activations
+        if lane is Lane.DEEPLIFT:  # the references' half is no row
+            heads = {name: activation[:bucket_size] for name, activation in activations.items()}
+        targets = [rows.target for rows in all_rows] + [None] * padding
+        scores = score(heads, targets, network.place_of)
         finite = scores.values.isfinite()
+        kept = {name: heads[name].detach() for r in all_rows if (name := r.layer) is not None}
         gradient = logits = None
-        if want_gradient:
-            tapped = [activations[name] for name in scores.seeds]
-            (gradient,) = torch.autograd.grad(tapped, stacked, list(scores.seeds.values()))
+        by_layer: dict[str, Tensor] = {}
+        if lane is not Lane.FORWARD:
+            gradient, by_layer = self._pass_back(
+                lane, all_rows, stacked, activations, heads, scores
+            )
             finite &= gradient.isfinite().flatten(1).all(1)
         if any(rows.want is Want.LOGITS for rows in all_rows):
-            from_output = activations[OUTPUT].detach()
-            unwanted = [rows.want is not Want.LOGITS for rows in all_rows] + [True] * padding
-            finite &= from_output.isfinite().all(1) | upload(unwanted, self.device)
-            logits = self._fetch(from_output)
+            logits = heads[OUTPUT].detach()
+        for tensors, wants in (
+            (kept, (Want.ACTIVATION, Want.LAYER_GRADIENT)),
+            (by_layer, (Want.LAYER_GRADIENT,)),
+        ):
+            for name, tensor in tensors.items():
+                asked = [r.want in wants and r.layer == name for r in all_rows]
+                finite &= self._finite_or_unasked(tensor, asked, padding)
+        if logits is not None:
+            asked = [rows.want is Want.LOGITS for rows in all_rows]
+            finite &= self._finite_or_unasked(logits, asked, padding)
+            logits = self._fetch(logits)
         return Flight(
             self._fetch(scores.values),
             self._fetch(scores.classes),
             self._fetch(finite),
             logits,
+            kept,
             gradient,
+            by_layer,
+            None if attention is None else attention.weights(),
             started,
             self._mark(),
         )
+
+    def _backward(
+        self, lane: Lane, all_rows: Sequence[Rows], padding: int
+    ) -> TorchFunctionMode | None:
+        """The mode that a lane's forward pass runs under, so that it goes back as it should."""
+        rules = [rows.rule for rows in all_rows]
+        rules += rules[-1:] * padding
+        if lane is Lane.GRADIENT and any(rule is not Rule.GRADIENT for rule in rules):
+            return Gates(rules)
+        if lane is Lane.LRP:
+            epsilons = [rows.epsilon for rows in all_rows] + [1.0] * padding
+            host = torch.tensor(epsilons, dtype=all_rows[0].images.dtype)
+            return Relevance(rules, upload_tensor(host, self.device))
+        if lane is Lane.DEEPLIFT:
+            return Rescale()
+        return None
+
+    def _pass_back(
+        self,
+        lane: Lane,
+        all_rows: Sequence[Rows],
+        stacked: Tensor,
+        activations: Mapping[str, Tensor],
+        heads: Mapping[str, Tensor],
+        scores: Scores,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One backward pass from all taps at once: to the images, and to the layers named."""
+        seeds = scores.seeds
+        if lane is Lane.LRP:  # the relevance of a target is its own activation
+            seeds = {name: torch.where(s != 0, s * heads[name], 0) for name, s in seeds.items()}
+        layers = {rows.layer for rows in all_rows if rows.want is Want.LAYER_GRADIENT}
+        names = [name for name in activations if name in layers]
+        gradient, *rest = torch.autograd.grad(
+            [heads[name] for name in seeds],
+            [stacked, *(activations[name] for name in names)],
+            list(seeds.values()),
+        )
+        return gradient[: len(scores.values)], dict(zip(names, rest, strict=True))
+
+    def _finite_or_unasked(self, tensor: Tensor, asked: list[bool], padding: int) -> Tensor:
+        unasked = [not a for a in asked] + [True] * padding
+        return tensor.isfinite().flatten(1).all(1) | upload(unasked, self.device)
 
     def land(self, flight: Flight) -> float:
         if not self.pipelined:

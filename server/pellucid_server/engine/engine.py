@@ -290,7 +290,7 @@ class Engine:
         flight: Flight,
         places: list[int],
     ) -> None:
-        want_logits = work.rows.want is Want.LOGITS
+        brought = flight.brought(work.rows)
         finite = flight.finite.tolist()
         for place in places:
             index = tickets[place].index
@@ -299,8 +299,7 @@ class Engine:
                     index,
                     flight.scores[place],
                     flight.classes[place],
-                    flight.logits[place] if want_logits and flight.logits is not None else None,
-                    None if flight.gradient is None else flight.gradient[place],
+                    **{name: tensor[place] for name, tensor in brought.items()},
                 )
             elif len(tickets) > 1:
                 # Neighbours can have sent it further than it needed, to where it overflows.

@@ -112,8 +112,7 @@ class Work:
         self.suspects: list[int] = []  # rows that were not finite and are run again, alone
         self._scores = torch.zeros(count, dtype=torch.float64)
         self._classes = torch.full((count,), -1)
-        self._logits: Tensor | None = None
-        self._gradient: Tensor | None = None
+        self._kept: dict[str, Tensor] = {}
 
     @property
     def waiting(self) -> int:
@@ -122,30 +121,20 @@ class Work:
     def take(self) -> int:
         return self._untaken.pop()
 
-    def settle(
-        self,
-        index: int,
-        score: Tensor,
-        class_index: Tensor,
-        logits: Tensor | None,
-        gradient: Tensor | None,
-    ) -> None:
-        """Keeps what came of one row."""
+    def settle(self, index: int, score: Tensor, class_index: Tensor, **kept: Tensor) -> None:
+        """Keeps what came of one row; what is kept is named as in Traces."""
         self._scores[index] = score
         self._classes[index] = class_index
-        if logits is not None:
-            if self._logits is None:
-                self._logits = logits.new_empty(len(self._scores), len(logits))
-            self._logits[index] = logits
-        if gradient is not None:
-            if self._gradient is None:
-                self._gradient = torch.empty_like(self.rows.images)
-            self._gradient[index] = gradient
+        for name, tensor in kept.items():
+            if name not in self._kept:
+                self._kept[name] = tensor.new_empty((len(self._scores), *tensor.shape))
+            self._kept[name][index] = tensor
         self.unsettled -= 1
 
     def traces(self) -> Traces:
         assert self.unsettled == 0
-        return Traces(self._scores, self._classes, self._logits, self._gradient)
+        names = ("logits", "activation", "gradient", "layer_gradient", "attention")
+        return Traces(self._scores, self._classes, **{name: self._kept.get(name) for name in names})
 
 
 _sequence = itertools.count()

@@ -16,33 +16,59 @@ from ..models.network import OUTPUT
 
 
 class Lane(enum.Enum):
-    """Which way a row goes; rows of different lanes never share a batch."""
+    """Which way a row goes, and by which backward program; lanes never share a batch."""
 
     FORWARD = "forward"
     GRADIENT = "gradient"
+    LRP = "lrp"
+    DEEPLIFT = "deeplift"
+
+
+class Score(enum.IntEnum):
+    """What of a class is its score."""
+
+    LOGIT = 0
+    LOG_PROBABILITY = 1
+    PROBABILITY = 2
 
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """The logit of a class."""
+    """The score of a class."""
 
     index: int
+    score: Score = Score.LOGIT
+    tap = OUTPUT
+
+    @property
+    def weights(self) -> tuple[tuple[int, float], ...]:
+        return ((self.index, 1.0),)
+
+
+@dataclass(frozen=True)
+class ClassesTarget:
+    """The weighted sum of the scores of classes: several at once, or one minus another."""
+
+    weights: tuple[tuple[int, float], ...]
+    score: Score = Score.LOGIT
     tap = OUTPUT
 
 
 @dataclass(frozen=True)
 class TopTarget:
-    """The largest logit of the row itself, whichever class that is."""
+    """The score of the row's own best class, less that of another class if one is named."""
 
+    score: Score = Score.LOGIT
+    against: int | None = None
     tap = OUTPUT
 
 
 @dataclass(frozen=True)
 class NeuronTarget:
-    """A neuron of a layer; without y and x the sum over a channel's map."""
+    """A neuron of a layer; without y and x the sum over a channel's map, or over all maps."""
 
     layer: str
-    channel: int
+    channel: int | None = None
     y: int | None = None
     x: int | None = None
 
@@ -51,7 +77,8 @@ class NeuronTarget:
         return self.layer
 
 
-Target = ClassTarget | TopTarget | NeuronTarget
+Resolved = ClassTarget | ClassesTarget | NeuronTarget
+Target = Resolved | TopTarget
 
 
 class Want(enum.Enum):
@@ -59,7 +86,14 @@ class Want(enum.Enum):
 
     SCORE = "score"
     LOGITS = "logits"
+    ACTIVATION = "activation"
+    """Of the layer that the rows name."""
+    ATTENTION = "attention"
+    """The weights of every attention, which are recomputed from queries and keys."""
     GRADIENT = "gradient"
+    """By the image."""
+    LAYER_GRADIENT = "layer_gradient"
+    """By the named layer's activation, which comes too."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +104,38 @@ class Rows:
         images: n×3×H×W, on the device, in the network's dtype.
         target: Whose score, and whose gradient.
         want: What to compute besides the score.
-        rule: How gradients pass rectifiers.
+        rule: How gradients pass rectifiers, or relevance passes layers.
+        layer: The layer of ACTIVATION and LAYER_GRADIENT.
+        epsilon: Of LRP's rules: keeps divisors away from 0.
+        references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
     """
 
     images: Tensor
     target: Target
     want: Want = Want.SCORE
     rule: Rule = Rule.GRADIENT
+    layer: str | None = None
+    epsilon: float = 0.0
+    references: Tensor | None = None
 
     @property
     def lane(self) -> Lane:
-        return Lane.GRADIENT if self.want is Want.GRADIENT else Lane.FORWARD
+        if self.references is not None:
+            return Lane.DEEPLIFT
+        if self.rule in (Rule.LRP_EPSILON, Rule.LRP_COMPOSITE):
+            return Lane.LRP
+        if self.want in (Want.GRADIENT, Want.LAYER_GRADIENT):
+            return Lane.GRADIENT
+        return Lane.FORWARD
 
     @property
     def taps(self) -> frozenset[str]:
-        return frozenset({self.target.tap} | ({OUTPUT} if self.want is Want.LOGITS else set()))
+        taps = {self.target.tap}
+        if self.want is Want.LOGITS:
+            taps.add(OUTPUT)
+        if self.layer is not None:
+            taps.add(self.layer)
+        return frozenset(taps)
 
 
 @dataclass(frozen=True)
@@ -93,15 +144,22 @@ class Traces:
 
     Attributes:
         scores: n, float64, on the host: the target's score.
-        classes: n, int64, on the host: the target's class; -1 for a neuron.
+        classes: n, int64, on the host: the target's class; -1 for a neuron or a sum.
         logits: n×classes on the host, if they were wanted.
-        gradient: n×3×H×W on the device, if it was wanted: of the score by the image.
+        activation: n×… on the device, if it was wanted: of the layer that the rows named.
+        gradient: n×3×H×W on the device, if it was wanted: of the score by the image. In the
+            lanes of LRP and DeepLIFT: the relevance of the image, or its contributions.
+        layer_gradient: As activation, if it was wanted: of the score by the activation.
+        attention: n×layers×heads×tokens×tokens on the device, if it was wanted.
     """
 
     scores: Tensor
     classes: Tensor
     logits: Tensor | None
+    activation: Tensor | None
     gradient: Tensor | None
+    layer_gradient: Tensor | None
+    attention: Tensor | None
 
 
 Result = TypeVar("Result")

@@ -25,6 +25,10 @@ class Rule(enum.IntEnum):
     """g · [g > 0] (Zeiler and Fergus 2013, arXiv:1311.2901)."""
     GUIDED = 2
     """g · [z > 0] · [g > 0] (Springenberg and others 2014, arXiv:1412.6806)."""
+    LRP_EPSILON = 3
+    """Not a gradient: relevance by the epsilon rule everywhere; see relevance."""
+    LRP_COMPOSITE = 4
+    """Not a gradient: relevance by the rules that are usual for ConvNets; see relevance."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,46 @@ _OUT_OF_PLACE: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-class Gates(TorchFunctionMode):
+class Undefined(Exception):
+    """A backward program met a call that it is not defined for, and which."""
+
+
+class OutOfPlace(TorchFunctionMode):
+    """A forward pass under it has its in-place operations opened; calls go to run()."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("inplace"):
+            kwargs = {**kwargs, "inplace": False}
+        return self.run(_OUT_OF_PLACE.get(func, func), args, kwargs)
+
+    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs one call."""
+        return func(*args, **kwargs)
+
+
+def rectifier_of(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, float | None] | None:
+    """The input and the upper bound (None: no bound) of a call that is a ReLU or a ReLU6."""
+    if func in _RELU:
+        return _input_of(args, kwargs), None
+    if func in _RELU6:
+        return _input_of(args, kwargs), 6.0
+    if func in _HARDTANH:
+        upper = _hardtanh_upper(*args, **{k: v for k, v in kwargs.items() if k != "input"})
+        if upper is not None:
+            return _input_of(args, kwargs), upper
+    return None
+
+
+class Gates(OutOfPlace):
     """A forward pass under it has its gates ruled and its in-place operations opened.
 
     Rows must be sorted by rule. When all rows pass back plainly, the native kernels
@@ -128,31 +171,14 @@ class Gates(TorchFunctionMode):
         self._spans = () if all(span.rule is Rule.GRADIENT for span in spans) else spans
         self.site_count = 0
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _RELU:
-            return self._gate(_input_of(args, kwargs), None)
-        if func in _RELU6:
-            return self._gate(_input_of(args, kwargs), 6.0)
-        if func in _HARDTANH:
-            upper = _hardtanh_upper(*args, **{k: v for k, v in kwargs.items() if k != "input"})
-            if upper is not None:
-                return self._gate(_input_of(args, kwargs), upper)
-        if kwargs.get("inplace"):
-            kwargs = {**kwargs, "inplace": False}
-        return _OUT_OF_PLACE.get(func, func)(*args, **kwargs)
-
-    def _gate(self, z: Tensor, upper: float | None) -> Tensor:
+    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        rectifier = rectifier_of(func, args, kwargs)
+        if rectifier is None:
+            return func(*args, **kwargs)
         self.site_count += 1
+        z, upper = rectifier
         if self._spans:
-            ruled: Tensor = _RuledGate.apply(z, upper, self._spans)
-            return ruled
+            return _RuledGate.apply(z, upper, self._spans)
         return F.relu(z) if upper is None else F.hardtanh(z, 0.0, upper)
 
 

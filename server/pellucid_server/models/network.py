@@ -1,15 +1,20 @@
 """A network as it is served: frozen, folded, its layers tapped and its gates ruled."""
 
+import enum
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from .attention import Attention
 from .fold import fold_batch_norms
-from .gates import GateReport, Gates, Rule, report_gates
+from .gates import GateReport, Gates, Rule, Undefined, report_gates
+from .relevance import Relevance
+from .rescale import Rescale
 
 OUTPUT = ""
 """The tap of the network's own output: the logits."""
@@ -19,15 +24,137 @@ class UnservableNetwork(ValueError):
     """A network that cannot be served truthfully, and why."""
 
 
+class Layout(enum.Enum):
+    """What the axes of a layer's output are, for one image."""
+
+    CHANNELS = "channels"
+    MAPS = "maps"
+    """Channels × height × width."""
+    MAPS_CHANNELS_LAST = "maps_channels_last"
+    """Height × width × channels."""
+    TOKENS = "tokens"
+    """Tokens × channels: those of the patches, row by row, come last."""
+    OTHER = "other"
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One call of one layer; see the contract's Layer message."""
+    """One call of one layer; see the contract's Layer message.
+
+    Attributes:
+        grid: Height and width of its maps, or of its patches; None where it has none.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     targetable: bool
     note: str
+    layout: Layout
+    grid: tuple[int, int] | None = None
+
+    @property
+    def channel_count(self) -> int:
+        return self.shape[-1 if self.layout in _CHANNELS_LAST else 0]
+
+    @property
+    def spatial(self) -> bool:
+        """Whether it has maps of more than one place."""
+        return self.targetable and self.grid is not None and max(self.grid) > 1
+
+    def place(self, channel: int | None, y: int | None, x: int | None) -> tuple[int | None, ...]:
+        """Where a neuron is along each axis of the output; None: everywhere."""
+        match self.layout:
+            case Layout.MAPS_CHANNELS_LAST:
+                return (y, x, channel)
+            case Layout.TOKENS:
+                assert self.grid is not None
+                if y is None or x is None:
+                    return (None, channel)
+                return (self._prefix_count + y * self.grid[1] + x, channel)
+            case _:
+                return (channel, y, x)
+
+    def maps(self, activation: Tensor) -> Tensor:
+        """An activation of it, n×…, as n×channels×height×width; other tokens are left out."""
+        assert self.grid is not None
+        if self.layout is Layout.TOKENS:
+            patches = activation[:, self._prefix_count :].unflatten(1, self.grid)
+            moved: Tensor = patches.permute(0, 3, 1, 2)
+            return moved
+        return activation.permute(0, 3, 1, 2) if self.layout in _CHANNELS_LAST else activation
+
+    @property
+    def _prefix_count(self) -> int:
+        assert self.grid is not None
+        return self.shape[0] - self.grid[0] * self.grid[1]
+
+
+_CHANNELS_LAST = (Layout.MAPS_CHANNELS_LAST, Layout.TOKENS)
+
+_MOST_PREFIX_TOKENS = 16
+"""Class, distillation and register tokens."""
+
+
+class NeuronLike(Protocol):
+    """What says where a neuron is."""
+
+    @property
+    def layer(self) -> str: ...
+    @property
+    def channel(self) -> int | None: ...
+    @property
+    def y(self) -> int | None: ...
+    @property
+    def x(self) -> int | None: ...
+
+
+class _Layouts:
+    """Tells the axes of outputs, seen in the order of the forward pass, by their lengths."""
+
+    def __init__(self, height_px: int, width_px: int) -> None:
+        self._input = (height_px, width_px)
+        self._patches: tuple[int, int] | None = None
+        self._maps = Layout.MAPS
+
+    def of(
+        self, module: nn.Module, shape: tuple[int, ...]
+    ) -> tuple[Layout, tuple[int, int] | None]:
+        match shape:
+            case (_,):
+                return Layout.CHANNELS, None
+            case (token_count, _) if self._patches is not None:
+                patch_count = self._patches[0] * self._patches[1]
+                if 0 <= token_count - patch_count <= _MOST_PREFIX_TOKENS:
+                    return Layout.TOKENS, self._patches
+            case (a, b, c):
+                fitting = {
+                    layout: grid
+                    for layout, grid in (
+                        (Layout.MAPS, (b, c)),
+                        (Layout.MAPS_CHANNELS_LAST, (a, b)),
+                    )
+                    if self._is_grid(grid)
+                }
+                if fitting:
+                    if self._maps not in fitting:
+                        self._maps = next(iter(fitting))
+                    grid = fitting[self._maps]
+                    if isinstance(module, nn.Conv2d) and _cuts_patches(module):
+                        self._patches = grid
+                    return self._maps, grid
+        return Layout.OTHER, None
+
+    def _is_grid(self, grid: tuple[int, int]) -> bool:
+        """Whether maps of that size can be the input, scaled down: within a pixel of its shape."""
+        (height, width), (down, across) = grid, self._patches or self._input
+        return (
+            height <= down and width <= across and abs(height * across - width * down) <= 2 * across
+        )
+
+
+def _cuts_patches(module: nn.Conv2d) -> bool:
+    return module.kernel_size == module.stride and min(module.stride) > 1
 
 
 class _DeepestTapReached(Exception):
@@ -73,27 +200,43 @@ class Network:
         self.layers = tuple(self._list_layers(example, folded))
         self._order = {layer.name: place for place, layer in enumerate(self.layers)}
         self._order[OUTPUT] = len(self.layers)
-        for rules in ((), (Rule.GUIDED,) * len(example)):
-            actual = self.forward(example, rules=rules)[OUTPUT].double().cpu()
+        for mode in (None, Gates([Rule.GUIDED] * len(example))):
+            actual = self.forward(example, mode=mode)[OUTPUT].double().cpu()
             _expect_close(actual, expected, dtype, "its logits moved by {} when it was prepared")
+        patches = next((y.grid for y in self.layers if y.layout is Layout.TOKENS), None)
+        self.attention_refusal = self._why_no_attention(example, patches)
+        epsilons = torch.full((len(example),), 1e-6, dtype=dtype, device=device)
+        self.lrp_refusal = self._why_not(
+            Relevance([Rule.LRP_EPSILON, Rule.LRP_COMPOSITE], epsilons), example
+        )
+        self.deeplift_refusal = self._why_not(Rescale(), example)
 
     def layer(self, name: str) -> Layer | None:
         """The layer of that name, or None."""
         place = self._order.get(name)
         return None if place is None or name == OUTPUT else self.layers[place]
 
+    def place_of(self, neuron: NeuronLike) -> tuple[int | None, ...]:
+        """Where a neuron is along each axis of its layer's activation."""
+        return self.layers[self._order[neuron.layer]].place(neuron.channel, neuron.y, neuron.x)
+
+    def spatial_layers(self, before: str) -> tuple[Layer, ...]:
+        """The layers with maps, in the order of the forward pass, up to another one."""
+        return tuple(layer for layer in self.layers[: self._order[before] + 1] if layer.spatial)
+
     def forward(
         self,
         images: Tensor,
         taps: Sequence[str] = (OUTPUT,),
-        rules: Sequence[Rule] = (),
+        mode: TorchFunctionMode | None = None,
     ) -> dict[str, Tensor]:
         """One forward pass, ended at the deepest tap.
 
         Args:
             images: N×3×H×W, on the network's device and in its dtype.
             taps: Names of layers to keep, and OUTPUT for the logits.
-            rules: A rule for each row, sorted; empty for plain backpropagation.
+            mode: What rules the way back: Gates, Relevance, Rescale; None for plain
+                backpropagation.
 
         Returns:
             The activation of each tap, N×…, attached to the graph of images.
@@ -101,14 +244,36 @@ class Network:
         kept: dict[str, Tensor] = {}
         inner = {name for name in taps if name != OUTPUT}
         deepest = max(taps, key=self._order.__getitem__)
-        plain = not inner and all(rule is Rule.GRADIENT for rule in rules)
+        if mode is None and inner:
+            mode = Gates()
         with ExitStack() as attached:
             attached.enter_context(self._tapping(inner, deepest, kept))
-            if not plain:
-                attached.enter_context(Gates(rules))
+            if mode is not None:
+                attached.enter_context(mode)
             with suppress(_DeepestTapReached):
                 kept[OUTPUT] = self._module(images)
         return kept
+
+    def _why_not(self, mode: TorchFunctionMode, example: Tensor) -> str | None:
+        """Why a backward program is not defined on the network, if so."""
+        try:
+            with torch.enable_grad():
+                images = example.clone().requires_grad_()
+                output = self.forward(images, mode=mode)[OUTPUT]
+                torch.autograd.grad(output.sum(), images)
+        except Undefined as error:
+            return str(error)
+        return None
+
+    def _why_no_attention(self, example: Tensor, patches: tuple[int, int] | None) -> str | None:
+        """Why there are no weights of global attention to look at, if so."""
+        attention = Attention()
+        try:
+            with torch.no_grad():
+                self.forward(example, mode=attention)
+        except Undefined as error:
+            return str(error)
+        return attention.refusal(len(example), patches)
 
     @contextmanager
     def _tapping(self, taps: set[str], deepest: str, kept: dict[str, Tensor]) -> Iterator[None]:
@@ -148,6 +313,7 @@ class Network:
                     attached.callback(module.register_forward_hook(hook_for(module_name)).remove)
             attached.enter_context(Gates())
             self._module(example)
+        layouts = _Layouts(self.height_px, self.width_px)
         for name, module, output, version in outputs:
             notes = []
             if name in folded:
@@ -155,10 +321,11 @@ class Network:
             truthful = output._version == version
             if not truthful:
                 notes.append("overwritten in place later in the forward pass")
-            targetable = truthful and output.dim() in (2, 4) and len(output) == len(example)
-            yield Layer(
-                name, type(module).__name__, tuple(output.shape[1:]), targetable, "; ".join(notes)
-            )
+            shape = tuple(output.shape[1:])
+            layout, grid = layouts.of(module, shape)
+            by_row = len(output) == len(example) and layout is not Layout.OTHER
+            note = "; ".join(notes)
+            yield Layer(name, type(module).__name__, shape, truthful and by_row, note, layout, grid)
 
 
 def _call_name(module_name: str, calls: dict[str, int]) -> str:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from pellucid_server.errors import NotFound
 from pellucid_server.models import architectures, registry
 from pellucid_server.models.fold import FoldedNorm, fold_batch_norms
-from pellucid_server.models.gates import Rule
-from pellucid_server.models.network import OUTPUT, Layer, Network, UnservableNetwork
+from pellucid_server.models.gates import Gates, Rule
+from pellucid_server.models.network import OUTPUT, Layer, Layout, Network, UnservableNetwork
 from pellucid_server.models.registry import FailedModel, Precision, Registry, load_registry
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
@@ -259,14 +259,14 @@ def test_how_much_of_a_network_folds() -> None:
 
 def test_layers_are_listed_with_their_shapes_and_notes() -> None:
     module = nn.Sequential(conv(), norm(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 4))
+    note = "the normalization 1 is folded in: this is its output"
+    maps, channels = Layout.MAPS, Layout.CHANNELS
     assert network(module).layers == (
-        Layer(
-            "0", "Conv2d", (4, 4, 4), True, "the normalization 1 is folded in: this is its output"
-        ),
-        Layer("1", "Identity", (4, 4, 4), True, ""),
-        Layer("2", "ReLU", (4, 4, 4), True, ""),
-        Layer("3", "Flatten", (64,), True, ""),
-        Layer("4", "Linear", (4,), True, ""),
+        Layer("0", "Conv2d", (4, 4, 4), True, note, maps, (4, 4)),
+        Layer("1", "Identity", (4, 4, 4), True, "", maps, (4, 4)),
+        Layer("2", "ReLU", (4, 4, 4), True, "", maps, (4, 4)),
+        Layer("3", "Flatten", (64,), True, "", channels),
+        Layer("4", "Linear", (4,), True, "", channels),
     )
 
 
@@ -362,7 +362,7 @@ def test_a_tap_stays_what_it_was(name: str) -> None:
     with torch.no_grad():
         logits, expected = module(image()), module.conv(image())
     served = network(module)
-    taps = served.forward(image().requires_grad_(), [OUTPUT, "conv"], [Rule.GRADIENT] * 2)
+    taps = served.forward(image().requires_grad_(), [OUTPUT, "conv"], Gates([Rule.GRADIENT] * 2))
     assert relative_error(taps["conv"].detach(), expected) < ROUNDING
     assert relative_error(taps[OUTPUT].detach(), logits) < ROUNDING
     assert served.layer("conv").targetable
@@ -417,7 +417,7 @@ def test_no_hook_outlives_a_forward() -> None:
     served = network(module)
     assert hook_count(module) == 0  # nor the loading
     module[1].forward = lambda x: (seen.append(hook_count(module)), x)[1]
-    served.forward(image(), ["0", OUTPUT], [Rule.GUIDED] * 2)
+    served.forward(image(), ["0", OUTPUT], Gates([Rule.GUIDED] * 2))
     served.forward(image(), ["2"])
     served.forward(image())
     assert seen == [1, 1, 0]
@@ -439,7 +439,7 @@ def test_a_network_is_frozen() -> None:
     assert not module[2].training
     x = image().requires_grad_()
     state = {key: value.clone() for key, value in module.state_dict().items()}
-    served.forward(x, [OUTPUT, "0"], [Rule.GUIDED] * 2)[OUTPUT].sum().backward()
+    served.forward(x, [OUTPUT, "0"], Gates([Rule.GUIDED] * 2))[OUTPUT].sum().backward()
     assert x.grad is not None
     assert all(parameter.grad is None for parameter in module.parameters())
     assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
@@ -511,7 +511,9 @@ def test_a_network_that_depends_on_operations_in_place_is_refused(operation: Any
     else:  # or it is served, and says the same whoever asks
         plain = served.forward(image())[OUTPUT]
         assert torch.equal(served.forward(image(), [OUTPUT, "conv"])[OUTPUT], plain)
-        assert torch.equal(served.forward(image(), [OUTPUT], [Rule.GUIDED] * 2)[OUTPUT], plain)
+        assert torch.equal(
+            served.forward(image(), [OUTPUT], Gates([Rule.GUIDED] * 2))[OUTPUT], plain
+        )
 
 
 class Mixing(nn.Module):
