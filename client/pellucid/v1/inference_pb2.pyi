@@ -9,6 +9,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Score(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCORE_UNSPECIFIED: _ClassVar[Score]
+    SCORE_LOGIT: _ClassVar[Score]
+    SCORE_LOG_PROBABILITY: _ClassVar[Score]
+    SCORE_PROBABILITY: _ClassVar[Score]
+
 class Fill(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FILL_UNSPECIFIED: _ClassVar[Fill]
@@ -16,6 +23,39 @@ class Fill(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FILL_WHITE: _ClassVar[Fill]
     FILL_MEAN: _ClassVar[Fill]
     FILL_BLUR: _ClassVar[Fill]
+    FILL_NOISE: _ClassVar[Fill]
+
+class Quadrature(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUADRATURE_UNSPECIFIED: _ClassVar[Quadrature]
+    QUADRATURE_GAUSS_LEGENDRE: _ClassVar[Quadrature]
+    QUADRATURE_TRAPEZOID: _ClassVar[Quadrature]
+
+class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATISTIC_UNSPECIFIED: _ClassVar[Statistic]
+    STATISTIC_MEAN: _ClassVar[Statistic]
+    STATISTIC_MEAN_SQUARE: _ClassVar[Statistic]
+    STATISTIC_VARIANCE: _ClassVar[Statistic]
+
+class Segmentation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEGMENTATION_UNSPECIFIED: _ClassVar[Segmentation]
+    SEGMENTATION_GRID: _ClassVar[Segmentation]
+    SEGMENTATION_SLIC: _ClassVar[Segmentation]
+
+class LrpRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LRP_RULE_UNSPECIFIED: _ClassVar[LrpRule]
+    LRP_RULE_EPSILON: _ClassVar[LrpRule]
+    LRP_RULE_COMPOSITE: _ClassVar[LrpRule]
+
+class HeadFusion(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HEAD_FUSION_UNSPECIFIED: _ClassVar[HeadFusion]
+    HEAD_FUSION_MEAN: _ClassVar[HeadFusion]
+    HEAD_FUSION_MAX: _ClassVar[HeadFusion]
+    HEAD_FUSION_MIN: _ClassVar[HeadFusion]
 
 class ExplainOutput(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -29,11 +69,33 @@ class ColorScale(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COLOR_SCALE_UNSPECIFIED: _ClassVar[ColorScale]
     COLOR_SCALE_SIGNED: _ClassVar[ColorScale]
     COLOR_SCALE_ABSOLUTE: _ClassVar[ColorScale]
+SCORE_UNSPECIFIED: Score
+SCORE_LOGIT: Score
+SCORE_LOG_PROBABILITY: Score
+SCORE_PROBABILITY: Score
 FILL_UNSPECIFIED: Fill
 FILL_BLACK: Fill
 FILL_WHITE: Fill
 FILL_MEAN: Fill
 FILL_BLUR: Fill
+FILL_NOISE: Fill
+QUADRATURE_UNSPECIFIED: Quadrature
+QUADRATURE_GAUSS_LEGENDRE: Quadrature
+QUADRATURE_TRAPEZOID: Quadrature
+STATISTIC_UNSPECIFIED: Statistic
+STATISTIC_MEAN: Statistic
+STATISTIC_MEAN_SQUARE: Statistic
+STATISTIC_VARIANCE: Statistic
+SEGMENTATION_UNSPECIFIED: Segmentation
+SEGMENTATION_GRID: Segmentation
+SEGMENTATION_SLIC: Segmentation
+LRP_RULE_UNSPECIFIED: LrpRule
+LRP_RULE_EPSILON: LrpRule
+LRP_RULE_COMPOSITE: LrpRule
+HEAD_FUSION_UNSPECIFIED: HeadFusion
+HEAD_FUSION_MEAN: HeadFusion
+HEAD_FUSION_MAX: HeadFusion
+HEAD_FUSION_MIN: HeadFusion
 EXPLAIN_OUTPUT_UNSPECIFIED: ExplainOutput
 EXPLAIN_OUTPUT_ATTRIBUTION: ExplainOutput
 EXPLAIN_OUTPUT_HEATMAP: ExplainOutput
@@ -103,14 +165,16 @@ class PredictRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., top_k: _Optional[int] = ..., include_logits: bool = ..., bucket_size: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("run", "predictions", "logits")
+    __slots__ = ("run", "predictions", "logits", "receipt")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     run: Run
     predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
     logits: _data_pb2.Tensor
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., logits: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    receipt: Receipt
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., logits: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
 
 class Neuron(_message.Message):
     __slots__ = ("layer", "channel", "y", "x")
@@ -124,29 +188,53 @@ class Neuron(_message.Message):
     x: int
     def __init__(self, layer: _Optional[str] = ..., channel: _Optional[int] = ..., y: _Optional[int] = ..., x: _Optional[int] = ...) -> None: ...
 
+class Classes(_message.Message):
+    __slots__ = ("class_indices", "labels")
+    CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    class_indices: _containers.RepeatedScalarFieldContainer[int]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, class_indices: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Target(_message.Message):
-    __slots__ = ("class_index", "label", "neuron")
+    __slots__ = ("class_index", "label", "neuron", "classes", "against_class_index", "against_label", "score")
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     NEURON_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    AGAINST_CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    AGAINST_LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
     class_index: int
     label: str
     neuron: Neuron
-    def __init__(self, class_index: _Optional[int] = ..., label: _Optional[str] = ..., neuron: _Optional[_Union[Neuron, _Mapping]] = ...) -> None: ...
+    classes: Classes
+    against_class_index: int
+    against_label: str
+    score: Score
+    def __init__(self, class_index: _Optional[int] = ..., label: _Optional[str] = ..., neuron: _Optional[_Union[Neuron, _Mapping]] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., against_class_index: _Optional[int] = ..., against_label: _Optional[str] = ..., score: _Optional[_Union[Score, str]] = ...) -> None: ...
 
 class ResolvedTarget(_message.Message):
-    __slots__ = ("class_index", "neuron", "label", "score", "top_prediction")
+    __slots__ = ("class_index", "neuron", "classes", "label", "score", "top_prediction", "against_class_index", "against_label", "score_kind")
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     NEURON_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     TOP_PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    AGAINST_CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    AGAINST_LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_KIND_FIELD_NUMBER: _ClassVar[int]
     class_index: int
     neuron: Neuron
+    classes: Classes
     label: str
     score: float
     top_prediction: bool
-    def __init__(self, class_index: _Optional[int] = ..., neuron: _Optional[_Union[Neuron, _Mapping]] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., top_prediction: bool = ...) -> None: ...
+    against_class_index: int
+    against_label: str
+    score_kind: Score
+    def __init__(self, class_index: _Optional[int] = ..., neuron: _Optional[_Union[Neuron, _Mapping]] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., top_prediction: bool = ..., against_class_index: _Optional[int] = ..., against_label: _Optional[str] = ..., score_kind: _Optional[_Union[Score, str]] = ...) -> None: ...
 
 class Gradient(_message.Message):
     __slots__ = ()
@@ -160,17 +248,195 @@ class GuidedBackprop(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Baseline(_message.Message):
+    __slots__ = ("fill", "blur_sigma_px", "seed", "tensor")
+    FILL_FIELD_NUMBER: _ClassVar[int]
+    BLUR_SIGMA_PX_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    fill: Fill
+    blur_sigma_px: float
+    seed: int
+    tensor: _data_pb2.Tensor
+    def __init__(self, fill: _Optional[_Union[Fill, str]] = ..., blur_sigma_px: _Optional[float] = ..., seed: _Optional[int] = ..., tensor: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
 class Occlusion(_message.Message):
-    __slots__ = ("window_px", "stride_px", "fill", "blur_sigma_px")
+    __slots__ = ("window_px", "stride_px", "fill", "blur_sigma_px", "seed")
     WINDOW_PX_FIELD_NUMBER: _ClassVar[int]
     STRIDE_PX_FIELD_NUMBER: _ClassVar[int]
     FILL_FIELD_NUMBER: _ClassVar[int]
     BLUR_SIGMA_PX_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
     window_px: int
     stride_px: int
     fill: Fill
     blur_sigma_px: float
-    def __init__(self, window_px: _Optional[int] = ..., stride_px: _Optional[int] = ..., fill: _Optional[_Union[Fill, str]] = ..., blur_sigma_px: _Optional[float] = ...) -> None: ...
+    seed: int
+    def __init__(self, window_px: _Optional[int] = ..., stride_px: _Optional[int] = ..., fill: _Optional[_Union[Fill, str]] = ..., blur_sigma_px: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class InputXGradient(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class IntegratedGradients(_message.Message):
+    __slots__ = ("step_count", "quadrature", "baseline")
+    STEP_COUNT_FIELD_NUMBER: _ClassVar[int]
+    QUADRATURE_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    step_count: int
+    quadrature: Quadrature
+    baseline: Baseline
+    def __init__(self, step_count: _Optional[int] = ..., quadrature: _Optional[_Union[Quadrature, str]] = ..., baseline: _Optional[_Union[Baseline, _Mapping]] = ...) -> None: ...
+
+class SmoothGrad(_message.Message):
+    __slots__ = ("sample_count", "noise_level", "statistic", "seed")
+    SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NOISE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    STATISTIC_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    sample_count: int
+    noise_level: float
+    statistic: Statistic
+    seed: int
+    def __init__(self, sample_count: _Optional[int] = ..., noise_level: _Optional[float] = ..., statistic: _Optional[_Union[Statistic, str]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class ExpectedGradients(_message.Message):
+    __slots__ = ("sample_count", "baseline", "seed")
+    SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    sample_count: int
+    baseline: Baseline
+    seed: int
+    def __init__(self, sample_count: _Optional[int] = ..., baseline: _Optional[_Union[Baseline, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class GradCam(_message.Message):
+    __slots__ = ("layer", "relu")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    RELU_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    relu: bool
+    def __init__(self, layer: _Optional[str] = ..., relu: bool = ...) -> None: ...
+
+class GradCamPlusPlus(_message.Message):
+    __slots__ = ("layer", "relu")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    RELU_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    relu: bool
+    def __init__(self, layer: _Optional[str] = ..., relu: bool = ...) -> None: ...
+
+class LayerCam(_message.Message):
+    __slots__ = ("layer", "relu")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    RELU_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    relu: bool
+    def __init__(self, layer: _Optional[str] = ..., relu: bool = ...) -> None: ...
+
+class HiResCam(_message.Message):
+    __slots__ = ("layer", "relu")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    RELU_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    relu: bool
+    def __init__(self, layer: _Optional[str] = ..., relu: bool = ...) -> None: ...
+
+class GuidedGradCam(_message.Message):
+    __slots__ = ("layer",)
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    def __init__(self, layer: _Optional[str] = ...) -> None: ...
+
+class ScoreCam(_message.Message):
+    __slots__ = ("layer", "map_count")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    MAP_COUNT_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    map_count: int
+    def __init__(self, layer: _Optional[str] = ..., map_count: _Optional[int] = ...) -> None: ...
+
+class Rise(_message.Message):
+    __slots__ = ("mask_count", "cell_count", "keep_probability", "seed")
+    MASK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CELL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    KEEP_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    mask_count: int
+    cell_count: int
+    keep_probability: float
+    seed: int
+    def __init__(self, mask_count: _Optional[int] = ..., cell_count: _Optional[int] = ..., keep_probability: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class Lime(_message.Message):
+    __slots__ = ("segmentation", "segment_count", "sample_count", "kernel_width", "ridge", "baseline", "seed")
+    SEGMENTATION_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    RIDGE_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    segmentation: Segmentation
+    segment_count: int
+    sample_count: int
+    kernel_width: float
+    ridge: float
+    baseline: Baseline
+    seed: int
+    def __init__(self, segmentation: _Optional[_Union[Segmentation, str]] = ..., segment_count: _Optional[int] = ..., sample_count: _Optional[int] = ..., kernel_width: _Optional[float] = ..., ridge: _Optional[float] = ..., baseline: _Optional[_Union[Baseline, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class KernelShap(_message.Message):
+    __slots__ = ("segmentation", "segment_count", "sample_count", "baseline", "seed")
+    SEGMENTATION_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    segmentation: Segmentation
+    segment_count: int
+    sample_count: int
+    baseline: Baseline
+    seed: int
+    def __init__(self, segmentation: _Optional[_Union[Segmentation, str]] = ..., segment_count: _Optional[int] = ..., sample_count: _Optional[int] = ..., baseline: _Optional[_Union[Baseline, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class SegmentDetails(_message.Message):
+    __slots__ = ("segments", "values", "baseline_score")
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    segments: _data_pb2.Tensor
+    values: _data_pb2.Tensor
+    baseline_score: float
+    def __init__(self, segments: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., baseline_score: _Optional[float] = ...) -> None: ...
+
+class Lrp(_message.Message):
+    __slots__ = ("rule", "epsilon")
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    rule: LrpRule
+    epsilon: float
+    def __init__(self, rule: _Optional[_Union[LrpRule, str]] = ..., epsilon: _Optional[float] = ...) -> None: ...
+
+class DeepLift(_message.Message):
+    __slots__ = ("baseline",)
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    baseline: Baseline
+    def __init__(self, baseline: _Optional[_Union[Baseline, _Mapping]] = ...) -> None: ...
+
+class AttentionRollout(_message.Message):
+    __slots__ = ("head_fusion",)
+    HEAD_FUSION_FIELD_NUMBER: _ClassVar[int]
+    head_fusion: HeadFusion
+    def __init__(self, head_fusion: _Optional[_Union[HeadFusion, str]] = ...) -> None: ...
+
+class Warning(_message.Message):
+    __slots__ = ("reason", "description")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    description: str
+    def __init__(self, reason: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class OcclusionDetails(_message.Message):
     __slots__ = ("falls", "largest_fall", "largest_rise")
@@ -209,7 +475,7 @@ class Heatmap(_message.Message):
     def __init__(self, image: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., color_scale: _Optional[_Union[ColorScale, str]] = ..., limit: _Optional[float] = ..., percentile: _Optional[float] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "image", "target", "outputs", "rendering", "bucket_size", "gradient", "deconvnet", "guided_backprop", "occlusion")
+    __slots__ = ("model", "image", "target", "outputs", "rendering", "bucket_size", "gradient", "deconvnet", "guided_backprop", "occlusion", "input_x_gradient", "integrated_gradients", "smooth_grad", "expected_gradients", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "guided_grad_cam", "score_cam", "rise", "lime", "kernel_shap", "lrp", "deep_lift", "attention_rollout")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +486,22 @@ class ExplainRequest(_message.Message):
     DECONVNET_FIELD_NUMBER: _ClassVar[int]
     GUIDED_BACKPROP_FIELD_NUMBER: _ClassVar[int]
     OCCLUSION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_X_GRADIENT_FIELD_NUMBER: _ClassVar[int]
+    INTEGRATED_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    SMOOTH_GRAD_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    GRAD_CAM_FIELD_NUMBER: _ClassVar[int]
+    GRAD_CAM_PLUS_PLUS_FIELD_NUMBER: _ClassVar[int]
+    LAYER_CAM_FIELD_NUMBER: _ClassVar[int]
+    HIRES_CAM_FIELD_NUMBER: _ClassVar[int]
+    GUIDED_GRAD_CAM_FIELD_NUMBER: _ClassVar[int]
+    SCORE_CAM_FIELD_NUMBER: _ClassVar[int]
+    RISE_FIELD_NUMBER: _ClassVar[int]
+    LIME_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_SHAP_FIELD_NUMBER: _ClassVar[int]
+    LRP_FIELD_NUMBER: _ClassVar[int]
+    DEEP_LIFT_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: _data_pb2.Image
     target: Target
@@ -230,30 +512,117 @@ class ExplainRequest(_message.Message):
     deconvnet: Deconvnet
     guided_backprop: GuidedBackprop
     occlusion: Occlusion
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[ExplainOutput, str]]] = ..., rendering: _Optional[_Union[Rendering, _Mapping]] = ..., bucket_size: _Optional[int] = ..., gradient: _Optional[_Union[Gradient, _Mapping]] = ..., deconvnet: _Optional[_Union[Deconvnet, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackprop, _Mapping]] = ..., occlusion: _Optional[_Union[Occlusion, _Mapping]] = ...) -> None: ...
+    input_x_gradient: InputXGradient
+    integrated_gradients: IntegratedGradients
+    smooth_grad: SmoothGrad
+    expected_gradients: ExpectedGradients
+    grad_cam: GradCam
+    grad_cam_plus_plus: GradCamPlusPlus
+    layer_cam: LayerCam
+    hires_cam: HiResCam
+    guided_grad_cam: GuidedGradCam
+    score_cam: ScoreCam
+    rise: Rise
+    lime: Lime
+    kernel_shap: KernelShap
+    lrp: Lrp
+    deep_lift: DeepLift
+    attention_rollout: AttentionRollout
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[ExplainOutput, str]]] = ..., rendering: _Optional[_Union[Rendering, _Mapping]] = ..., bucket_size: _Optional[int] = ..., gradient: _Optional[_Union[Gradient, _Mapping]] = ..., deconvnet: _Optional[_Union[Deconvnet, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackprop, _Mapping]] = ..., occlusion: _Optional[_Union[Occlusion, _Mapping]] = ..., input_x_gradient: _Optional[_Union[InputXGradient, _Mapping]] = ..., integrated_gradients: _Optional[_Union[IntegratedGradients, _Mapping]] = ..., smooth_grad: _Optional[_Union[SmoothGrad, _Mapping]] = ..., expected_gradients: _Optional[_Union[ExpectedGradients, _Mapping]] = ..., grad_cam: _Optional[_Union[GradCam, _Mapping]] = ..., grad_cam_plus_plus: _Optional[_Union[GradCamPlusPlus, _Mapping]] = ..., layer_cam: _Optional[_Union[LayerCam, _Mapping]] = ..., hires_cam: _Optional[_Union[HiResCam, _Mapping]] = ..., guided_grad_cam: _Optional[_Union[GuidedGradCam, _Mapping]] = ..., score_cam: _Optional[_Union[ScoreCam, _Mapping]] = ..., rise: _Optional[_Union[Rise, _Mapping]] = ..., lime: _Optional[_Union[Lime, _Mapping]] = ..., kernel_shap: _Optional[_Union[KernelShap, _Mapping]] = ..., lrp: _Optional[_Union[Lrp, _Mapping]] = ..., deep_lift: _Optional[_Union[DeepLift, _Mapping]] = ..., attention_rollout: _Optional[_Union[AttentionRollout, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("run", "target", "gradient", "deconvnet", "guided_backprop", "occlusion", "attribution", "heatmap", "rendering", "input_box", "occlusion_details")
+    __slots__ = ("run", "target", "gradient", "deconvnet", "guided_backprop", "occlusion", "input_x_gradient", "integrated_gradients", "smooth_grad", "expected_gradients", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "guided_grad_cam", "score_cam", "rise", "lime", "kernel_shap", "lrp", "deep_lift", "attention_rollout", "attribution", "heatmap", "rendering", "input_box", "occlusion_details", "segment_details", "warnings", "receipt")
     RUN_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_FIELD_NUMBER: _ClassVar[int]
     DECONVNET_FIELD_NUMBER: _ClassVar[int]
     GUIDED_BACKPROP_FIELD_NUMBER: _ClassVar[int]
     OCCLUSION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_X_GRADIENT_FIELD_NUMBER: _ClassVar[int]
+    INTEGRATED_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    SMOOTH_GRAD_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    GRAD_CAM_FIELD_NUMBER: _ClassVar[int]
+    GRAD_CAM_PLUS_PLUS_FIELD_NUMBER: _ClassVar[int]
+    LAYER_CAM_FIELD_NUMBER: _ClassVar[int]
+    HIRES_CAM_FIELD_NUMBER: _ClassVar[int]
+    GUIDED_GRAD_CAM_FIELD_NUMBER: _ClassVar[int]
+    SCORE_CAM_FIELD_NUMBER: _ClassVar[int]
+    RISE_FIELD_NUMBER: _ClassVar[int]
+    LIME_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_SHAP_FIELD_NUMBER: _ClassVar[int]
+    LRP_FIELD_NUMBER: _ClassVar[int]
+    DEEP_LIFT_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     HEATMAP_FIELD_NUMBER: _ClassVar[int]
     RENDERING_FIELD_NUMBER: _ClassVar[int]
     INPUT_BOX_FIELD_NUMBER: _ClassVar[int]
     OCCLUSION_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     run: Run
     target: ResolvedTarget
     gradient: Gradient
     deconvnet: Deconvnet
     guided_backprop: GuidedBackprop
     occlusion: Occlusion
+    input_x_gradient: InputXGradient
+    integrated_gradients: IntegratedGradients
+    smooth_grad: SmoothGrad
+    expected_gradients: ExpectedGradients
+    grad_cam: GradCam
+    grad_cam_plus_plus: GradCamPlusPlus
+    layer_cam: LayerCam
+    hires_cam: HiResCam
+    guided_grad_cam: GuidedGradCam
+    score_cam: ScoreCam
+    rise: Rise
+    lime: Lime
+    kernel_shap: KernelShap
+    lrp: Lrp
+    deep_lift: DeepLift
+    attention_rollout: AttentionRollout
     attribution: _data_pb2.Tensor
     heatmap: Heatmap
     rendering: _data_pb2.EncodedImage
     input_box: _data_pb2.Box
     occlusion_details: OcclusionDetails
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., target: _Optional[_Union[ResolvedTarget, _Mapping]] = ..., gradient: _Optional[_Union[Gradient, _Mapping]] = ..., deconvnet: _Optional[_Union[Deconvnet, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackprop, _Mapping]] = ..., occlusion: _Optional[_Union[Occlusion, _Mapping]] = ..., attribution: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., heatmap: _Optional[_Union[Heatmap, _Mapping]] = ..., rendering: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., input_box: _Optional[_Union[_data_pb2.Box, _Mapping]] = ..., occlusion_details: _Optional[_Union[OcclusionDetails, _Mapping]] = ...) -> None: ...
+    segment_details: SegmentDetails
+    warnings: _containers.RepeatedCompositeFieldContainer[Warning]
+    receipt: Receipt
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., target: _Optional[_Union[ResolvedTarget, _Mapping]] = ..., gradient: _Optional[_Union[Gradient, _Mapping]] = ..., deconvnet: _Optional[_Union[Deconvnet, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackprop, _Mapping]] = ..., occlusion: _Optional[_Union[Occlusion, _Mapping]] = ..., input_x_gradient: _Optional[_Union[InputXGradient, _Mapping]] = ..., integrated_gradients: _Optional[_Union[IntegratedGradients, _Mapping]] = ..., smooth_grad: _Optional[_Union[SmoothGrad, _Mapping]] = ..., expected_gradients: _Optional[_Union[ExpectedGradients, _Mapping]] = ..., grad_cam: _Optional[_Union[GradCam, _Mapping]] = ..., grad_cam_plus_plus: _Optional[_Union[GradCamPlusPlus, _Mapping]] = ..., layer_cam: _Optional[_Union[LayerCam, _Mapping]] = ..., hires_cam: _Optional[_Union[HiResCam, _Mapping]] = ..., guided_grad_cam: _Optional[_Union[GuidedGradCam, _Mapping]] = ..., score_cam: _Optional[_Union[ScoreCam, _Mapping]] = ..., rise: _Optional[_Union[Rise, _Mapping]] = ..., lime: _Optional[_Union[Lime, _Mapping]] = ..., kernel_shap: _Optional[_Union[KernelShap, _Mapping]] = ..., lrp: _Optional[_Union[Lrp, _Mapping]] = ..., deep_lift: _Optional[_Union[DeepLift, _Mapping]] = ..., attention_rollout: _Optional[_Union[AttentionRollout, _Mapping]] = ..., attribution: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., heatmap: _Optional[_Union[Heatmap, _Mapping]] = ..., rendering: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., input_box: _Optional[_Union[_data_pb2.Box, _Mapping]] = ..., occlusion_details: _Optional[_Union[OcclusionDetails, _Mapping]] = ..., segment_details: _Optional[_Union[SegmentDetails, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("predict", "explain", "image_sha256", "weights_sha256", "preprocessing", "precision", "device", "thread_count", "versions", "result_sha256", "sketch")
+    class VersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    PREDICT_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    PREPROCESSING_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    THREAD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SKETCH_FIELD_NUMBER: _ClassVar[int]
+    predict: PredictRequest
+    explain: ExplainRequest
+    image_sha256: str
+    weights_sha256: str
+    preprocessing: _model_pb2.Preprocessing
+    precision: _model_pb2.Precision
+    device: str
+    thread_count: int
+    versions: _containers.ScalarMap[str, str]
+    result_sha256: str
+    sketch: _data_pb2.Tensor
+    def __init__(self, predict: _Optional[_Union[PredictRequest, _Mapping]] = ..., explain: _Optional[_Union[ExplainRequest, _Mapping]] = ..., image_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., preprocessing: _Optional[_Union[_model_pb2.Preprocessing, _Mapping]] = ..., precision: _Optional[_Union[_model_pb2.Precision, str]] = ..., device: _Optional[str] = ..., thread_count: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., result_sha256: _Optional[str] = ..., sketch: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ...) -> None: ...

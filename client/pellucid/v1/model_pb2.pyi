@@ -12,6 +12,8 @@ class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRECISION_UNSPECIFIED: _ClassVar[Precision]
     PRECISION_FLOAT32: _ClassVar[Precision]
     PRECISION_FLOAT64: _ClassVar[Precision]
+    PRECISION_TF32: _ClassVar[Precision]
+    PRECISION_BFLOAT16: _ClassVar[Precision]
 
 class Interpolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -19,20 +21,39 @@ class Interpolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INTERPOLATION_BILINEAR: _ClassVar[Interpolation]
     INTERPOLATION_BICUBIC: _ClassVar[Interpolation]
 
+class Layout(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LAYOUT_UNSPECIFIED: _ClassVar[Layout]
+    LAYOUT_CHANNELS: _ClassVar[Layout]
+    LAYOUT_MAPS: _ClassVar[Layout]
+    LAYOUT_MAPS_CHANNELS_LAST: _ClassVar[Layout]
+    LAYOUT_TOKENS: _ClassVar[Layout]
+
 class Lane(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     LANE_UNSPECIFIED: _ClassVar[Lane]
     LANE_FORWARD: _ClassVar[Lane]
     LANE_GRADIENT: _ClassVar[Lane]
+    LANE_LRP: _ClassVar[Lane]
+    LANE_DEEPLIFT: _ClassVar[Lane]
 PRECISION_UNSPECIFIED: Precision
 PRECISION_FLOAT32: Precision
 PRECISION_FLOAT64: Precision
+PRECISION_TF32: Precision
+PRECISION_BFLOAT16: Precision
 INTERPOLATION_UNSPECIFIED: Interpolation
 INTERPOLATION_BILINEAR: Interpolation
 INTERPOLATION_BICUBIC: Interpolation
+LAYOUT_UNSPECIFIED: Layout
+LAYOUT_CHANNELS: Layout
+LAYOUT_MAPS: Layout
+LAYOUT_MAPS_CHANNELS_LAST: Layout
+LAYOUT_TOKENS: Layout
 LANE_UNSPECIFIED: Lane
 LANE_FORWARD: Lane
 LANE_GRADIENT: Lane
+LANE_LRP: Lane
+LANE_DEEPLIFT: Lane
 
 class Preprocessing(_message.Message):
     __slots__ = ("resize_shorter_side_px", "height_px", "width_px", "interpolation", "mean", "std")
@@ -51,18 +72,22 @@ class Preprocessing(_message.Message):
     def __init__(self, resize_shorter_side_px: _Optional[int] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., interpolation: _Optional[_Union[Interpolation, str]] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Layer(_message.Message):
-    __slots__ = ("name", "type", "shape", "targetable", "note")
+    __slots__ = ("name", "type", "shape", "targetable", "note", "layout", "grid")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     TARGETABLE_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    GRID_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     targetable: bool
     note: str
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., targetable: bool = ..., note: _Optional[str] = ...) -> None: ...
+    layout: Layout
+    grid: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., targetable: bool = ..., note: _Optional[str] = ..., layout: _Optional[_Union[Layout, str]] = ..., grid: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class MethodSupport(_message.Message):
     __slots__ = ("method", "supported", "reason")
