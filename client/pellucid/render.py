@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 ColorScale = Literal["signed", "absolute"]
+Format = Literal["jpeg", "png"]
 Photo = NDArray[np.uint8]
 Map = NDArray[np.floating]
 
@@ -180,7 +181,7 @@ def overlay(
     return framed
 
 
-def encode(image: Image.Image, format: Literal["jpeg", "png"]) -> bytes:
+def encode(image: Image.Image, format: Format) -> bytes:
     """An image as the bytes of a file.
 
     Args:

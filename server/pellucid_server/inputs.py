@@ -1,5 +1,6 @@
 """Where a request's image comes from, and what it becomes: an input and a canvas."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,10 @@ class EncodedPhoto:
     def byte_count(self) -> int:
         return len(self.data)
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
     def load(self, model: Model) -> Loaded:
         try:
             photo = photos.decode(self.data, max_pixels=self.max_pixels)
@@ -65,6 +70,10 @@ class ArrayPhoto:
     def byte_count(self) -> int:
         return self.photo.nbytes
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.photo.tobytes()).hexdigest()
+
     def load(self, model: Model) -> Loaded:
         return _from_photo(self.photo, model, self.canvas_px)
 
@@ -79,6 +88,10 @@ class PreparedInput:
     @property
     def byte_count(self) -> int:
         return self.array.nbytes
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.array.tobytes()).hexdigest()
 
     def load(self, model: Model) -> Loaded:
         height_px, width_px = self.array.shape[1:]

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -25,7 +25,7 @@ from .admission import Admission, QueueLimits
 from .costs import Costs
 from .device import Device, Flight
 from .job import Done, Job, Ride, Spec, Timing, Work
-from .rows import Lane, Rows, TopTarget, Want
+from .rows import Chore, Lane, Rows, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
 
 log = logging.getLogger(__name__)
@@ -311,11 +311,14 @@ class Engine:
         if not work.unsettled:
             self._advance(job)
 
-    def _advance(self, job: Job) -> None:
-        """Lets a job's method go on until it wants rows or is done."""
+    def _advance(self, job: Job, answer: Any = None) -> None:
+        """Lets a job's method go on until it wants something or is done."""
         out_of_memory = False
         try:
-            job.work = Work(self._next_rows(job))
+            wanted = self._next(job, job.work.traces() if job.work else answer)
+            job.work = Work(wanted) if isinstance(wanted, Rows) else None
+            if isinstance(wanted, Chore):
+                self._workers.submit(self._do, job, wanted)
         except StopIteration as stop:
             job.timing.finished_s = time.monotonic()
             result = self._device.download(stop.value)
@@ -331,14 +334,32 @@ class Engine:
             self._device.release_memory()
             self._end(job, Overloaded(_TOO_LITTLE_MEMORY))
 
-    def _next_rows(self, job: Job) -> Rows:
-        if job.work is not None:
-            assert job.program is not None
-            return job.program.send(job.work.traces())
+    def _next(self, job: Job, answer: Any) -> Rows | Chore:
+        if job.program is not None:
+            return job.program.send(answer)
         spec = job.spec
         image = self._device.upload(job.loaded.input, spec.model.network.dtype)
         job.program = spec.method.program(spec.model, image, spec.target)
         return next(job.program)
+
+    def _do(self, job: Job, chore: Chore) -> None:
+        """In a worker thread: what a method wants done on the host."""
+        answer: Any = None
+        problem: PellucidError | None = None
+        if not job.cancelled:
+            try:
+                answer = chore.do(job.loaded.input)
+            except Exception:
+                log.exception("%s failed on the host", job.spec.method.name)
+                problem = Internal()
+
+        def go_on() -> None:
+            if problem is not None:
+                self._end(job, problem)
+            elif not job.ended and not job.cancelled:
+                self._advance(job, answer)
+
+        self._inbox.put(go_on)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         if job.ended:

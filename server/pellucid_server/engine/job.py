@@ -46,6 +46,11 @@ class Source(Protocol):
     @property
     def byte_count(self) -> int: ...
 
+    @property
+    def sha256(self) -> str:
+        """Of the image's bytes as they came, in hexadecimal."""
+        ...
+
     def load(self, model: Model) -> Any:
         """Decodes and preprocesses; called in a worker thread. Has an input of 3×H×W."""
         ...

@@ -5,9 +5,9 @@ to the image.
 """
 
 import enum
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -162,6 +162,17 @@ class Traces:
     attention: Tensor | None
 
 
+@dataclass(frozen=True)
+class Chore:
+    """What a method wants done on the host, off the engine thread: it gets what do returns.
+
+    Attributes:
+        do: Called in a worker thread with the input, 3×H×W, as it is on the host.
+    """
+
+    do: Callable[[Tensor], Any]
+
+
 Result = TypeVar("Result")
-Program = Generator[Rows, Traces, Result]
-"""A method in the middle of its work: it yields rows, gets traces, returns its result."""
+Program = Generator[Rows | Chore, Any, Result]
+"""A method in the middle of its work: it yields rows and gets traces, and returns its result."""

@@ -1,7 +1,8 @@
 """A network as it is served: frozen, folded, its layers tapped and its gates ruled."""
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -94,6 +95,31 @@ _CHANNELS_LAST = (Layout.MAPS_CHANNELS_LAST, Layout.TOKENS)
 
 _MOST_PREFIX_TOKENS = 16
 """Class, distillation and register tokens."""
+
+
+class Cache:
+    """Tensors that several requests use, on the device: those used last. One thread's own."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._tensors: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, key: Hashable) -> Tensor | None:
+        """What was put there, unless it had to make room."""
+        if key not in self._tensors:
+            return None
+        self._tensors.move_to_end(key)
+        return self._tensors[key]
+
+    def put(self, key: Hashable, tensor: Tensor) -> Tensor:
+        self._tensors[key] = tensor
+        while sum(kept.nbytes for kept in self._tensors.values()) > self._most_bytes:
+            self._tensors.popitem(last=False)
+        return tensor
+
+
+_CACHE_BYTES = 64 << 20
+"""Masks and segments of each model."""
 
 
 class NeuronLike(Protocol):
@@ -189,6 +215,7 @@ class Network:
     ) -> None:
         self.height_px, self.width_px = height_px, width_px
         self.dtype, self.device = dtype, device
+        self.cache = Cache(_CACHE_BYTES)
         module = module.eval().double().requires_grad_(False)
         example = _example(height_px, width_px)
         expected, self.gates = _untouched(module, example)

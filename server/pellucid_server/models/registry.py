@@ -36,6 +36,7 @@ class Model:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     precision: Precision
+    weights_sha256: str
 
     @cached_property
     def _indices_by_label(self) -> dict[str, list[int]]:
@@ -104,18 +105,19 @@ def load_model(
     """
     architecture = ARCHITECTURES[name]
     module = architecture.build(side_px)
-    version = _weights_sha256(module)[:12]
+    weights_sha256 = _weights_sha256(module)
     network = Network(
         module, height_px=side_px, width_px=side_px, dtype=precision.value, device=device
     )
     return Model(
         name=name,
-        version=version,
+        version=weights_sha256[:12],
         architecture=name,
         network=network,
         preprocessing=architecture.preprocessing(side_px),
         labels=imagenet_labels(),
         precision=precision,
+        weights_sha256=weights_sha256,
     )
 
 

@@ -15,11 +15,19 @@ import numpy as np
 import pytest
 import torch
 from google.rpc import code_pb2, error_details_pb2
+from pellucid import render
 from pellucid.v1 import data_pb2, inference_pb2, model_pb2
 from pellucid_server import wire
 from pellucid_server.engine.costs import Costs
 from pellucid_server.engine.job import Done, Ride, Spec, Timing
-from pellucid_server.engine.rows import ClassTarget, Lane, NeuronTarget, TopTarget
+from pellucid_server.engine.rows import (
+    ClassesTarget,
+    ClassTarget,
+    Lane,
+    NeuronTarget,
+    Score,
+    TopTarget,
+)
 from pellucid_server.errors import (
     CODES,
     DeadlineTooShort,
@@ -36,6 +44,7 @@ from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, Guide
 from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict, PredictResult
 from pellucid_server.models.registry import FailedModel, Model, Precision, Registry
+from pellucid_server.wire.fields import write_parameters
 from PIL import Image
 from torch import nn
 
@@ -233,7 +242,8 @@ def test_occlusion_comes_back_with_its_defaults_filled_in(
 ) -> None:
     spec, view = read(explain(occlusion=inference_pb2.Occlusion(**message)))
     assert view.color_scale == "signed"
-    back = wire.METHODS["occlusion"].write(spec.method)
+    back = inference_pb2.Occlusion()
+    write_parameters(spec.method, back)
     assert back == inference_pb2.Occlusion(
         window_px=window_px, stride_px=stride_px, fill=fill, blur_sigma_px=sigma_px
     )
@@ -243,8 +253,9 @@ def test_occlusion_comes_back_with_its_defaults_filled_in(
 
 @pytest.mark.parametrize("method", [Gradient(), Deconvnet(), GuidedBackprop()])
 def test_gradients_are_read_by_their_names(method: Gradient) -> None:
-    wired = wire.METHODS[method.name]
-    spec, view = read(explain(**{method.name: wired.write(method)}))
+    request = explain()
+    write_parameters(method, getattr(request, method.name))
+    spec, view = read(request)
     assert type(spec.method) is type(method)
     assert view.color_scale == "absolute"
 
@@ -317,7 +328,6 @@ BAD_NEURONS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]] = 
     (NotFound, {"layer": "", "channel": 0}, "layer", ["''", "GetModel"]),
     (NotFound, {"layer": "5", "channel": 0}, "layer", ["'5'", "GetModel"]),
     (FailedPrecondition, {"layer": "2", "channel": 0}, "layer", ["2 cannot", "5 × 49"]),
-    (InvalidArgument, {"layer": "0"}, "channel", ["required", "0 to 4"]),
     (InvalidArgument, {"layer": "0", "channel": 5}, "channel", ["is 5;", "0 to 4"]),
     (InvalidArgument, {"layer": "0", "channel": -1}, "channel", ["is -1;", "0 to 4"]),
     (InvalidArgument, {"layer": "0", "channel": 0, "y": 1}, "x", ["required"]),
@@ -333,9 +343,9 @@ BAD_OCCLUSIONS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]]
     (InvalidArgument, {"stride_px": 0}, "stride_px", ["is 0;", "1 to 2"]),
     (InvalidArgument, {"stride_px": 3}, "stride_px", ["is 3;", "1 to 2"]),
     (InvalidArgument, {"window_px": 5, "stride_px": 6}, "stride_px", ["is 6;", "1 to 5"]),
-    (InvalidArgument, {"fill": 5}, "fill", ["is 5;", "BLACK, WHITE, MEAN or BLUR"]),
+    (InvalidArgument, {"fill": 6}, "fill", ["is 6;", "BLACK, WHITE, MEAN, BLUR or NOISE"]),
     (InvalidArgument, {"blur_sigma_px": 3}, "blur_sigma_px", ["FILL_BLUR only"]),
-    (InvalidArgument, {"blur_sigma_px": NAN}, "blur_sigma_px", ["FILL_BLUR only"]),
+    (InvalidArgument, {"seed": 3}, "seed", ["FILL_NOISE only"]),
     *(
         (
             InvalidArgument,
@@ -440,7 +450,9 @@ def test_a_network_without_rectifiers_refuses_their_rules(name: str) -> None:
     assert set(described) == {"method"}
     assert name in described["method"]
     assert "GELU" in described["method"]
-    assert described["method"].endswith("gradient, occlusion do")
+    assert "GELU. gradient, occlusion, input_x_gradient" in described["method"]
+    assert described["method"].endswith(" do")
+    assert name not in described["method"].partition(". ")[2].split(", ")
 
 
 # Images that are refused.
@@ -678,7 +690,7 @@ def test_an_unknown_model_does_not_hide_what_is_wrong_for_any_model() -> None:
 def test_an_unknown_layer_does_not_hide_what_is_wrong_for_any_layer() -> None:
     neuron = inference_pb2.Neuron(layer="nowhere", y=1)
     _, described = refused(lambda: read(explain(target=inference_pb2.Target(neuron=neuron))))
-    assert set(described) == {"target.neuron.layer", "target.neuron.channel", "target.neuron.x"}
+    assert set(described) == {"target.neuron.layer", "target.neuron.x"}
 
 
 @pytest.mark.parametrize(
@@ -862,13 +874,13 @@ def test_the_rendering_lies_on_the_canvas(
     monkeypatch: pytest.MonkeyPatch, form: Any, legend: bool
 ) -> None:
     drawn: list[dict[str, Any]] = []
-    overlay = wire.render.overlay
+    overlay = render.overlay
 
     def spy(canvas: Any, values: Any, **options: Any) -> Any:
         drawn.append({"values": values.tolist(), **options})
         return overlay(canvas, values, **options)
 
-    monkeypatch.setattr(wire.render, "overlay", spy)
+    monkeypatch.setattr(render, "overlay", spy)
     chosen = view(rendering=True, format=form, legend=legend, color_scale="signed")
     response = wire.write_explain(
         spec_of(Gradient()), chosen, done(explanation(SIGNED), loaded(CANVAS))
@@ -897,10 +909,30 @@ def test_the_target_comes_back_resolved() -> None:
         return wire.write_explain(spec_of(Gradient(), asked), view(), result).target
 
     assert target(TopTarget(), ClassTarget(2)) == inference_pb2.ResolvedTarget(
-        class_index=2, label="third", score=2.5, top_prediction=True
+        class_index=2,
+        label="third",
+        score=2.5,
+        top_prediction=True,
+        score_kind=inference_pb2.SCORE_LOGIT,
+    )
+    minus = ClassesTarget(((3, 1.0), (1, -1.0)), Score.PROBABILITY)
+    assert target(TopTarget(Score.PROBABILITY, against=1), minus) == inference_pb2.ResolvedTarget(
+        class_index=3,
+        label="fourth",
+        score=2.5,
+        top_prediction=True,
+        against_class_index=1,
+        against_label="second",
+        score_kind=inference_pb2.SCORE_PROBABILITY,
+    )
+    both = ClassesTarget(((3, 1.0), (0, 1.0)), Score.LOG_PROBABILITY)
+    assert target(both, both) == inference_pb2.ResolvedTarget(
+        classes=inference_pb2.Classes(class_indices=[3, 0], labels=["fourth", "first"]),
+        score=2.5,
+        score_kind=inference_pb2.SCORE_LOG_PROBABILITY,
     )
     assert target(ClassTarget(0), ClassTarget(0)) == inference_pb2.ResolvedTarget(
-        class_index=0, label="first", score=2.5
+        class_index=0, label="first", score=2.5, score_kind=inference_pb2.SCORE_LOGIT
     )
     neuron = NeuronTarget("0", 4, 0, 6)
     assert target(neuron, neuron) == inference_pb2.ResolvedTarget(
@@ -992,14 +1024,11 @@ def test_one_model_in_full() -> None:
         [4],
     ]
     assert [layer.targetable for layer in response.layers] == [True, True, False, True, True]
-    assert [(m.method, m.supported) for m in response.methods] == [
-        ("predict", True),
-        ("gradient", True),
-        ("deconvnet", False),
-        ("guided_backprop", False),
-        ("occlusion", True),
-    ]
-    assert [bool(m.reason) for m in response.methods] == [False, False, True, True, False]
+    supported = {m.method: m.supported for m in response.methods}
+    assert set(supported) == {"predict", *wire.METHODS}
+    assert supported["predict"] and supported["gradient"] and supported["occlusion"]
+    assert not supported["deconvnet"] and not supported["guided_backprop"]
+    assert all(bool(m.reason) is not m.supported for m in response.methods)
     assert "GELU" in response.methods[2].reason
     assert list(response.costs) == [
         model_pb2.BatchCost(lane=model_pb2.LANE_FORWARD, bucket_size=1, row_ms=6.0),
@@ -1012,7 +1041,8 @@ def test_the_default_model_and_one_that_failed() -> None:
     response = wire.write_model("", REGISTRY, costs_of)
     assert response.name == "rectified"
     assert response.gate_count == 1
-    assert all(support.supported for support in response.methods)
+    unsupported = {support.method for support in response.methods if not support.supported}
+    assert unsupported <= {"attention_rollout", "lrp", "deep_lift"}
     assert wire.write_model("broken", REGISTRY, costs_of) == model_pb2.GetModelResponse(
         name="broken", ready=False, reason="its weights are missing"
     )

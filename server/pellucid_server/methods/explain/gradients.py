@@ -1,4 +1,4 @@
-"""The gradient of a target, and two of its kin that pass rectifiers differently."""
+"""The gradient of a target, and its kin: one backward pass each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,25 +6,19 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ...engine.job import Priority
 from ...engine.rows import Lane, Program, Rows, Target, Want
 from ...models.gates import Rule
 from ...models.registry import Model
-from .explanation import Explanation, resolved
+from .explanation import ExplainMethod, Explanation, resolved
 
 
 @dataclass(frozen=True)
-class Gradient:
+class Gradient(ExplainMethod):
     """d score / d input (Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034)."""
 
     name: ClassVar[str] = "gradient"
     rule: ClassVar[Rule] = Rule.GRADIENT
     color_scale: ClassVar[Literal["signed", "absolute"]] = "absolute"
-    priority: ClassVar[Priority] = Priority.EXPLAIN
-
-    @staticmethod
-    def refusal(model: Model) -> str | None:
-        return None
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.GRADIENT: 1}
@@ -62,3 +56,21 @@ class GuidedBackprop(Gradient):
     @staticmethod
     def refusal(model: Model) -> str | None:
         return model.network.gates.refusal
+
+
+@dataclass(frozen=True)
+class InputXGradient(ExplainMethod):
+    """input ⊙ d score / d input (Shrikumar and others 2016, arXiv:1605.01713)."""
+
+    name: ClassVar[str] = "input_x_gradient"
+    color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
+
+    def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+        return {Lane.GRADIENT: 1}
+
+    def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
+        traces = yield Rows(image[None], target, Want.GRADIENT)
+        assert traces.gradient is not None
+        return Explanation(
+            image * traces.gradient[0], resolved(target, traces), score=float(traces.scores[0])
+        )

@@ -6,47 +6,65 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ...engine.job import Priority
 from ...engine.rows import Lane, Program, Rows, Target
 from ...models.registry import Model
-from .explanation import Explanation, resolved
+from ..parameters import Known, choice, number, seed
+from .baselines import blur_sigma_px, filled, irrelevant_to_fill
+from .explanation import ExplainMethod, Explanation, chunks, resolved
 
-_CHUNK_ROWS = 64
-"""Rows asked for at a time, so that memory stays flat."""
+_WINDOWS_A_SIDE = 7
 
-Fill = Literal["black", "white", "mean", "blur"]
+
+def _shorter_px(known: Known) -> int | None:
+    if known.model is None:
+        return None
+    return min(known.model.network.height_px, known.model.network.width_px)
+
+
+def _window_px(known: Known) -> int | None:
+    shorter_px = _shorter_px(known)
+    return None if shorter_px is None else max(1, shorter_px // _WINDOWS_A_SIDE)
+
+
+def _stride_px(known: Known) -> int | None:
+    window_px = known.values["window_px"]
+    return None if window_px is None else max(1, window_px // 2)
+
+
+def _most_stride_px(known: Known) -> int | None:
+    window_px = known.values["window_px"]
+    return None if window_px is None else max(1, window_px)
 
 
 @dataclass(frozen=True)
-class Occlusion:
+class Occlusion(ExplainMethod):
     """How far the score falls when a window is covered, for every place of the window.
 
     Zeiler and Fergus 2013, arXiv:1311.2901. The attribution of a pixel is the mean fall
     over the windows that cover it; negative where covering raises the score.
 
     Attributes:
-        window_px: Side of the square window, in pixels of the network's input.
+        window_px: Side of the square window, in pixels of the network's input; by default a
+            seventh of its shorter side.
         stride_px: Distance between windows; those that cross the edge are cut off there.
-        fill: What covers: black (0), white (255), the preprocessing's mean, or the image
-            blurred.
+        fill: What covers: black, white, mean, blur or noise, see Baseline.
         blur_sigma_px: Standard deviation of the blur's Gaussian.
+        seed: Of the noise.
     """
 
-    window_px: int
-    stride_px: int
-    fill: Fill
-    blur_sigma_px: float
+    window_px: int = number(_window_px, 1, _shorter_px)
+    stride_px: int = number(_stride_px, 1, _most_stride_px)
+    fill: str = choice("mean")
+    blur_sigma_px: float = blur_sigma_px()
+    seed: int = seed()
 
     name: ClassVar[str] = "occlusion"
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
-    priority: ClassVar[Priority] = Priority.EXPLAIN
 
-    @staticmethod
-    def refusal(model: Model) -> str | None:
-        return None
+    def irrelevant(self) -> Mapping[str, str]:
+        return irrelevant_to_fill(self.fill)
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         down, across = self._grid(model.network.height_px, model.network.width_px)
@@ -65,25 +83,26 @@ class Occlusion:
         height_px, width_px = image.shape[1:]
         down, across = self._grid(height_px, width_px)
         windows = [self.window(i, height_px, width_px) for i in range(down * across)]
-        cover = self._cover(model, image)
+        cover = filled(self.fill, model, image, self.blur_sigma_px, self.seed)
         traces = yield Rows(image[None], target)
         target = resolved(target, traces)
         score = traces.scores[0]
         falls = torch.empty(down * across, dtype=torch.float64)
-        for start in range(0, len(windows), _CHUNK_ROWS):
-            chunk = windows[start : start + _CHUNK_ROWS]
-            covered = image.repeat(len(chunk), 1, 1, 1)
-            for row, (ys, xs) in zip(covered, chunk, strict=True):
+        for chunk in chunks(len(windows)):
+            covered = image.repeat(len(windows[chunk]), 1, 1, 1)
+            for row, (ys, xs) in zip(covered, windows[chunk], strict=True):
                 row[:, ys, xs] = cover[:, ys, xs]
             traces = yield Rows(covered, target)
-            falls[start : start + len(chunk)] = score - traces.scores
-        total = torch.zeros(height_px, width_px, dtype=torch.float64)
-        count = torch.zeros_like(total)
-        for fall, (ys, xs) in zip(falls, windows, strict=True):
-            total[ys, xs] += fall
-            count[ys, xs] += 1
+            falls[chunk] = score - traces.scores
+        grid = falls.view(down, across)
+        down_cover, across_cover = (
+            self._covering(side_px, places)
+            for side_px, places in ((height_px, down), (width_px, across))
+        )
+        total = down_cover.T @ grid @ across_cover
+        count = down_cover.sum(0)[:, None] * across_cover.sum(0)
         attribution = (total / count)[None]
-        return Explanation(attribution, target, float(score), falls.view(down, across))
+        return Explanation(attribution, target, float(score), grid)
 
     def _grid(self, height_px: int, width_px: int) -> tuple[int, int]:
         """How many windows there are, down and across."""
@@ -93,24 +112,8 @@ class Occlusion:
         )
         return down, across
 
-    def _cover(self, model: Model, image: Tensor) -> Tensor:
-        """What shows where a window covers: 3×H×W in the network's input frame."""
-        if self.fill == "blur":
-            return gaussian_blur(image, self.blur_sigma_px)
-        mean, std = (
-            torch.tensor(numbers, dtype=torch.float64)
-            for numbers in (model.preprocessing.mean, model.preprocessing.std)
-        )
-        grey = {"black": torch.zeros(3), "white": torch.ones(3), "mean": mean}[self.fill]
-        return ((grey - mean) / std).to(image)[:, None, None].expand_as(image)
-
-
-def gaussian_blur(image: Tensor, sigma_px: float) -> Tensor:
-    """An image C×H×W blurred by a Gaussian cut off at 3 sigma; edges are repeated."""
-    radius = math.ceil(3 * sigma_px)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
-    kernel = (kernel / kernel.sum()).to(image)
-    padded = F.pad(image[:, None], (radius, radius, radius, radius), mode="replicate")
-    down = F.conv2d(padded, kernel.view(1, 1, -1, 1))
-    return F.conv2d(down, kernel.view(1, 1, 1, -1))[:, 0]
+    def _covering(self, side_px: int, places: int) -> Tensor:
+        """Whether a window at each place covers each pixel of a line: places × pixels, 0 or 1."""
+        start = self.stride_px * torch.arange(places)[:, None]
+        pixels = torch.arange(side_px)
+        return ((pixels >= start) & (pixels < start + self.window_px)).double()

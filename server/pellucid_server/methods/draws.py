@@ -1,0 +1,26 @@
+"""Randomness as a function of (seed, step): the same on every device, in any order."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def normal(seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers, float64, on the host."""
+    return torch.randn(shape, generator=_generator(seed, step), dtype=torch.float64)
+
+
+def uniform(seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
+    """Numbers from 0 up to 1, float64, on the host."""
+    return torch.rand(shape, generator=_generator(seed, step), dtype=torch.float64)
+
+
+def permutation(seed: int, step: int, count: int) -> Tensor:
+    """0 to count - 1 in random order, int64, on the host."""
+    return torch.randperm(count, generator=_generator(seed, step))

@@ -1,0 +1,82 @@
+"""RISE: what random masks show of an image, and what its score is then."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...engine.rows import Lane, Program, Rows, Score, Target
+from ...models.registry import Model
+from .. import draws
+from ..parameters import number, seed
+from .explanation import ExplainMethod, Explanation, chunks, resolved
+
+
+@dataclass(frozen=True)
+class Rise(ExplainMethod):
+    """The mean of random masks, weighted by the score of the image seen through them.
+
+    Petsiuk, Das and Saenko 2018, arXiv:1806.07421. What a mask hides is of the mean colour.
+
+    Attributes:
+        mask_count: Masks.
+        cell_count: Cells along each side of the coarse grid that masks are enlarged from.
+        keep_probability: The probability that a cell is seen.
+        seed: Of the masks.
+    """
+
+    mask_count: int = number(1000, 2, 20_000)
+    cell_count: int = number(7, 2, 32)
+    keep_probability: float = number(0.5, 0.01, 0.99)
+    seed: int = seed()
+
+    name: ClassVar[str] = "rise"
+    color_scale: ClassVar[Literal["signed", "absolute"]] = "absolute"
+    score: ClassVar[Score] = Score.PROBABILITY
+
+    def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+        return {Lane.FORWARD: 1 + self.mask_count}
+
+    def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
+        traces = yield Rows(image[None], target)
+        target, score = resolved(target, traces), float(traces.scores[0])
+        total = torch.zeros_like(image[:1], dtype=torch.float64)
+        for chunk in chunks(self.mask_count):
+            masks = self.masks(model, image, range(self.mask_count)[chunk])
+            traces = yield Rows(image * masks.to(image), target)
+            scores = traces.scores.to(image.device)[:, None, None, None]
+            total += (scores * masks).sum(0)
+        return Explanation(total / (self.mask_count * self.keep_probability), target, score)
+
+    def masks(self, model: Model, image: Tensor, steps: range) -> Tensor:
+        """The masks of some steps, n×1×H×W, from 0 (hidden) to 1, float64.
+
+        A grid of cells, each seen or not, is enlarged to one cell more than the image and
+        cropped at a random place within a cell.
+        """
+        height_px, width_px = image.shape[1:]
+        cells = self.cell_count
+        cell_y, cell_x = math.ceil(height_px / cells), math.ceil(width_px / cells)
+        drawn = self._drawn(model, image, steps)
+        seen = (drawn[:, 2:] < self.keep_probability).double().view(-1, 1, cells, cells)
+        size = ((cells + 1) * cell_y, (cells + 1) * cell_x)
+        large = F.interpolate(seen, size, mode="bilinear", align_corners=False)
+        top, left = (drawn[:, :1] * cell_y).long(), (drawn[:, 1:2] * cell_x).long()
+        ys = top + torch.arange(height_px, device=image.device)
+        xs = left + torch.arange(width_px, device=image.device)
+        rows = torch.arange(len(large), device=image.device)[:, None, None]
+        return large[rows, 0, ys[:, :, None], xs[:, None, :]][:, None]
+
+    def _drawn(self, model: Model, image: Tensor, steps: range) -> Tensor:
+        """Random numbers of each step: for the place of the crop, then for every cell."""
+        key = ("rise", self.seed, self.cell_count, steps)
+        cached = model.network.cache.get(key)
+        if cached is not None:
+            return cached
+        shape = (2 + self.cell_count**2,)
+        drawn = torch.stack([draws.uniform(self.seed, step, shape) for step in steps])
+        return model.network.cache.put(key, drawn.to(image.device))

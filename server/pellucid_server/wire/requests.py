@@ -1,0 +1,411 @@
+"""Requests as specs. Validation happens here, once, and names every violation at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pellucid import render
+from pellucid.v1 import data_pb2, inference_pb2
+
+from .. import photos
+from ..engine.job import Source, Spec
+from ..engine.rows import ClassesTarget, ClassTarget, NeuronTarget, Score, Target, TopTarget
+from ..errors import NotFound, quoted
+from ..inputs import ArrayPhoto, EncodedPhoto, PreparedInput
+from ..methods.explain.cams import (
+    GradCam,
+    GradCamPlusPlus,
+    GuidedGradCam,
+    HiResCam,
+    LayerCam,
+    ScoreCam,
+)
+from ..methods.explain.explanation import ExplainMethod
+from ..methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop, InputXGradient
+from ..methods.explain.occlusion import Occlusion
+from ..methods.explain.paths import ExpectedGradients, IntegratedGradients, SmoothGrad
+from ..methods.explain.programs import AttentionRollout, DeepLift, Lrp
+from ..methods.explain.rise import Rise
+from ..methods.explain.segments import KernelShap, Lime
+from ..methods.predict import Predict
+from ..models.registry import Model, Registry
+from .fields import (
+    DTYPES,
+    Fields,
+    Violations,
+    check_finite,
+    find_layer,
+    like,
+    outside,
+    read_parameters,
+    read_tensor,
+    times,
+    why_not,
+)
+
+TOP_K = 5
+PERCENTILE = 99.5
+LONGEST_SIDE_PX = 1024
+LEAST_SIDE_PX, MOST_SIDE_PX = 32, 4096
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for on this server."""
+
+    max_photo_pixels: int
+    buckets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who calls, and until when; deadline_s is by time.monotonic()."""
+
+    caller: str
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class View:
+    """What of an explanation is returned, and how it is drawn."""
+
+    attribution: bool
+    heatmap: bool
+    rendering: bool
+    color_scale: render.ColorScale
+    percentile: float
+    longest_side_px: int
+    format: render.Format
+    legend: bool
+
+    @property
+    def outputs(self) -> list[inference_pb2.ExplainOutput]:
+        """The parts that are returned, as they are asked for."""
+        return [number for number, name in _OUTPUTS.items() if getattr(self, name)]
+
+
+# Requests.
+
+
+def read_predict(
+    request: inference_pb2.PredictRequest, call: Call, registry: Registry, limits: Limits
+) -> Spec:
+    """A PredictRequest as a Spec.
+
+    Raises:
+        InvalidArgument, NotFound: With every violation.
+    """
+    found = Violations()
+    model = find_model(found, request.model, registry)
+    source = _read_image(found, request.image, model, limits, canvas_px=None)
+    top_k = request.top_k if request.HasField("top_k") else TOP_K
+    if model is not None and not 1 <= top_k <= model.network.class_count:
+        if request.HasField("top_k"):
+            found.invalid("top_k", outside(top_k, 1, model.network.class_count))
+        top_k = model.network.class_count
+    bucket_size = _read_bucket_size(found, request, limits)
+    found.raise_any()
+    assert model is not None
+    assert source is not None
+    method = Predict(top_k, request.include_logits)
+    return Spec(model, method, source, TopTarget(), call.deadline_s, call.caller, bucket_size)
+
+
+def read_explain(
+    request: inference_pb2.ExplainRequest, call: Call, registry: Registry, limits: Limits
+) -> tuple[Spec, View]:
+    """An ExplainRequest as a Spec, and what is to be returned of its result.
+
+    Raises:
+        InvalidArgument, NotFound, FailedPrecondition: With every violation.
+    """
+    found = Violations()
+    model = find_model(found, request.model, registry)
+    name = request.WhichOneof("method") or ""
+    kind = METHODS.get(name)
+    target = _read_target(found, request.target, model, kind)
+    method: ExplainMethod | None = None
+    if kind is None:
+        found.invalid("method", f"required; one of {', '.join(METHODS)}")
+    elif model is not None and (refusal := kind.refusal(model)) is not None:
+        others = [other.name for other in METHODS.values() if other.refusal(model) is None]
+        found.refused("method", f"{name} does not apply: {refusal}. {', '.join(others)} do")
+        read_parameters(found, name, getattr(request, name), kind, None, None)
+    else:
+        tap = None if target is None else target.tap
+        method = read_parameters(found, name, getattr(request, name), kind, model, tap)
+    view = _read_view(found, request, kind)
+    bucket_size = _read_bucket_size(found, request, limits)
+    canvas_px = view.longest_side_px if view.rendering else None
+    source = _read_image(found, request.image, model, limits, canvas_px)
+    found.raise_any()
+    assert model is not None
+    assert method is not None
+    assert source is not None
+    assert target is not None
+    return Spec(model, method, source, target, call.deadline_s, call.caller, bucket_size), view
+
+
+def find_model(found: Violations, name: str, registry: Registry) -> Model | None:
+    """The model of that name, or the default one; noted as missing where there is none."""
+    try:
+        return registry.find(name)
+    except NotFound as error:
+        found.missing("model", error.message)
+        return None
+
+
+def _read_bucket_size(
+    found: Violations,
+    request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest,
+    limits: Limits,
+) -> int | None:
+    if not request.HasField("bucket_size"):
+        return None
+    if request.bucket_size not in limits.buckets:
+        allowed = ", ".join(map(str, limits.buckets))
+        found.invalid("bucket_size", f"is {request.bucket_size}; must be one of {allowed}")
+    return request.bucket_size
+
+
+def _read_image(
+    found: Violations,
+    image: data_pb2.Image,
+    model: Model | None,
+    limits: Limits,
+    canvas_px: int | None,
+) -> Source | None:
+    kind = image.WhichOneof("kind")
+    if kind is None:
+        found.invalid("image", "required; either encoded or tensor")
+        return None
+    if kind == "encoded":
+        try:
+            photos.read_header(image.encoded, max_pixels=limits.max_photo_pixels)
+        except photos.BadPhoto as error:
+            found.invalid("image.encoded", str(error))
+            return None
+        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px)
+    array = read_tensor(found, "image.tensor", image.tensor)
+    if array is None:
+        return None
+    if array.dtype == np.uint8:
+        return _read_photo_tensor(found, array, limits, canvas_px)
+    if array.dtype == np.float32:
+        return _read_prepared_tensor(found, array, model, canvas_px)
+    found.invalid(
+        "image.tensor.data_type", f"is {DTYPES[image.tensor.data_type].name}; {_IMAGE_TENSORS}"
+    )
+    return None
+
+
+_IMAGE_TENSORS = "must be uint8 height × width × 3 (a photo) or float32 3 × height × width"
+
+
+def _read_photo_tensor(
+    found: Violations, array: NDArray[Any], limits: Limits, canvas_px: int | None
+) -> Source | None:
+    if array.ndim != 3 or array.shape[2] != 3:
+        found.invalid("image.tensor.shape", f"is {times(array.shape)}; {_IMAGE_TENSORS}")
+    elif array.shape[0] * array.shape[1] > limits.max_photo_pixels:
+        found.invalid(
+            "image.tensor.shape",
+            f"has {array.shape[0] * array.shape[1]} pixels; at most {limits.max_photo_pixels}",
+        )
+    else:
+        return ArrayPhoto(array, canvas_px)
+    return None
+
+
+def _read_prepared_tensor(
+    found: Violations, array: NDArray[Any], model: Model | None, canvas_px: int | None
+) -> Source | None:
+    if model is None:
+        return None
+    expected = (3, model.network.height_px, model.network.width_px)
+    if array.shape != expected:
+        found.invalid(
+            "image.tensor.shape",
+            f"is {times(array.shape)}; an input already preprocessed (float32) for "
+            f"{model.name} is {times(expected)}, a photo is uint8 height × width × 3",
+        )
+        return None
+    before = len(found)
+    check_finite(found, "image.tensor", array)
+    if len(found) > before:
+        return None
+    return PreparedInput(array, canvas_px)
+
+
+def _read_target(
+    found: Violations,
+    target: inference_pb2.Target,
+    model: Model | None,
+    method: type[ExplainMethod] | None,
+) -> Target | None:
+    """The target; None where it is wrong, or cannot be told without a model."""
+    fields = Fields(found, "target", target)
+    before = len(found)
+    default = Score.LOGIT if method is None else method.score
+    score = Score[fields.choice("score", default.name.lower()).upper()]
+    if method is not None and method.logits_only and score is not Score.LOGIT:
+        fields.invalid("score", f"is {score.name}; {method.name} explains logits only")
+    against = _read_against(found, target, model)
+    if target.WhichOneof("kind") == "neuron":
+        for name in ("score", "against_class_index", "against_label"):
+            if fields.has(name):
+                fields.invalid(name, "is for classes; the target is a neuron")
+        neuron = _read_neuron(found, target.neuron, model)
+        return neuron if len(found) == before else None
+    if target.WhichOneof("kind") is None:
+        return TopTarget(score, against) if len(found) == before else None
+    classes = _read_classes(found, target, model)
+    if against is not None and against in classes:
+        fields.invalid(str(target.WhichOneof("against")), "is the class itself")
+    if len(found) > before or model is None:
+        return None
+    if len(classes) == 1 and against is None:
+        return ClassTarget(classes[0], score)
+    weights = [(index, 1.0) for index in classes]
+    weights += [] if against is None else [(against, -1.0)]
+    return ClassesTarget(tuple(weights), score)
+
+
+def _read_classes(
+    found: Violations, target: inference_pb2.Target, model: Model | None
+) -> list[int]:
+    """The classes that a target names."""
+    named: list[tuple[str, int | str]] = []
+    match target.WhichOneof("kind"):
+        case "class_index":
+            named = [("target.class_index", target.class_index)]
+        case "label":
+            named = [("target.label", target.label)]
+        case _:
+            several = target.classes
+            named += [("target.classes.class_indices", index) for index in several.class_indices]
+            named += [("target.classes.labels", label) for label in several.labels]
+            if not named:
+                found.invalid("target.classes", "required; at least one class")
+    classes: list[int] = []
+    for field, name in named:
+        index = _read_class(found, field, name, model)
+        if index is not None and index in classes:
+            found.invalid(field, f"names class {index} twice")
+        classes += [] if index is None else [index]
+    return classes
+
+
+def _read_against(
+    found: Violations, target: inference_pb2.Target, model: Model | None
+) -> int | None:
+    kind = target.WhichOneof("against")
+    return (
+        None if kind is None else _read_class(found, f"target.{kind}", getattr(target, kind), model)
+    )
+
+
+def _read_class(found: Violations, field: str, name: int | str, model: Model | None) -> int | None:
+    """A class by its index or its label."""
+    if isinstance(name, int):
+        last = None if model is None else model.network.class_count - 1
+        if name < 0 or (last is not None and name > last):
+            found.invalid(field, outside(name, 0, last))
+        return name
+    if model is None:
+        return None
+    classes = model.classes_labelled(name)
+    if not classes:
+        close = like(name, model.labels)
+        found.missing(field, f"{quoted(name)} is not a label of {model.name}{close}")
+    elif len(classes) > 1:
+        shared = ", ".join(map(str, classes))
+        found.invalid(
+            field, f"{quoted(name)} is shared by the classes {shared}; name one by class_index"
+        )
+    return classes[0] if classes else None
+
+
+def _read_neuron(
+    found: Violations, neuron: inference_pb2.Neuron, model: Model | None
+) -> NeuronTarget:
+    field = "target.neuron"
+    layer = None if model is None else find_layer(found, f"{field}.layer", neuron.layer, model)
+    if layer is not None and not layer.targetable:
+        found.refused(f"{field}.layer", f"{layer.name} cannot be a target: {why_not(layer)}")
+        layer = None
+    fields = Fields(found, field, neuron)
+    grid = (None, None) if layer is None else (layer.grid or (0, 0))
+    lengths = (None if layer is None else layer.channel_count, *grid)
+    for name, length in zip(("channel", "y", "x"), lengths, strict=True):
+        if layer is not None and length == 0 and fields.has(name):
+            fields.invalid(name, f"{layer.name} has no map: it is {layer.channel_count} long")
+        else:
+            fields.number(name, 0, 0, length - 1 if length else None)
+    if fields.has("y") != fields.has("x"):
+        fields.invalid("x" if fields.has("y") else "y", "required where the other one is set")
+    channel, y, x = (
+        getattr(neuron, name) if fields.has(name) else None for name in ("channel", "y", "x")
+    )
+    return NeuronTarget(neuron.layer, channel, y, x)
+
+
+_OUTPUTS = {
+    inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION: "attribution",
+    inference_pb2.EXPLAIN_OUTPUT_HEATMAP: "heatmap",
+    inference_pb2.EXPLAIN_OUTPUT_RENDERING: "rendering",
+}
+
+
+def _read_view(
+    found: Violations, request: inference_pb2.ExplainRequest, method: type[ExplainMethod] | None
+) -> View:
+    wanted = set(request.outputs)
+    unknown = wanted - set(_OUTPUTS)
+    if unknown:
+        found.invalid(
+            "outputs", f"{min(unknown)} is not an output; ATTRIBUTION, HEATMAP, RENDERING"
+        )
+    drawn = Fields(found, "rendering", request.rendering)
+    percentile = drawn.number("percentile", PERCENTILE, 50.0, 100.0)
+    longest = drawn.number("longest_side_px", LONGEST_SIDE_PX, LEAST_SIDE_PX, MOST_SIDE_PX)
+    default = "absolute" if method is None else method.color_scale
+    return View(
+        attribution=inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION in wanted,
+        heatmap=not wanted or inference_pb2.EXPLAIN_OUTPUT_HEATMAP in wanted,
+        rendering=not wanted or inference_pb2.EXPLAIN_OUTPUT_RENDERING in wanted,
+        color_scale=cast(render.ColorScale, drawn.choice("color_scale", default)),
+        percentile=percentile,
+        longest_side_px=longest,
+        format=cast(render.Format, drawn.choice("format", "jpeg")),
+        legend=request.rendering.legend if drawn.has("legend") else True,
+    )
+
+
+METHODS: Mapping[str, type[ExplainMethod]] = {
+    method.name: method
+    for method in (
+        Gradient,
+        Deconvnet,
+        GuidedBackprop,
+        Occlusion,
+        InputXGradient,
+        IntegratedGradients,
+        SmoothGrad,
+        ExpectedGradients,
+        GradCam,
+        GradCamPlusPlus,
+        LayerCam,
+        HiResCam,
+        GuidedGradCam,
+        ScoreCam,
+        Rise,
+        Lime,
+        KernelShap,
+        Lrp,
+        DeepLift,
+        AttentionRollout,
+    )
+}

@@ -1,0 +1,465 @@
+"""Results as responses, models as messages, errors as google.rpc.Status."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from pellucid import render
+from pellucid.v1 import data_pb2, inference_pb2, model_pb2
+from PIL import Image
+from torch import Tensor
+
+from ..engine.costs import Costs
+from ..engine.job import Done, Spec
+from ..engine.rows import ClassesTarget, ClassTarget, Lane, NeuronTarget, Score, TopTarget
+from ..errors import CODES, PellucidError
+from ..inputs import Loaded
+from ..methods.explain.explanation import ExplainMethod, Explanation
+from ..methods.explain.occlusion import Occlusion
+from ..methods.predict import Predict, PredictResult
+from ..models.network import Layout
+from ..models.registry import Model, Precision, Registry
+from ..versions import VERSIONS
+from .fields import Violations, number_of, write_parameters, write_tensor
+from .requests import METHODS, View, find_model
+
+ERROR_DOMAIN = "pellucid"
+
+_MOST_SKETCH_CELLS = 16
+_SATURATED = 0.99
+"""Above this probability its gradient is small, and made of the runners-up."""
+
+
+def write_predict(spec: Spec, done: Done) -> inference_pb2.PredictResponse:
+    """The best classes of a finished Predict."""
+    method, result = spec.method, done.result
+    assert isinstance(method, Predict)
+    assert isinstance(result, PredictResult)
+    logits = result.logits.double()
+    probabilities = logits.softmax(0)
+    best = probabilities.topk(method.top_k).indices.tolist()
+    return inference_pb2.PredictResponse(
+        run=_write_run(spec, done),
+        predictions=[
+            inference_pb2.Prediction(
+                class_index=index,
+                label=spec.model.labels[index],
+                probability=float(probabilities[index]),
+                logit=float(logits[index]),
+            )
+            for index in best
+        ],
+        logits=write_tensor(result.logits) if method.include_logits else None,
+        receipt=_write_receipt(spec, done, result.logits, predict=_write_predict_request(spec)),
+    )
+
+
+def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainResponse:
+    """A finished explanation, rendered."""
+    result, loaded = done.result, done.loaded
+    method = spec.method
+    assert isinstance(method, ExplainMethod)
+    assert isinstance(result, Explanation)
+    assert isinstance(loaded, Loaded)
+    started_s = time.monotonic()
+    x_px, y_px, width_px, height_px = loaded.input_box
+    response = inference_pb2.ExplainResponse(
+        target=_write_target(spec, result),
+        input_box=data_pb2.Box(x_px=x_px, y_px=y_px, width_px=width_px, height_px=height_px),
+        attribution=write_tensor(result.attribution) if view.attribution else None,
+        occlusion_details=_write_occlusion_details(spec, result),
+        segment_details=_write_segment_details(result),
+        warnings=_warnings(spec, result, loaded),
+        receipt=_write_receipt(
+            spec, done, result.attribution, explain=_write_explain_request(spec, view, result)
+        ),
+    )
+    write_parameters(method, getattr(response, method.name))
+    if view.heatmap or view.rendering:
+        attribution = result.attribution.float().numpy()
+        values = render.reduce_channels(attribution, view.color_scale)
+        limit = render.limit_of(values, view.percentile)
+        response.heatmap.color_scale = _color_scale(view.color_scale)
+        response.heatmap.limit = limit
+        response.heatmap.percentile = view.percentile
+        if view.heatmap:
+            grey = render.quantize(values, limit, view.color_scale)
+            response.heatmap.image.CopyFrom(_write_picture(Image.fromarray(grey), "png"))
+        if view.rendering:
+            assert loaded.canvas is not None
+            scale = loaded.canvas.shape[1] / loaded.photo_size[0]
+            scale_y = loaded.canvas.shape[0] / loaded.photo_size[1]
+            picture = render.overlay(
+                loaded.canvas,
+                values,
+                box=(x_px * scale, y_px * scale_y, width_px * scale, height_px * scale_y),
+                limit=limit,
+                color_scale=view.color_scale,
+                percentile=view.percentile,
+                legend=view.legend,
+            )
+            response.rendering.CopyFrom(_write_picture(picture, view.format))
+    response.run.CopyFrom(_write_run(spec, done, (time.monotonic() - started_s) * 1e3))
+    return response
+
+
+def _color_scale(short_name: str) -> inference_pb2.ColorScale:
+    number = number_of(inference_pb2.ColorScale.DESCRIPTOR, short_name)
+    return cast(inference_pb2.ColorScale, number)
+
+
+def _write_picture(picture: Any, file_format: render.Format) -> data_pb2.EncodedImage:
+    number = number_of(data_pb2.ImageFormat.DESCRIPTOR, file_format)
+    return data_pb2.EncodedImage(
+        format=cast(data_pb2.ImageFormat, number),
+        data=render.encode(picture, file_format),
+        width_px=picture.width,
+        height_px=picture.height,
+    )
+
+
+def _write_target(spec: Spec, result: Explanation) -> inference_pb2.ResolvedTarget:
+    labels = spec.model.labels
+    response = inference_pb2.ResolvedTarget(
+        score=result.score, top_prediction=isinstance(spec.target, TopTarget)
+    )
+    match result.target:
+        case NeuronTarget(layer=layer, channel=channel, y=y, x=x):
+            response.neuron.CopyFrom(inference_pb2.Neuron(layer=layer, channel=channel, y=y, x=x))
+        case ClassTarget() | ClassesTarget() as target:
+            added = [index for index, weight in target.weights if weight > 0]
+            for index, weight in target.weights:
+                if weight < 0:
+                    response.against_class_index = index
+                    response.against_label = labels[index]
+            if len(added) == 1:
+                response.class_index, response.label = added[0], labels[added[0]]
+            else:
+                response.classes.class_indices.extend(added)
+                response.classes.labels.extend(labels[index] for index in added)
+            response.score_kind = _write_score(target.score)
+    return response
+
+
+def _write_score(score: Score) -> inference_pb2.Score:
+    number = number_of(inference_pb2.Score.DESCRIPTOR, score.name.lower())
+    return cast(inference_pb2.Score, number)
+
+
+def _warnings(spec: Spec, result: Explanation, loaded: Loaded) -> Iterator[inference_pb2.Warning]:
+    """Why the map may mislead."""
+    method, target = spec.method, result.target
+    assert isinstance(method, ExplainMethod)
+    lanes = method.row_counts(spec.model, spec.target)
+    probability = target.score if not isinstance(target, NeuronTarget) else Score.LOGIT
+    confidence = (
+        result.score if probability is Score.PROBABILITY else math.exp(min(0.0, result.score))
+    )
+    if (
+        Lane.GRADIENT in lanes
+        and probability is not Score.LOGIT
+        and isinstance(target, ClassTarget)
+        and confidence > _SATURATED
+    ):
+        yield inference_pb2.Warning(
+            reason="SATURATED",
+            description=f"the probability is {confidence:.6g}, where its gradient all but "
+            "vanishes; explain the logit",
+        )
+    if not result.attribution.any():
+        gradient = set(lanes) - {Lane.FORWARD}
+        yield inference_pb2.Warning(
+            reason="ZERO_GRADIENT" if gradient else "ZERO_ATTRIBUTION",
+            description="the attribution is 0 everywhere: nothing that was tried moves the score",
+        )
+    flat = loaded.input.flatten(1)
+    if bool((flat.amax(1) == flat.amin(1)).all()):
+        yield inference_pb2.Warning(
+            reason="CONSTANT_INPUT",
+            description="the network's input is of one colour: its map shows the network alone",
+        )
+    if method.class_blind:
+        yield inference_pb2.Warning(
+            reason="SAME_FOR_EVERY_CLASS",
+            description="this map does not depend on the target: it is the same for every class",
+        )
+
+
+def _write_occlusion_details(
+    spec: Spec, result: Explanation
+) -> inference_pb2.OcclusionDetails | None:
+    method, falls = spec.method, result.falls
+    if not isinstance(method, Occlusion):
+        return None
+    assert falls is not None
+    flat = falls.flatten()
+    details = inference_pb2.OcclusionDetails(
+        falls=write_tensor(falls),
+        largest_fall=_write_window(spec, method, int(flat.argmax())),
+    )
+    if float(flat.min()) < 0:
+        details.largest_rise.CopyFrom(_write_window(spec, method, int(flat.argmin())))
+    return details
+
+
+def _write_window(spec: Spec, method: Occlusion, index: int) -> data_pb2.Box:
+    network = spec.model.network
+    ys, xs = method.window(index, network.height_px, network.width_px)
+    return data_pb2.Box(
+        x_px=xs.start, y_px=ys.start, width_px=xs.stop - xs.start, height_px=ys.stop - ys.start
+    )
+
+
+def _write_segment_details(result: Explanation) -> inference_pb2.SegmentDetails | None:
+    segments = result.segments
+    if segments is None:
+        return None
+    return inference_pb2.SegmentDetails(
+        segments=write_tensor(segments.labels),
+        values=write_tensor(segments.values),
+        baseline_score=segments.baseline_score,
+    )
+
+
+# Receipts.
+
+
+def _write_predict_request(spec: Spec) -> inference_pb2.PredictRequest:
+    method = spec.method
+    assert isinstance(method, Predict)
+    return inference_pb2.PredictRequest(
+        model=spec.model.name,
+        top_k=method.top_k,
+        include_logits=method.include_logits,
+        bucket_size=spec.bucket_size,
+    )
+
+
+def _write_explain_request(
+    spec: Spec, view: View, result: Explanation
+) -> inference_pb2.ExplainRequest:
+    """The request without its image, every parameter filled in, the target resolved."""
+    method = spec.method
+    assert isinstance(method, ExplainMethod)
+    request = inference_pb2.ExplainRequest(
+        model=spec.model.name,
+        outputs=view.outputs,
+        bucket_size=spec.bucket_size,
+        rendering=inference_pb2.Rendering(
+            color_scale=_color_scale(view.color_scale),
+            percentile=view.percentile,
+            longest_side_px=view.longest_side_px,
+            format=cast(
+                data_pb2.ImageFormat, number_of(data_pb2.ImageFormat.DESCRIPTOR, view.format)
+            ),
+            legend=view.legend,
+        ),
+    )
+    write_parameters(method, getattr(request, method.name))
+    target, resolved = request.target, _write_target(spec, result)
+    match resolved.WhichOneof("kind"):
+        case "neuron":
+            target.neuron.CopyFrom(resolved.neuron)
+        case "classes":
+            target.classes.class_indices.extend(resolved.classes.class_indices)
+        case _:
+            target.class_index = resolved.class_index
+    if resolved.HasField("against_class_index"):
+        target.against_class_index = resolved.against_class_index
+    target.score = resolved.score_kind
+    return request
+
+
+def _write_receipt(
+    spec: Spec,
+    done: Done,
+    result: Tensor,
+    *,
+    predict: inference_pb2.PredictRequest | None = None,
+    explain: inference_pb2.ExplainRequest | None = None,
+) -> inference_pb2.Receipt:
+    model, exact = spec.model, write_tensor(result)
+    device = model.network.device
+    on_cpu = device.type == "cpu"
+    return inference_pb2.Receipt(
+        predict=predict,
+        explain=explain,
+        image_sha256=spec.source.sha256,
+        weights_sha256=model.weights_sha256,
+        preprocessing=_write_preprocessing(model),
+        precision=_PRECISIONS[model.precision],
+        device="cpu" if on_cpu else torch.cuda.get_device_name(device),
+        thread_count=torch.get_num_threads() if on_cpu else 0,
+        versions=VERSIONS,
+        result_sha256=hashlib.sha256(exact.data).hexdigest(),
+        sketch=exact if result.dim() == 1 else write_tensor(_sketch(result)),
+    )
+
+
+def _sketch(attribution: Tensor) -> Tensor:
+    """Means over cells, at most 16 × 16."""
+    height, width = (min(side, _MOST_SKETCH_CELLS) for side in attribution.shape[1:])
+    return F.adaptive_avg_pool2d(attribution.double(), (height, width))
+
+
+_PRECISIONS = {
+    Precision.FLOAT32: model_pb2.PRECISION_FLOAT32,
+    Precision.FLOAT64: model_pb2.PRECISION_FLOAT64,
+}
+_INTERPOLATIONS = {
+    "bilinear": model_pb2.INTERPOLATION_BILINEAR,
+    "bicubic": model_pb2.INTERPOLATION_BICUBIC,
+}
+_LANES = {
+    Lane.FORWARD: model_pb2.LANE_FORWARD,
+    Lane.GRADIENT: model_pb2.LANE_GRADIENT,
+    Lane.LRP: model_pb2.LANE_LRP,
+    Lane.DEEPLIFT: model_pb2.LANE_DEEPLIFT,
+}
+_LAYOUTS = {
+    Layout.CHANNELS: model_pb2.LAYOUT_CHANNELS,
+    Layout.MAPS: model_pb2.LAYOUT_MAPS,
+    Layout.MAPS_CHANNELS_LAST: model_pb2.LAYOUT_MAPS_CHANNELS_LAST,
+    Layout.TOKENS: model_pb2.LAYOUT_TOKENS,
+    Layout.OTHER: model_pb2.LAYOUT_UNSPECIFIED,
+}
+
+
+def _write_run(spec: Spec, done: Done, render_ms: float = 0.0) -> inference_pb2.Run:
+    model, timing = spec.model, done.timing
+    return inference_pb2.Run(
+        model=model.name,
+        model_version=model.version,
+        preprocessing=_write_preprocessing(model),
+        precision=_PRECISIONS[model.precision],
+        device=model.network.device.type,
+        decode_ms=(timing.ready_s - timing.decode_started_s) * 1e3,
+        queue_ms=(timing.launched_s - timing.ready_s) * 1e3,
+        run_ms=(timing.finished_s - timing.launched_s) * 1e3,
+        render_ms=render_ms,
+        batches=[
+            inference_pb2.Batch(
+                bucket_size=ride.bucket_size,
+                row_count=ride.row_count,
+                own_row_count=ride.own_row_count,
+            )
+            for ride in done.rides
+        ],
+    )
+
+
+def _write_preprocessing(model: Model) -> model_pb2.Preprocessing:
+    steps = model.preprocessing
+    return model_pb2.Preprocessing(
+        resize_shorter_side_px=steps.resize_shorter_side_px,
+        height_px=steps.height_px,
+        width_px=steps.width_px,
+        interpolation=_INTERPOLATIONS[steps.interpolation],
+        mean=steps.mean,
+        std=steps.std,
+    )
+
+
+def write_models(registry: Registry) -> model_pb2.ListModelsResponse:
+    """All models, those that failed to load included."""
+    summaries = [
+        model_pb2.ModelSummary(name=model.name, ready=True, version=model.version)
+        for model in registry.values()
+    ]
+    summaries += [
+        model_pb2.ModelSummary(name=failed.name, ready=False, reason=failed.reason)
+        for failed in registry.failed
+    ]
+    summaries.sort(key=lambda summary: summary.name)
+    return model_pb2.ListModelsResponse(models=summaries)
+
+
+def write_model(
+    name: str, registry: Registry, costs_of: Callable[[Model], Costs]
+) -> model_pb2.GetModelResponse:
+    """One model in full.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    for failed in registry.failed:
+        if failed.name == name:
+            return model_pb2.GetModelResponse(name=name, ready=False, reason=failed.reason)
+    found = Violations()
+    model = find_model(found, name, registry)
+    found.raise_any()
+    assert model is not None
+    network = model.network
+    return model_pb2.GetModelResponse(
+        name=model.name,
+        ready=True,
+        version=model.version,
+        architecture=model.architecture,
+        preprocessing=_write_preprocessing(model),
+        precision=_PRECISIONS[model.precision],
+        layers=[
+            model_pb2.Layer(
+                name=layer.name,
+                type=layer.kind,
+                shape=layer.shape,
+                targetable=layer.targetable,
+                note=layer.note,
+                layout=_LAYOUTS[layer.layout],
+                grid=layer.grid or (),
+            )
+            for layer in network.layers
+        ],
+        methods=[
+            model_pb2.MethodSupport(method=Predict.name, supported=True),
+            *(
+                model_pb2.MethodSupport(
+                    method=method, supported=refusal is None, reason=refusal or ""
+                )
+                for method, kind in METHODS.items()
+                for refusal in [kind.refusal(model)]
+            ),
+        ],
+        labels=model.labels,
+        costs=[
+            model_pb2.BatchCost(lane=_LANES[lane], bucket_size=bucket, row_ms=batch_ms / bucket)
+            for (lane, bucket), batch_ms in sorted(
+                costs_of(model).snapshot().items(), key=lambda item: (item[0][0].value, item[0][1])
+            )
+        ],
+        gate_count=network.gates.site_count,
+        device=network.device.type,
+    )
+
+
+def write_error(error: PellucidError) -> status_pb2.Status:
+    """An error as google.rpc.Status, with its reason, violations and retry delay."""
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)]
+    if error.violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=violation.field, description=violation.description
+                    )
+                    for violation in error.violations
+                ]
+            )
+        )
+    if error.retry_delay_ms is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(math.ceil(error.retry_delay_ms))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    code = CODES[type(error)].grpc
+    return status_pb2.Status(
+        code=code_pb2.Code.Value(code.name), message=error.message, details=packed
+    )
