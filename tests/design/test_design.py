@@ -136,7 +136,12 @@ def test_only_rest_knows_http() -> None:
     # serve.py runs uvicorn; the application that it runs is the business of api/rest alone.
     assert importers(SERVER, "fastapi", "starlette") == {"api/rest.py"}
     assert importers(SERVER, "uvicorn") == {"serve.py"}
-    assert importers(SERVER, "requests", "urllib.request", "httpx", "aiohttp") == set()
+
+
+def test_nothing_is_downloaded_but_by_pull() -> None:
+    fetching = importers(SERVER, "requests", "urllib.request", "httpx", "aiohttp", "http.client")
+    assert fetching == importers(SERVER, "huggingface_hub") == {"models/pull.py"}
+    assert importers(SERVER, "pellucid_server.models.pull") == {"cli.py"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Every method on every network against independent code, in float64."""
+
+import pytest
+import torch
+from pellucid_server.methods.explain import paths
+from pellucid_server.methods.explain.baselines import Baseline
+
+from tests.harness import Runner
+from tests.oracle.explanations import ORACLES, compare
+from tests.oracle.networks import LAYERS, image_for, seeded
+
+BOUND = 1e-9
+
+NETWORKS = ("resnet50", "densenet121", "mobilenet_v3_small", "vit_tiny")
+"""One of each kind; the tables have all."""
+
+RECTIFIED = {"resnet50", "vgg16", "googlenet", "densenet121", "efficientnet_lite0"}
+REFUSED = {
+    "deconvnet": set(LAYERS) - RECTIFIED,
+    "guided_backprop": set(LAYERS) - RECTIFIED,
+    "guided_grad_cam": set(LAYERS) - RECTIFIED,
+    "attention_rollout": set(LAYERS) - {"vit_tiny"},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_differ_between_photos(name: str) -> None:
+    """Or any method passes."""
+    with torch.no_grad():
+        cat, coffee = (seeded(name)(image_for(name, p)[None])[0] for p in ("cat", "coffee"))
+    assert float((cat - coffee).norm() / cat.norm()) > 0.01
+
+
+@pytest.mark.parametrize("method", ORACLES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_methods_equal_independent_code(runner: Runner, name: str, method: str) -> None:
+    error = compare(runner, name, method)
+    if name in REFUSED.get(method, ()):
+        assert isinstance(error, str)
+        assert error.startswith(("the network has", "only "))
+    else:
+        assert not isinstance(error, str), error
+        assert error <= BOUND
+
+
+@pytest.mark.parametrize("statistic", ["mean_square", "variance"])
+def test_statistics_of_noisy_gradients(runner: Runner, statistic: str) -> None:
+    method = paths.SmoothGrad(sample_count=4, noise_level=0.3, statistic=statistic, seed=9)
+    assert compare(runner, "mobilenet_v3_small", "smooth_grad", method) <= BOUND
+
+
+def test_integrated_gradients_by_trapezoids(runner: Runner) -> None:
+    """Without max pooling: all of black would be a tie."""
+    method = paths.IntegratedGradients(5, "trapezoid", Baseline(fill="black"))
+    assert compare(runner, "mobilenet_v3_small", "integrated_gradients", method) <= BOUND
