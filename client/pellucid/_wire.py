@@ -4,19 +4,22 @@ What a method, an enum or a parameter may be is read from the contract's descrip
 new method needs no change here.
 """
 
+import hashlib
 import io
 import math
 import operator
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import grpc
 import numpy as np
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from numpy.typing import NDArray
@@ -38,7 +41,6 @@ _METHODS = {
     for member in inference_pb2.ExplainRequest.DESCRIPTOR.oneofs_by_name["method"].fields
     if member.message_type is not None
 }
-_METHOD_NAMES = {message.name: name for name, message in _METHODS.items()}
 
 
 class _Dataclass(Protocol):
@@ -72,9 +74,11 @@ def predict_request(
 
 def explain_request(
     photo: types.Photo,
-    method: str | types.Method,
+    method: str,
     *,
-    target: int | str | types.Neuron | None,
+    target: "types.Target | None",
+    against: int | str | None,
+    score: str | None,
     model: str,
     outputs: Sequence[str] | None,
     bucket_size: int | None,
@@ -84,6 +88,10 @@ def explain_request(
     request = inference_pb2.ExplainRequest()
     _set_method(request, method, method_parameters)
     _set_target(request.target, target)
+    if against is not None:
+        field = "against_label" if isinstance(against, str) else "against_class_index"
+        _set(request.target, **{field: against})
+    _set(request.target, score=score)
     _set(request, model=model, outputs=outputs, bucket_size=bucket_size)
     _set(request.rendering, **rendering)
     request.image.CopyFrom(_image(photo))
@@ -97,30 +105,65 @@ def get_model_request(name: str) -> model_pb2.GetModelRequest:
 
 
 def _set_method(
-    request: inference_pb2.ExplainRequest,
-    method: str | types.Method,
-    parameters: Mapping[str, Any],
+    request: inference_pb2.ExplainRequest, method: str, parameters: Mapping[str, Any]
 ) -> None:
-    if isinstance(method, types.Method):
-        if parameters:
-            raise BadArgument(f"{', '.join(parameters)}: belong inside {method}")
-        parameters = vars(method)
-        method = _METHOD_NAMES.get(type(method).__name__, type(method).__name__)
     if method not in _METHODS:
         raise BadArgument(f"method: is {method!r}; must be one of {', '.join(_METHODS)}")
-    known = _METHODS[method].fields_by_name
-    unknown = [name for name in parameters if name not in known]
-    if unknown:
-        raise BadArgument(
-            f"{', '.join(unknown)}: not a parameter of {method}, "
-            f"which has {', '.join(known) or 'none'}"
-        )
     message = getattr(request, method)
     message.SetInParent()
+    _check_names(method, message, parameters)
     _set(message, **parameters)
 
 
-def _set_target(message: inference_pb2.Target, target: int | str | types.Neuron | None) -> None:
+def _check_names(name: str, message: Message, parameters: Mapping[str, Any]) -> None:
+    known = message.DESCRIPTOR.fields_by_name
+    unknown = [str(parameter) for parameter in parameters if parameter not in known]
+    if unknown:
+        raise BadArgument(
+            f"{', '.join(unknown)}: not a parameter of {name}, "
+            f"which has {', '.join(known) or 'none'}"
+        )
+
+
+def parameter(method: str, text: str) -> tuple[str, Any]:
+    """A parameter of a method as the command line has it: NAME=VALUE, or NAME.FIELD=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BadArgument(f"--parameter: is {text!r}; must be NAME=VALUE")
+    if method not in _METHODS:
+        raise BadArgument(f"method: is {method!r}; must be one of {', '.join(_METHODS)}")
+    descriptor, *path = _METHODS[method], *name.split(".")
+    for step in path[:-1]:
+        field = descriptor.fields_by_name.get(step)
+        if field is None or field.message_type is None:
+            break
+        descriptor = field.message_type
+    field = descriptor.fields_by_name.get(path[-1])
+    parsed: Any = value
+    if field is not None and field.message_type is None and field.enum_type is None:
+        parsed = _parse_scalar(name, field.cpp_type, value)
+    for step in reversed(path[1:]):
+        parsed = {step: parsed}
+    return path[0], parsed
+
+
+def _parse_scalar(name: str, kind: int, text: str) -> Any:
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise BadArgument(f"{name}: is {text!r}; must be true or false")
+    numeric = {
+        FieldDescriptor.CPPTYPE_INT32: int,
+        FieldDescriptor.CPPTYPE_INT64: int,
+        FieldDescriptor.CPPTYPE_DOUBLE: float,
+    }
+    try:
+        return numeric.get(kind, str)(text)
+    except ValueError:
+        raise BadArgument(f"{name}: is {text!r}; must be a number") from None
+
+
+def _set_target(message: inference_pb2.Target, target: "types.Target | None") -> None:
     if target is None:
         return
     if isinstance(target, types.Neuron):
@@ -128,13 +171,24 @@ def _set_target(message: inference_pb2.Target, target: int | str | types.Neuron 
         _set(message.neuron, **vars(target))
     elif isinstance(target, str):
         message.label = target
+    elif isinstance(target, Sequence):
+        message.classes.SetInParent()
+        for one in target:
+            if isinstance(one, str):
+                message.classes.labels.append(one)
+            else:
+                message.classes.class_indices.append(_class_index(one))
     else:
-        try:
-            _set(message, class_index=operator.index(target))
-        except TypeError:
-            raise BadArgument(
-                f"target: is {target!r}; must be a class index, a label or a Neuron"
-            ) from None
+        _set(message, class_index=_class_index(target))
+
+
+def _class_index(value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise BadArgument(
+            f"target: is {value!r}; must be a class index, a label, several of them, or a Neuron"
+        ) from None
 
 
 def _set(message: Message, **values: Any) -> None:
@@ -144,7 +198,9 @@ def _set(message: Message, **values: Any) -> None:
             continue
         field = message.DESCRIPTOR.fields_by_name[name]
         try:
-            if field.enum_type is None:
+            if field.message_type is not None:
+                _set_message(getattr(message, name), name, value)
+            elif field.enum_type is None:
                 setattr(message, name, value)
             elif isinstance(value, str):
                 setattr(message, name, _number(field.enum_type, value))
@@ -152,6 +208,25 @@ def _set(message: Message, **values: Any) -> None:
                 getattr(message, name).extend(_number(field.enum_type, v) for v in value)
         except (AttributeError, TypeError, ValueError) as error:
             raise BadArgument(f"{name}: is {value!r}; {error}") from None
+
+
+def _set_message(message: Message, name: str, value: Any) -> None:
+    """Sets a message: from its fields, or a baseline from a fill or an array."""
+    message.SetInParent()
+    if isinstance(message, inference_pb2.Baseline) and isinstance(value, str):
+        value = {"fill": value}
+    if isinstance(message, inference_pb2.Baseline) and isinstance(value, np.ndarray):
+        value = {"tensor": value}
+    if isinstance(message, data_pb2.Tensor):
+        array = np.asarray(value, dtype="<f4")
+        message.data_type = data_pb2.DATA_TYPE_FLOAT32
+        message.shape.extend(array.shape)
+        message.data = array.tobytes()
+    elif isinstance(value, Mapping):
+        _check_names(name, message, value)
+        _set(message, **value)
+    else:
+        raise TypeError("must be a mapping of its fields")
 
 
 def _prefix(enum: Any) -> str:
@@ -227,6 +302,7 @@ def predict_result(response: inference_pb2.PredictResponse) -> types.PredictResu
     return types.PredictResult(
         predictions=tuple(_read(types.Prediction, p) for p in response.predictions),
         logits=_array(response.logits) if response.HasField("logits") else None,
+        receipt=_receipt(response.receipt),
         run=_run(response.run),
     )
 
@@ -252,6 +328,16 @@ def explain_result(response: inference_pb2.ExplainResponse) -> types.ExplainResu
         occlusion_details=_occlusion_details(response.occlusion_details)
         if response.HasField("occlusion_details")
         else None,
+        segment_details=_read(
+            types.SegmentDetails,
+            response.segment_details,
+            segments=_array(response.segment_details.segments),
+            values=_array(response.segment_details.values),
+        )
+        if response.HasField("segment_details")
+        else None,
+        warnings=tuple(_read(types.MapWarning, warning) for warning in response.warnings),
+        receipt=_receipt(response.receipt),
         run=_run(response.run),
     )
 
@@ -266,7 +352,12 @@ def model(response: model_pb2.GetModelResponse) -> types.Model:
         response,
         preprocessing=_preprocessing(response.preprocessing),
         precision=_short(response, "precision"),
-        layers=tuple(_read(types.Layer, x, shape=tuple(x.shape)) for x in response.layers),
+        layers=tuple(
+            _read(
+                types.Layer, x, shape=tuple(x.shape), layout=_short(x, "layout"), grid=tuple(x.grid)
+            )
+            for x in response.layers
+        ),
         methods=tuple(_read(types.MethodSupport, method) for method in response.methods),
         labels=tuple(response.labels),
         costs=tuple(_read(types.BatchCost, x, lane=_short(x, "lane")) for x in response.costs),
@@ -299,6 +390,12 @@ def _resolved_target(target: inference_pb2.ResolvedTarget) -> types.ResolvedTarg
         target,
         class_index=target.class_index if target.HasField("class_index") else None,
         neuron=_neuron(target.neuron) if target.HasField("neuron") else None,
+        class_indices=tuple(target.classes.class_indices),
+        labels=tuple(target.classes.labels),
+        against_class_index=target.against_class_index
+        if target.HasField("against_class_index")
+        else None,
+        score_kind=_short(target, "score_kind") if target.score_kind else None,
     )
 
 
@@ -317,10 +414,98 @@ def _occlusion_details(details: inference_pb2.OcclusionDetails) -> types.Occlusi
 
 def _parameters(method: Message) -> dict[str, Any]:
     return {
-        field.name: _short(method, field.name) if field.enum_type else getattr(method, field.name)
+        field.name: _parameter(method, field)
         for field in method.DESCRIPTOR.fields
-        if not field.has_presence or method.HasField(field.name)
+        if (method.HasField(field.name) if field.has_presence else getattr(method, field.name))
     }
+
+
+def _parameter(method: Message, field: Any) -> Any:
+    value = getattr(method, field.name)
+    if isinstance(value, data_pb2.Tensor):
+        return _array(value)
+    if isinstance(value, Message):
+        return _parameters(value)
+    return _short(method, field.name) if field.enum_type else value
+
+
+# Receipts.
+
+
+def _receipt(message: inference_pb2.Receipt) -> types.Receipt:
+    return types.Receipt(json_format.MessageToDict(message))
+
+
+def replay_request(
+    receipt: types.Receipt, photo: types.Photo
+) -> tuple[inference_pb2.Receipt, str, inference_pb2.PredictRequest | inference_pb2.ExplainRequest]:
+    """The receipt as its message, the RPC that it is of, and the request to send again.
+
+    Raises:
+        BadArgument: It is no receipt, or the photo is not the one that it is of.
+    """
+    message = inference_pb2.Receipt()
+    try:
+        json_format.ParseDict(dict(receipt.fields), message, ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise BadArgument(f"receipt: cannot be read: {error}") from None
+    kind = message.WhichOneof("request")
+    if kind is None:
+        raise BadArgument("receipt: holds no request")
+    image = _image(photo)
+    sent = image.encoded or image.tensor.data
+    if hashlib.sha256(sent).hexdigest() != message.image_sha256:
+        raise BadArgument("photo: is not the one that the receipt is of; its SHA-256 is another")
+    request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest
+    if kind == "predict":
+        request = inference_pb2.PredictRequest()
+        request.CopyFrom(message.predict)
+        request.include_logits = True
+    else:
+        request = inference_pb2.ExplainRequest()
+        request.CopyFrom(message.explain)
+        request.outputs.append(inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION)
+    request.image.CopyFrom(image)
+    return message, kind.capitalize(), request
+
+
+def replay(
+    before: inference_pb2.Receipt,
+    response: inference_pb2.PredictResponse | inference_pb2.ExplainResponse,
+) -> types.Replay:
+    """What came of a request that was sent again, compared with its receipt."""
+    result: types.PredictResult | types.ExplainResult
+    if isinstance(response, inference_pb2.PredictResponse):
+        result, exact = predict_result(response), response.logits.data
+    else:
+        result, exact = explain_result(response), response.attribution.data
+    after = response.receipt
+    sketch, again = (_array(r.sketch).astype(np.float64) for r in (before, after))
+    equal = hashlib.sha256(exact).hexdigest() == before.result_sha256
+    difference = 0.0
+    if not equal:
+        difference = math.inf
+        if sketch.shape == again.shape:
+            norm = float(np.linalg.norm(sketch)) or 1.0
+            difference = float(np.linalg.norm(again - sketch)) / norm
+    return types.Replay(equal, difference, tuple(_notes(before, after)), result)
+
+
+def _notes(before: inference_pb2.Receipt, after: inference_pb2.Receipt) -> Iterator[str]:
+    request = before.explain if before.HasField("explain") else before.predict
+    if not request.HasField("bucket_size"):
+        yield "made without bucket_size: equal bits were not promised"
+    for name in ("weights_sha256", "device", "thread_count"):
+        was, now = getattr(before, name), getattr(after, name)
+        if was != now:
+            yield f"{name} was {was}, is {now}"
+    for name in ("preprocessing", "precision"):
+        if getattr(before, name) != getattr(after, name):
+            yield f"{name} is another"
+    for package in sorted({*before.versions, *after.versions}):
+        was, now = before.versions.get(package, "none"), after.versions.get(package, "none")
+        if was != now:
+            yield f"{package} was {was}, is {now}"
 
 
 def _read(kind: type[_T], message: Message, **given: Any) -> _T:

@@ -67,9 +67,11 @@ class AsyncClient:
     async def explain(
         self,
         photo: types.Photo,
-        method: str | types.Method = "gradient",
+        method: str = "gradient",
         *,
-        target: int | str | types.Neuron | None = None,
+        target: "types.Target | None" = None,
+        against: int | str | None = None,
+        score: str | None = None,
         model: str = "",
         outputs: Sequence[str] | None = None,
         color_scale: str | None = None,
@@ -87,6 +89,8 @@ class AsyncClient:
             photo,
             method,
             target=target,
+            against=against,
+            score=score,
             model=model,
             outputs=outputs,
             bucket_size=bucket_size,
@@ -100,6 +104,26 @@ class AsyncClient:
             method_parameters=method_parameters,
         )
         return _wire.explain_result(await self._call("Explain", request, timeout_s))
+
+    async def replay(
+        self,
+        receipt: types.Receipt,
+        photo: types.Photo,
+        *,
+        timeout_s: float | None = None,
+    ) -> types.Replay:
+        """Makes a result again from its receipt, and compares the two.
+
+        Args:
+            receipt: Of a PredictResult or an ExplainResult.
+            photo: The one that the result is of; see Photo.
+            timeout_s: This call's deadline in seconds; the client's by default.
+
+        Raises:
+            BadArgument: The photo is not the one that the receipt is of.
+        """
+        before, rpc, request = _wire.replay_request(receipt, photo)
+        return _wire.replay(before, await self._call(rpc, request, timeout_s))
 
     async def list_models(
         self, *, timeout_s: float | None = None

@@ -12,13 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from .client import Client
     from .errors import PellucidError
-    from .types import ExplainResult, Model, ModelSummary, Neuron, PredictResult, Run
+    from .types import ExplainResult, Model, ModelSummary, PredictResult, Run, Target
 
 # numpy, PIL and gRPC are imported where they are used: --help and serve need none of them.
 
@@ -42,6 +43,9 @@ Timeout = Annotated[float | None, typer.Option(help="Deadline in seconds; 30 if 
 BucketSize = Annotated[
     int | None, typer.Option(help="Batch size to run at, which fixes the result's bits.")
 ]
+Receipt = typer.Option(
+    metavar="FILE.json", help="Write here what is needed to make it again: see replay."
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON, less its files.")]
 
 
@@ -54,6 +58,7 @@ def main() -> None:
 def predict(
     photo: Photo,
     top_k: Annotated[int | None, typer.Option(help="How many classes; 5 if unset.")] = None,
+    receipt: Annotated[Path | None, Receipt] = None,
     server: Server = None,
     model: ModelName = "",
     timeout_s: Timeout = None,
@@ -68,6 +73,8 @@ def predict(
             photo, model=model, top_k=top_k, include_logits=False, bucket_size=bucket_size
         )
         response = client._call("Predict", request, timeout_s)
+        if receipt is not None:
+            _wire.predict_result(response).receipt.save(receipt)
     if as_json:
         _print_json(response)
     else:
@@ -81,18 +88,32 @@ def explain(
         "gradient"
     ),
     target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Class, by index or label; again to add another's score; the top prediction if "
+            "unset."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Class whose score is subtracted, by index or label.")
+    ] = None,
+    score: Annotated[
         str | None,
-        typer.Option(help="Class, by index or label; the top prediction if unset."),
+        typer.Option(help="logit, log_probability or probability; the method's own if unset."),
     ] = None,
     layer: Annotated[str | None, typer.Option(help="Target a neuron of this layer.")] = None,
-    channel: Annotated[int | None, typer.Option(help="Its channel, from 0.")] = None,
+    channel: Annotated[int | None, typer.Option(help="Its channel, from 0; all if unset.")] = None,
     y: Annotated[int | None, typer.Option(help="Its row; the whole map if unset.")] = None,
     x: Annotated[int | None, typer.Option(help="Its column; the whole map if unset.")] = None,
-    window_px: Annotated[int | None, typer.Option(help="Occlusion: side of the window.")] = None,
-    stride_px: Annotated[int | None, typer.Option(help="Occlusion: between windows.")] = None,
-    fill: Annotated[str | None, typer.Option(help="Occlusion: mean, black, white or blur.")] = None,
-    blur_sigma_px: Annotated[
-        float | None, typer.Option(help="Occlusion: standard deviation of the blur.")
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--parameter",
+            metavar="NAME=VALUE",
+            help="A parameter of the method, such as window_px=32 or baseline=blur; again for "
+            "more.",
+        ),
     ] = None,
     percentile: Annotated[
         float | None, typer.Option(help="Of the strongest colour, 50 to 100; 99.5 if unset.")
@@ -117,6 +138,7 @@ def explain(
         Path | None,
         typer.Option(metavar="FILE.npy", help="Write the attribution here, as float32."),
     ] = None,
+    receipt: Annotated[Path | None, Receipt] = None,
     server: Server = None,
     model: ModelName = "",
     timeout_s: Timeout = None,
@@ -129,12 +151,6 @@ def explain(
     outputs = ["heatmap"]
     outputs += ["rendering"] if output is not None else []
     outputs += ["attribution"] if raw is not None else []
-    parameters = {
-        "window_px": window_px,
-        "stride_px": stride_px,
-        "fill": fill,
-        "blur_sigma_px": blur_sigma_px,
-    }
     with _connected(server) as client:
         from . import _wire
         from .types import format_of
@@ -143,6 +159,8 @@ def explain(
             photo,
             method,
             target=_target(target, layer, channel, y, x),
+            against=None if against is None else _class(against),
+            score=score,
             model=model,
             outputs=outputs,
             bucket_size=bucket_size,
@@ -152,7 +170,7 @@ def explain(
                 "longest_side_px": longest_side_px,
                 "format": None if output is None else format_of(output),
             },
-            method_parameters={k: v for k, v in parameters.items() if v is not None},
+            method_parameters=_parameters(method, parameter or []),
         )
         response = client._call("Explain", request, timeout_s)
         result = _wire.explain_result(response)
@@ -160,14 +178,54 @@ def explain(
             result.save(output)
         if raw is not None:
             _save_array(raw, result)
+        if receipt is not None:
+            result.receipt.save(receipt)
     if as_json:
         _print_json(response)
     else:
-        _print_explanation(result, [path for path in (output, raw) if path is not None])
+        written = [path for path in (output, raw, receipt) if path is not None]
+        _print_explanation(result, written)
 
 
 @app.command()
-def models(
+def replay(
+    receipt: Annotated[Path, typer.Argument(metavar="RECEIPT", help="From --receipt.")],
+    photo: Photo,
+    server: Server = None,
+    timeout_s: Timeout = None,
+) -> None:
+    """Makes a result again from its receipt; exit code 0 if it is equal to the bit, 1 if not."""
+    with _connected(server) as client:
+        from . import types
+
+        replayed = client.replay(types.Receipt.load(receipt), photo, timeout_s=timeout_s)
+    table = Table.grid(padding=(0, 2))
+    table.add_row("equal to the bit", "yes" if replayed.equal else "no")
+    if not replayed.equal:
+        table.add_row("difference", f"{replayed.difference:.3g} (relative, of the sketch)")
+    for note in replayed.notes:
+        table.add_row("note", Text(note))
+    _print(table)
+    raise typer.Exit(0 if replayed.equal else 1)
+
+
+class _Models(TyperGroup):
+    """`models` and `models NAME` are `models show`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in {*self.commands, "--help"}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+models = typer.Typer(
+    cls=_Models, help="Shows the server's models (the command show), or fetches one."
+)
+app.add_typer(models, name="models")
+
+
+@models.command()
+def show(
     name: Annotated[str | None, typer.Argument(help="Show this one in full.")] = None,
     server: Server = None,
     timeout_s: Timeout = None,
@@ -190,14 +248,27 @@ def models(
         _print_model(_wire.model(response))
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+_HANDED_ON: dict[str, Any] = {
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+}
+
+
+@models.command(**_HANDED_ON)
+def pull(context: typer.Context) -> None:
+    """Fetches published weights and makes a model folder of them; needs the server installed."""
+    _hand_on("pull", context.args)
+
+
+@app.command(**_HANDED_ON)
 def serve(context: typer.Context) -> None:
     """Starts a server; all that follows goes to it, --help too."""
+    _hand_on("main", context.args)
+
+
+def _hand_on(function: str, arguments: list[str]) -> None:
     try:
-        code = import_module("pellucid_server.cli").main(context.args)
+        code = getattr(import_module("pellucid_server.cli"), function)(arguments)
     except ModuleNotFoundError:
         print("The server is not installed: pip install 'pellucid[server]'.", file=sys.stderr)
         code = 1
@@ -229,18 +300,39 @@ def _connected(server: str | None) -> Iterator["Client"]:
 
 
 def _target(
-    target: str | None, layer: str | None, channel: int | None, y: int | None, x: int | None
-) -> "int | str | Neuron | None":
+    target: list[str] | None, layer: str | None, channel: int | None, y: int | None, x: int | None
+) -> "Target | None":
     from .errors import BadArgument
     from .types import Neuron
 
     if layer is not None:
-        if target is not None:
+        if target:
             raise BadArgument("--target: names a class, --layer a neuron; give one of them")
-        return Neuron(layer, channel or 0, y, x)
+        return Neuron(layer, channel, y, x)
     if (channel, y, x) != (None, None, None):
         raise BadArgument("--channel, --y and --x: need --layer")
-    return int(target) if target is not None and target.isdecimal() else target
+    classes = [_class(one) for one in target or ()]
+    return (classes[0] if len(classes) == 1 else classes) if classes else None
+
+
+def _class(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _parameters(method: str, texts: list[str]) -> dict[str, Any]:
+    from . import _wire
+    from .errors import BadArgument
+
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        name, value = _wire.parameter(method, text)
+        if isinstance(value, dict) and isinstance(parameters.get(name), dict):
+            parameters[name].update(value)
+        elif name in parameters:
+            raise BadArgument(f"--parameter: {name} is given more than once")
+        else:
+            parameters[name] = value
+    return parameters
 
 
 def _save_array(path: Path, result: "ExplainResult") -> None:
@@ -293,15 +385,24 @@ def _print_predictions(result: "PredictResult") -> None:
 def _print_explanation(result: "ExplainResult", written: list[Path]) -> None:
     target = result.target
     if target.neuron is not None:
-        place = "" if target.neuron.y is None else f" at {target.neuron.y}, {target.neuron.x}"
-        name = f"{target.neuron.layer}, channel {target.neuron.channel}{place}"
-    else:
+        neuron = target.neuron
+        channel = "all channels" if neuron.channel is None else f"channel {neuron.channel}"
+        place = "" if neuron.y is None else f" at {neuron.y}, {neuron.x}"
+        name = f"{neuron.layer}, {channel}{place}"
+    elif target.class_index is not None:
         name = f"{target.label} (class {target.class_index})"
+    else:
+        name = " + ".join(target.labels)
+    if target.against_class_index is not None:
+        name += f" against {target.against_label} (class {target.against_class_index})"
     parameters = ", ".join(f"{k}={v}" for k, v in result.parameters.items())
     table = Table.grid(padding=(0, 2))
     table.add_row("method", Text(f"{result.method}({parameters})"))
     table.add_row("target", Text(name + (", the top prediction" if target.top_prediction else "")))
-    table.add_row("score", f"{target.score:.4f}")
+    kind = "" if target.score_kind is None else f", {target.score_kind.replace('_', ' ')}"
+    table.add_row("score", f"{target.score:.4f}{kind}")
+    for warning in result.warnings:
+        table.add_row("warning", Text(f"{warning.reason}: {warning.description}"))
     for path in written:
         table.add_row("written", Text(str(path)))
     _print(table)

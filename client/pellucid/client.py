@@ -79,9 +79,11 @@ class Client:
     def explain(
         self,
         photo: types.Photo,
-        method: str | types.Method = "gradient",
+        method: str = "gradient",
         *,
-        target: int | str | types.Neuron | None = None,
+        target: "types.Target | None" = None,
+        against: int | str | None = None,
+        score: str | None = None,
         model: str = "",
         outputs: Sequence[str] | None = None,
         color_scale: str | None = None,
@@ -97,9 +99,12 @@ class Client:
 
         Args:
             photo: See Photo.
-            method: Its name, with its parameters as keywords (explain(photo, "occlusion",
-                window_px=32)), or an object (explain(photo, Occlusion(window_px=32))).
-            target: A class by index or label, or a Neuron; the top prediction when None.
+            method: Its name, with its parameters as keywords: explain(photo, "occlusion",
+                window_px=32).
+            target: A class by index or label, several of them (their scores are added), or a
+                Neuron; the top prediction when None.
+            against: A class by index or label whose score is subtracted: why this, not that.
+            score: "logit", "log_probability" or "probability"; the method's own by default.
             model: Its name; the server's default model when empty.
             outputs: Any of "attribution", "heatmap", "rendering"; the last two by default.
             color_scale: "signed" or "absolute"; the method's own by default.
@@ -111,8 +116,8 @@ class Client:
             bucket_size: The batch size to run at, one of the server's: fixes the result's bits.
                 The server chooses by default.
             timeout_s: This call's deadline in seconds; the client's by default.
-            **method_parameters: The method's own, for a method given by name: see the class of
-                its name, for example Occlusion.
+            **method_parameters: The method's own: see the README, or the method's message in
+                the contract. An enum is its short lower-case name, a baseline a Baseline.
 
         Raises:
             PhotoNotFound: There is no such file.
@@ -121,6 +126,8 @@ class Client:
             photo,
             method,
             target=target,
+            against=against,
+            score=score,
             model=model,
             outputs=outputs,
             bucket_size=bucket_size,
@@ -134,6 +141,26 @@ class Client:
             method_parameters=method_parameters,
         )
         return _wire.explain_result(self._call("Explain", request, timeout_s))
+
+    def replay(
+        self,
+        receipt: types.Receipt,
+        photo: types.Photo,
+        *,
+        timeout_s: float | None = None,
+    ) -> types.Replay:
+        """Makes a result again from its receipt, and compares the two.
+
+        Args:
+            receipt: Of a PredictResult or an ExplainResult.
+            photo: The one that the result is of; see Photo.
+            timeout_s: This call's deadline in seconds; the client's by default.
+
+        Raises:
+            BadArgument: The photo is not the one that the receipt is of.
+        """
+        before, rpc, request = _wire.replay_request(receipt, photo)
+        return _wire.replay(before, self._call(rpc, request, timeout_s))
 
     def list_models(self, *, timeout_s: float | None = None) -> tuple[types.ModelSummary, ...]:
         """All models of the server, by name."""

@@ -1,8 +1,9 @@
 """What goes into a call besides numbers and strings, and what comes out of it."""
 
 import io
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,63 +44,29 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Method:
-    """How to explain: one of the classes below.
-
-    Each is named as its message is, and has its fields; None is the server's default.
-    """
-
-
-@dataclass(frozen=True)
-class Gradient(Method):
-    """The gradient of the target with respect to the input (arXiv:1312.6034)."""
-
-
-@dataclass(frozen=True)
-class Deconvnet(Method):
-    """The deconvnet's backward pass (arXiv:1311.2901)."""
-
-
-@dataclass(frozen=True)
-class GuidedBackprop(Method):
-    """Guided backpropagation (arXiv:1412.6806)."""
-
-
-@dataclass(frozen=True)
-class Occlusion(Method):
-    """How far the target's score falls when a window is covered (arXiv:1311.2901).
-
-    Attributes:
-        window_px: Side of the square window in pixels of the network's input, from 1 to its
-            shorter side; a seventh of the shorter side by default.
-        stride_px: Distance between windows, from 1 to window_px; half of window_px by default.
-        fill: "mean" (the default), "black", "white" or "blur".
-        blur_sigma_px: Standard deviation of the blur, 0.1 to 100; 10 by default.
-            With fill="blur" only.
-    """
-
-    window_px: int | None = None
-    stride_px: int | None = None
-    fill: str | None = None
-    blur_sigma_px: float | None = None
-
-
-@dataclass(frozen=True)
 class Neuron:
-    """One neuron of a layer, or a whole channel of it.
+    """One neuron of a layer, a whole channel of it, or the whole layer.
 
     Attributes:
         layer: The name of a layer, as get_model lists it.
-        channel: The channel, from 0.
+        channel: The channel, from 0; the sum over all of them when None.
         y: The row in the channel's map, from 0, top first.
         x: The column in the channel's map, from 0, left first. Without y and x, the target is
             the sum over the channel's map.
     """
 
     layer: str
-    channel: int = 0
+    channel: int | None = None
     y: int | None = None
     x: int | None = None
+
+
+Target: TypeAlias = "int | str | Neuron | Sequence[int | str]"
+"""What is explained: a class by index or label, several classes at once, or a neuron."""
+
+Baseline: TypeAlias = "str | Mapping[str, Any] | NDArray[np.float32]"
+"""What an image is compared with: a fill ("black", "white", "mean", "blur", "noise"), the fields
+of the contract's Baseline, or the baseline itself, float32, 3 × height × width, preprocessed."""
 
 
 # What comes out.
@@ -150,7 +117,7 @@ class Run:
         model: The name of the model.
         model_version: The first twelve hexadecimal digits of the SHA-256 of its weights.
         preprocessing: How the photo became the network's input.
-        precision: "float32" or "float64".
+        precision: "float32", "tf32", "bfloat16" or "float64".
         device: For example "cpu" or "cuda".
         decode_ms: Milliseconds of decoding and preprocessing.
         queue_ms: Milliseconds from readiness to the launch of the first batch.
@@ -195,11 +162,13 @@ class PredictResult:
     Attributes:
         predictions: The best classes, best first; at least one.
         logits: All logits by class index, float32, read-only; None unless asked for.
+        receipt: All that is needed to make it again: see Client.replay.
         run: What it was computed by.
     """
 
     predictions: tuple[Prediction, ...]
     logits: NDArray[np.float32] | None = field(repr=False)
+    receipt: "Receipt" = field(repr=False)
     run: Run = field(repr=False)
 
     @property
@@ -213,11 +182,16 @@ class ResolvedTarget:
     """The target that was explained.
 
     Attributes:
-        class_index: The class; None for a neuron.
+        class_index: The class; None for a neuron and for several classes.
         neuron: The neuron or channel; None for a class.
-        label: The label of the class; empty for a neuron.
-        score: A class's logit, or a neuron's activation.
+        label: The label of the class; empty for a neuron and for several classes.
+        score: Of the target for the image; a neuron's is its activation.
         top_prediction: Whether the request left the target to the top prediction.
+        class_indices: Several classes, whose scores were added; empty for one class or a neuron.
+        labels: Theirs.
+        against_class_index: The class whose score was subtracted, if one was.
+        against_label: Its label.
+        score_kind: "logit", "log_probability" or "probability"; None for a neuron.
     """
 
     class_index: int | None
@@ -225,6 +199,11 @@ class ResolvedTarget:
     label: str
     score: float
     top_prediction: bool
+    class_indices: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    against_class_index: int | None = None
+    against_label: str = ""
+    score_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -254,6 +233,86 @@ class OcclusionDetails:
 
 
 @dataclass(frozen=True, eq=False)
+class SegmentDetails:
+    """What came of lime and kernel_shap besides the attribution.
+
+    Attributes:
+        segments: The segment of each pixel of the network's input, from 0; int64, height ×
+            width, read-only.
+        values: The attribution of each segment, float32, read-only.
+        baseline_score: The score with all segments hidden.
+    """
+
+    segments: NDArray[np.int64] = field(repr=False)
+    values: NDArray[np.float32]
+    baseline_score: float
+
+
+@dataclass(frozen=True)
+class MapWarning:
+    """Why a map may mislead.
+
+    Attributes:
+        reason: A short name: SATURATED, ZERO_GRADIENT, ZERO_ATTRIBUTION, CONSTANT_INPUT or
+            SAME_FOR_EVERY_CLASS.
+        description: What is doubtful, in words.
+    """
+
+    reason: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """All that is needed to make a result again, and to see whether it is the same.
+
+    Attributes:
+        fields: The contract's Receipt as JSON has it.
+    """
+
+    fields: Mapping[str, Any] = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it to a JSON file."""
+        text = json.dumps(self.fields, indent=2, ensure_ascii=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Receipt":
+        """Reads it from a JSON file.
+
+        Raises:
+            BadArgument: The file holds no receipt.
+            OSError: The file cannot be read.
+        """
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BadArgument(f"{os.fspath(path)}: is not JSON: {error}") from None
+        if not isinstance(fields, dict) or not {"predict", "explain"} & set(fields):
+            raise BadArgument(f"{os.fspath(path)}: is not a receipt")
+        return cls(fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """A result made again from its receipt.
+
+    Attributes:
+        equal: Whether it is equal to the bit.
+        difference: Between the two sketches (see Receipt in the contract), relative: the
+            Euclidean norm of their difference by that of the first; 0 where they are equal.
+        notes: What is not as it was, or was not promised: what may explain a difference.
+        result: What came of it.
+    """
+
+    equal: bool
+    difference: float
+    notes: tuple[str, ...]
+    result: "PredictResult | ExplainResult" = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class ExplainResult:
     """Why the network answers as it does.
 
@@ -264,7 +323,7 @@ class ExplainResult:
         parameters: Every parameter of it, defaults filled in.
         target: What was explained.
         attribution: As computed, float32, read-only: 3 × height × width of the network's input
-            for gradients, 1 × height × width for occlusion.
+            where a method tells colours apart, 1 × height × width elsewhere.
         heatmap_png: The heatmap as it came: an 8-bit grey PNG. See heatmap.
         color_scale: "signed" or "absolute": how heatmap and rendering are to be read.
         limit: The attribution that their strongest value stands for.
@@ -273,6 +332,9 @@ class ExplainResult:
         rendering_format: "jpeg" or "png".
         input_box: The part of the upright photo that the network saw, in the photo's pixels.
         occlusion_details: For occlusion only.
+        segment_details: For lime and kernel_shap only.
+        warnings: Why the map may mislead; empty where nothing was noticed.
+        receipt: All that is needed to make it again: see Client.replay.
         run: What it was computed by.
     """
 
@@ -288,6 +350,9 @@ class ExplainResult:
     rendering_format: str | None
     input_box: Box
     occlusion_details: OcclusionDetails | None
+    segment_details: SegmentDetails | None
+    warnings: tuple[MapWarning, ...]
+    receipt: Receipt = field(repr=False)
     run: Run = field(repr=False)
 
     @cached_property
@@ -375,6 +440,9 @@ class Layer:
         shape: Its output's for one image, for example channels × height × width.
         targetable: Whether a neuron of it can be a target.
         note: What was changed at load; empty when nothing was.
+        layout: What its axes are: "channels", "maps" (channels first), "maps_channels_last" or
+            "tokens"; "unspecified" where no neuron of it can be a target.
+        grid: Height and width of its maps or of its grid of patches; empty where it has neither.
     """
 
     name: str
@@ -382,6 +450,8 @@ class Layer:
     shape: tuple[int, ...]
     targetable: bool
     note: str
+    layout: str
+    grid: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -404,7 +474,7 @@ class BatchCost:
     """What a batch of one size costs on the server's device.
 
     Attributes:
-        lane: "forward", or "gradient" for forward and back.
+        lane: "forward"; "gradient", "lrp" or "deeplift" for forward and back.
         bucket_size: Rows in the batch, padding included.
         row_ms: Milliseconds a row.
     """
@@ -421,7 +491,7 @@ class Model(ModelSummary):
     Attributes:
         architecture: The name of its network.
         preprocessing: How a photo becomes its input.
-        precision: "float32" or "float64".
+        precision: "float32", "tf32", "bfloat16" or "float64".
         device: For example "cpu" or "cuda".
         layers: Every layer, in the order of the forward pass.
         methods: Every method, and whether it applies.

@@ -1,14 +1,24 @@
-"""`pellucid serve`: settings from flags and variables, then the server."""
+"""`pellucid serve` and `pellucid models pull`: what the command line needs the server for."""
 
 import asyncio
 import logging
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from .config import Settings
 
@@ -24,7 +34,11 @@ def _serve(
     http_port: Annotated[int | None, _flag("http_port")] = None,
     grpc_port: Annotated[int | None, _flag("grpc_port")] = None,
     metrics_port: Annotated[int | None, _flag("metrics_port")] = None,
-    model: Annotated[list[str] | None, _flag("models")] = None,
+    model: Annotated[list[str] | None, _flag("models", "--model")] = None,
+    models: Annotated[Path | None, _flag("model_folders", "--models")] = None,
+    no_embedded: Annotated[
+        bool, typer.Option("--no-embedded", help="Load no embedded model, only model folders.")
+    ] = False,
     device: Annotated[str | None, _flag("device")] = None,
     precision: Annotated[str | None, _flag("precision")] = None,
     input_px: Annotated[int | None, _flag("input_px")] = None,
@@ -36,12 +50,16 @@ def _serve(
     from .serve import NoModels, serve
 
     console = Console(stderr=True)
+    if no_embedded and model:
+        console.print("[red]--no-embedded[/]: contradicts --model, which names embedded models")
+        raise typer.Exit(2)
     given = {
         "host": host,
         "http_port": http_port,
         "grpc_port": grpc_port,
         "metrics_port": metrics_port,
-        "models": tuple(model) if model else None,
+        "models": () if no_embedded else tuple(model) if model else None,
+        "model_folders": models,
         "device": device,
         "precision": precision,
         "input_px": input_px,
@@ -50,7 +68,8 @@ def _serve(
         settings = Settings.model_validate({k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
         for problem in error.errors():
-            console.print(f"[red]{'.'.join(map(str, problem['loc']))}[/]: {problem['msg']}")
+            field = ".".join(map(str, problem["loc"])) or "settings"
+            console.print(f"[red]{field}[/]: {problem['msg']}")
         raise typer.Exit(2) from None
     logging.basicConfig(
         level=logging.INFO,
@@ -64,12 +83,62 @@ def _serve(
         raise typer.Exit(1) from None
 
 
+def _pull(
+    architecture: Annotated[
+        str, typer.Argument(help="torchvision/NAME or timm/NAME, for example torchvision/vgg19.")
+    ],
+    to: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that the model's folder is made in.")
+    ] = Path("models"),
+    base_url: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Mirror to fetch from instead.")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Expected SHA-256 of the published file.")
+    ] = None,
+) -> None:
+    """Fetches published weights, checks them, and makes a model folder of them."""
+    from .models.pull import PullError, pull
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(architecture, total=None)
+            folder = pull(
+                architecture,
+                to,
+                base_url=base_url,
+                sha256=sha256,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except (PullError, OSError) as error:
+        console.print(f"pellucid: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    print(folder)
+
+
 def main(argv: list[str]) -> int:
     """Runs `pellucid serve` with these arguments; returns the exit code."""
     # Read when torch is loaded. By default OpenMP's threads wait in a busy loop: where another
     # process wants the same cores, a batch takes fifty times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return _run(_serve, "pellucid serve", argv)
+
+
+def pull(argv: list[str]) -> int:
+    """Runs `pellucid models pull` with these arguments; returns the exit code."""
+    return _run(_pull, "pellucid models pull", argv)
+
+
+def _run(command: Callable[..., None], name: str, argv: list[str]) -> int:
     app = typer.Typer(add_completion=False)
-    app.command()(_serve)
-    code: object = app(argv, prog_name="pellucid serve", standalone_mode=False)
+    app.command()(command)
+    code: object = app(argv, prog_name=name, standalone_mode=False)
     return code if isinstance(code, int) else 0

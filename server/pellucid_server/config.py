@@ -1,8 +1,8 @@
 """Every setting of the server, in one object: from flags, PELLUCID_… variables, defaults."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import DirectoryPath, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,11 +17,19 @@ class Settings(BaseSettings):
     metrics_port: int = Field(8002, ge=0, le=65535, description="Port of metrics; 0 picks one.")
 
     models: tuple[str, ...] = Field(
-        ("efficientnet_lite0",), min_length=1, description="Models to load; the first is default."
+        ("efficientnet_lite0",),
+        description="Embedded models to load; the first of all models is the default.",
+    )
+    model_folders: DirectoryPath | None = Field(
+        None, description="Folder of model folders, which are loaded after the embedded models."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
-    precision: Literal["float32", "float64"] = Field("float32", description="Their arithmetic.")
-    input_px: int = Field(224, ge=32, le=1024, description="Side of the networks' input, pixels.")
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = Field(
+        "float32", description="Arithmetic of embedded models."
+    )
+    input_px: int = Field(
+        224, ge=32, le=1024, description="Side of the embedded models' input, pixels."
+    )
 
     buckets: tuple[int, ...] = Field(
         (1, 2, 4, 8, 16), min_length=1, description="Batch sizes that rows are padded to."
@@ -47,3 +55,9 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         30.0, gt=0, description="How long a stopping server finishes what it admitted."
     )
+
+    @model_validator(mode="after")
+    def _has_models(self) -> Self:
+        if not self.models and self.model_folders is None:
+            raise ValueError("there is nothing to serve: neither models nor model_folders are set")
+        return self

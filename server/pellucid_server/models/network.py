@@ -380,7 +380,7 @@ def _untouched(module: nn.Module, example: Tensor) -> tuple[Tensor, GateReport]:
         with torch.enable_grad():
             together = module(example.clone().requires_grad_())
         alone = [module(image[None]) for image in example]
-    except RuntimeError as error:
+    except Exception as error:  # whatever a network raises, it does not run
         size = " × ".join(map(str, example.shape[1:]))
         raise UnservableNetwork(f"it does not run on an input of {size}: {error}") from error
     for output, count in ((together, len(example)), *((one, 1) for one in alone)):
@@ -399,8 +399,17 @@ def _untouched(module: nn.Module, example: Tensor) -> tuple[Tensor, GateReport]:
     return expected, report_gates(together, gates.site_count)
 
 
+_BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.05}
+"""How far logits may move when a network is prepared, relative, in the norm.
+
+That of bfloat16 is its rounding, not a margin: at 96 and 224 px, trained Lite0 moves by 0.034
+and 0.016; seeded ResNets, VGG, GoogLeNet, DenseNet, ViT, Swin and ConvNeXt by 0.005 to 0.012;
+MobileNetV3 by 0.07 to 0.13 and EfficientNet-B0 by 0.6: the last two would be other networks.
+"""
+
+
 def _expect_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, complaint: str) -> None:
-    bound = 1e-9 if dtype is torch.float64 else 1e-3
+    bound = _BOUNDS[dtype]
     error = float((actual - expected).norm() / expected.norm())
     if not error <= bound:
         moved = complaint.format(f"{error:.2g}")

@@ -3,16 +3,24 @@
 import enum
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..errors import NotFound, quoted
 from ..photos import Preprocessing
-from .architectures import ARCHITECTURES, WeightsError, imagenet_labels
+from .architectures import (
+    ARCHITECTURES,
+    BadArchitecture,
+    Built,
+    WeightsError,
+    imagenet_labels,
+)
+from .folders import UNLIMITED, BadFolder, Limits, build_folder, read_settings, why_not_a_name
 from .network import Network, UnservableNetwork
 
 log = logging.getLogger(__name__)
@@ -21,13 +29,28 @@ log = logging.getLogger(__name__)
 class Precision(enum.Enum):
     """The arithmetic of a loaded model."""
 
-    FLOAT32 = torch.float32
-    FLOAT64 = torch.float64
+    FLOAT32 = "float32"
+    TF32 = "tf32"
+    """float32, whose factors a CUDA device may round to TF32; on the CPU, float32."""
+    BFLOAT16 = "bfloat16"
+    FLOAT64 = "float64"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network's tensors are kept in."""
+        name = "float32" if self is Precision.TF32 else self.value
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: a network, and what a request needs to know of it."""
+    """A loaded model: a network, and what a request needs to know of it.
+
+    Attributes:
+        version: The first 12 digits of weights_sha256.
+        weights_sha256: Of the weights' file; of an embedded network, of its tensors.
+    """
 
     name: str
     version: str
@@ -37,6 +60,7 @@ class Model:
     labels: tuple[str, ...]
     precision: Precision
     weights_sha256: str
+    limits: Limits = UNLIMITED
 
     @cached_property
     def _indices_by_label(self) -> dict[str, list[int]]:
@@ -97,51 +121,109 @@ def load_model(
     precision: Precision = Precision.FLOAT32,
     side_px: int = 224,
 ) -> Model:
-    """Builds a network of the allow-list and prepares it for serving.
+    """Builds an embedded network and prepares it for serving.
 
     Raises:
+        BadArchitecture: There is none of that name.
         WeightsError: Its weights are missing or are not the pinned ones.
         UnservableNetwork: It cannot be served truthfully.
     """
-    architecture = ARCHITECTURES[name]
+    architecture = ARCHITECTURES.get(name)
+    if architecture is None:
+        known = ", ".join(ARCHITECTURES)
+        raise BadArchitecture(f"not on the allow-list of architectures: {known}")
     module = architecture.build(side_px)
-    weights_sha256 = _weights_sha256(module)
+    steps = architecture.preprocessing(side_px)
+    built = Built(name, module, _weights_sha256(module), steps, imagenet_labels())
+    return _prepare(name, built, precision, device)
+
+
+def load_folder(folder: Path, *, device: torch.device) -> Model:
+    """Reads a model folder and prepares its network for serving; the name is the folder's.
+
+    Raises:
+        BadFolder: Something in the folder is not as it must be.
+        UnservableNetwork: The network cannot be served truthfully.
+    """
+    fault = why_not_a_name(folder.name)
+    if fault is not None:
+        raise BadFolder(fault)
+    settings = read_settings(folder)
+    built = build_folder(folder, settings)
+    model = _prepare(folder.name, built, Precision(settings.precision), device)
+    classes, labels = model.network.class_count, len(model.labels)
+    if classes != labels:
+        raise BadFolder(f"labels: there are {labels}, and its output has {classes} classes")
+    return replace(model, limits=settings.limits)
+
+
+def _prepare(name: str, built: Built, precision: Precision, device: torch.device) -> Model:
     network = Network(
-        module, height_px=side_px, width_px=side_px, dtype=precision.value, device=device
+        built.module,
+        height_px=built.preprocessing.height_px,
+        width_px=built.preprocessing.width_px,
+        dtype=precision.dtype,
+        device=device,
     )
+    labels = built.labels or tuple(map(str, range(network.class_count)))
     return Model(
         name=name,
-        version=weights_sha256[:12],
-        architecture=name,
+        version=built.weights_sha256[:12],
+        architecture=built.architecture,
         network=network,
-        preprocessing=architecture.preprocessing(side_px),
-        labels=imagenet_labels(),
+        preprocessing=built.preprocessing,
+        labels=labels,
         precision=precision,
-        weights_sha256=weights_sha256,
+        weights_sha256=built.weights_sha256,
     )
 
 
 def load_registry(
-    names: Sequence[str], *, device: torch.device, precision: Precision, side_px: int
+    names: Sequence[str],
+    folders: Path | None = None,
+    *,
+    device: torch.device,
+    precision: Precision,
+    side_px: int,
 ) -> Registry:
-    """Loads every model that can be loaded, and lists the others with their reasons."""
-    models: list[Model | FailedModel] = []
-    for name in names:
-        if name not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            models.append(FailedModel(name, f"not on the allow-list of architectures: {known}"))
-            continue
-        try:
-            models.append(load_model(name, device=device, precision=precision, side_px=side_px))
-        except (WeightsError, UnservableNetwork) as error:
-            models.append(FailedModel(name, str(error)))
-        except Exception:
-            log.exception("model %s cannot be loaded", name)
-            models.append(FailedModel(name, "an unexpected error; the server's log has it"))
-    for failed in models:
-        if isinstance(failed, FailedModel):
-            log.error("model %s is not served: %s", failed.name, failed.reason)
+    """Loads every model that can be loaded, and lists the others with their reasons.
+
+    Args:
+        names: Of embedded networks.
+        folders: Where model folders are; hidden ones, and files, are passed over.
+        device: Where networks compute.
+        precision: The arithmetic of the embedded networks.
+        side_px: The side of their input.
+    """
+    embedded = partial(load_model, device=device, precision=precision, side_px=side_px)
+    models = [_loaded(name, partial(embedded, name)) for name in names]
+    for folder in sorted(folders.iterdir()) if folders is not None else ():
+        if folder.name in names:
+            models.append(_failed(folder.name, "an embedded network has that name"))
+        elif folder.is_dir() and not folder.name.startswith("."):
+            models.append(_loaded(folder.name, partial(load_folder, folder, device=device)))
     return Registry(models)
+
+
+def _loaded(name: str, load: Callable[[], Model]) -> Model | FailedModel:
+    try:
+        return load()
+    except (BadArchitecture, BadFolder, WeightsError, UnservableNetwork) as error:
+        return _failed(name, str(error))
+    except OSError as error:
+        return _failed(name, f"{error.filename} cannot be read: {error.strerror}")
+    except MemoryError:
+        return _failed(name, "there is too little memory for it")
+    except Exception:
+        log.exception("model %s cannot be loaded", name)
+        return _failed(name, "an unexpected error; the server's log has it")
+
+
+def _failed(name: str, reason: str) -> FailedModel:
+    if not name.isprintable():  # nor could it be sent, in bytes that are no UTF-8
+        name = quoted(name)
+    log.error("model %s is not served: %s", name, reason)
+    return FailedModel(name, reason)
 
 
 def _weights_sha256(module: nn.Module) -> str:

@@ -20,8 +20,7 @@ from ..engine.job import Done, Spec
 from ..engine.rows import ClassesTarget, ClassTarget, Lane, NeuronTarget, Score, TopTarget
 from ..errors import CODES, PellucidError
 from ..inputs import Loaded
-from ..methods.explain.explanation import ExplainMethod, Explanation
-from ..methods.explain.occlusion import Occlusion
+from ..methods.explain.explanation import ExplainMethod, Explanation, Window
 from ..methods.predict import Predict, PredictResult
 from ..models.network import Layout
 from ..models.registry import Model, Precision, Registry
@@ -73,7 +72,7 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
         target=_write_target(spec, result),
         input_box=data_pb2.Box(x_px=x_px, y_px=y_px, width_px=width_px, height_px=height_px),
         attribution=write_tensor(result.attribution) if view.attribution else None,
-        occlusion_details=_write_occlusion_details(spec, result),
+        occlusion_details=_write_occlusion_details(result),
         segment_details=_write_segment_details(result),
         warnings=_warnings(spec, result, loaded),
         receipt=_write_receipt(
@@ -191,26 +190,20 @@ def _warnings(spec: Spec, result: Explanation, loaded: Loaded) -> Iterator[infer
         )
 
 
-def _write_occlusion_details(
-    spec: Spec, result: Explanation
-) -> inference_pb2.OcclusionDetails | None:
-    method, falls = spec.method, result.falls
-    if not isinstance(method, Occlusion):
+def _write_occlusion_details(result: Explanation) -> inference_pb2.OcclusionDetails | None:
+    falls = result.falls
+    if falls is None:
         return None
-    assert falls is not None
-    flat = falls.flatten()
-    details = inference_pb2.OcclusionDetails(
-        falls=write_tensor(falls),
-        largest_fall=_write_window(spec, method, int(flat.argmax())),
+    rise = falls.largest_rise
+    return inference_pb2.OcclusionDetails(
+        falls=write_tensor(falls.values),
+        largest_fall=_write_window(falls.largest_fall),
+        largest_rise=None if rise is None else _write_window(rise),
     )
-    if float(flat.min()) < 0:
-        details.largest_rise.CopyFrom(_write_window(spec, method, int(flat.argmin())))
-    return details
 
 
-def _write_window(spec: Spec, method: Occlusion, index: int) -> data_pb2.Box:
-    network = spec.model.network
-    ys, xs = method.window(index, network.height_px, network.width_px)
+def _write_window(window: Window) -> data_pb2.Box:
+    ys, xs = window
     return data_pb2.Box(
         x_px=xs.start, y_px=ys.start, width_px=xs.stop - xs.start, height_px=ys.stop - ys.start
     )

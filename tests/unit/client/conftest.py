@@ -101,7 +101,13 @@ MODEL = model_pb2.GetModelResponse(
     precision=model_pb2.PRECISION_FLOAT64,
     layers=[
         model_pb2.Layer(
-            name="conv_stem", type="Conv2d", shape=[32, 112, 112], targetable=True, note="folded"
+            name="conv_stem",
+            type="Conv2d",
+            shape=[32, 112, 112],
+            targetable=True,
+            note="folded",
+            layout=model_pb2.LAYOUT_MAPS,
+            grid=[112, 112],
         )
     ],
     methods=[model_pb2.MethodSupport(method="deconvnet", reason="it has no ReLU")],

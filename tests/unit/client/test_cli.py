@@ -84,9 +84,9 @@ def test_explain_writes_beside_the_current_directory(server: FakeServer) -> None
 
 def test_explain_options(server: FakeServer) -> None:
     arguments = (
-        "explain cat.jpg --method occlusion --layer conv --channel 3 --y 0 --x 1 --window-px 8 "
-        "--stride-px 4 --fill blur --blur-sigma-px 1.5 --percentile 90 --color-scale signed "
-        "--longest-side-px 64 --raw why.npy --json"
+        "explain cat.jpg --method occlusion --layer conv --channel 3 --y 0 --x 1 -p window_px=8 "
+        "-p stride_px=4 --parameter fill=blur -p blur_sigma_px=1.5 --percentile 90 "
+        "--color-scale signed --longest-side-px 64 --raw why.npy --json"
     )
     result = run(server, *arguments.split())
     assert result.exit_code == 0, result.stderr
@@ -137,6 +137,7 @@ def test_explanation_of_a_neuron(server: FakeServer) -> None:
     server.explained = inference_pb2.ExplainResponse()
     server.explained.CopyFrom(EXPLAINED)
     server.explained.target.neuron.layer = "conv"
+    server.explained.target.neuron.channel = 0
     result = run(server, "explain", "cat.jpg", "--layer", "conv")
     assert "conv, channel 0" in result.stdout
 
@@ -160,8 +161,8 @@ def test_models(server: FakeServer) -> None:
         ("predict cat.jpg --top-k many", 2, "--top-k"),
         ("predict nowhere.jpg", 1, "pellucid: photo: there is no file nowhere.jpg\n"),
         ("explain cat.jpg -o why.gif", 2, "pellucid: why.gif: must end with .jpg, .jpeg, .png\n"),
-        ("explain cat.jpg --method lime", 2, "must be one of gradient, deconvnet"),
-        ("explain cat.jpg --window-px 3", 2, "window_px: not a parameter of gradient"),
+        ("explain cat.jpg --method shap", 2, "must be one of gradient, deconvnet"),
+        ("explain cat.jpg -p window_px=3", 2, "window_px: not a parameter of gradient"),
         ("explain cat.jpg --y 3", 2, "need --layer"),
         ("explain cat.jpg --layer conv --target 3", 2, "give one of them"),
         ("explain cat.jpg -o no/where.jpg", 1, "No such file or directory: 'no/where.jpg'\n"),

@@ -102,7 +102,7 @@ def test_what_was_not_asked_for() -> None:
     result = _wire.explain_result(response)
     assert (result.method, result.parameters) == ("gradient", {})
     assert result.target.class_index is None
-    assert result.target.neuron == pellucid.Neuron("conv", 0, 0, 1)
+    assert result.target.neuron == pellucid.Neuron("conv", None, 0, 1)
     assert result.attribution is None
     assert result.occlusion_details is None
     with pytest.raises(pellucid.NotRequested, match="heatmap"):
@@ -130,7 +130,11 @@ def test_models(call: Call) -> None:
         preprocessing=pellucid.Preprocessing(8, 2, 3, "bicubic", (0.5, 0.25, 0.125), (1, 2, 4)),
         precision="float64",
         device="cpu",
-        layers=(pellucid.Layer("conv_stem", "Conv2d", (32, 112, 112), True, "folded"),),
+        layers=(
+            pellucid.Layer(
+                "conv_stem", "Conv2d", (32, 112, 112), True, "folded", "maps", (112, 112)
+            ),
+        ),
         methods=(pellucid.MethodSupport("deconvnet", False, "it has no ReLU"),),
         labels=("lynx", "dog", "tabby"),
         costs=(pellucid.BatchCost("gradient", 4, 1.5),),

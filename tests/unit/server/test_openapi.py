@@ -15,6 +15,7 @@ from pellucid_server.api import openapi
 from pellucid_server.api.rest import build_app
 from pellucid_server.api.service import Service
 from pellucid_server.config import Settings
+from pellucid_server.wire import METHODS
 
 DOCUMENT = openapi.document(1 << 20)
 
@@ -136,9 +137,7 @@ def test_forms_have_every_field() -> None:
     content = DOCUMENT["paths"]["/v1/explain"]["post"]["requestBody"]["content"]
     form = content["multipart/form-data"]["schema"]
     assert form["required"] == ["image", "method"]
-    assert form["properties"]["method"]["enum"] == [
-        *("gradient", "deconvnet", "guided_backprop", "occlusion")
-    ]
+    assert form["properties"]["method"]["enum"] == list(METHODS)
     assert {"window_px", "fill", "class_index", "layer", "percentile", "outputs", "timeout_ms"} <= (
         form["properties"].keys()
     )

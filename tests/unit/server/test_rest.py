@@ -244,7 +244,8 @@ def test_a_form_names_every_violation(service: FakeService) -> None:
         "model": "is a file; must be a text",
         "occlusion.window_px": "is 'wide'; must be an integer of 32 bits",
         "occlusion.stride_px": "is '1.5'; must be an integer of 32 bits",
-        "occlusion.fill": "is 'pink'; must be one of FILL_BLACK, FILL_WHITE, FILL_MEAN, FILL_BLUR",
+        "occlusion.fill": "is 'pink'; must be one of FILL_BLACK, FILL_WHITE, FILL_MEAN, FILL_BLUR, "
+        "FILL_NOISE",
         "occlusion.blur_sigma_px": "is '1_0'; must be a number",
         "rendering.legend": "is 'maybe'; must be true or false",
         "outputs": "is 'smell'; must be one of EXPLAIN_OUTPUT_ATTRIBUTION, "
@@ -257,14 +258,14 @@ def test_a_form_names_every_violation(service: FakeService) -> None:
     assert not service.requests
 
 
-METHODS = "gradient, deconvnet, guided_backprop, occlusion"
+METHODS = ", ".join(wire.METHODS)
 
 
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
         ([], {"method": f"required; one of {METHODS}"}),
-        ([("method", "lime")], {"method": f"is 'lime'; must be one of {METHODS}"}),
+        ([("method", "shap")], {"method": f"is 'shap'; must be one of {METHODS}"}),
         ([("method", "gradient")] * 2, {"method": "given more than once"}),
         (
             [("method", "gradient"), ("window_px", "3")],
@@ -300,8 +301,8 @@ def test_json_names_every_violation(service: FakeService) -> None:
         content=body,
         headers={"content-type": "Application/JSON; charset=utf-8"},
     )
-    known = "model, image, target, outputs, rendering, bucketSize, gradient, deconvnet, "
-    known = f"unknown; the fields here are: {known}guidedBackprop, occlusion"
+    names = [field.json_name for field in inference_pb2.ExplainRequest.DESCRIPTOR.fields]
+    known = f"unknown; the fields here are: {', '.join(names)}"
     error = response.json()["error"]
     listed = [v for d in error["details"] for v in d.get("fieldViolations", [])]
     assert [(v["field"], v["description"]) for v in listed] == [
@@ -323,7 +324,7 @@ def test_json_names_every_violation(service: FakeService) -> None:
         ("occlusion.stride_px", "is 'x'; must be an integer of 32 bits"),
         (
             "occlusion.fill",
-            "is an object; must be one of FILL_BLACK, FILL_WHITE, FILL_MEAN, FILL_BLUR",
+            "is an object; must be one of FILL_BLACK, FILL_WHITE, FILL_MEAN, FILL_BLUR, FILL_NOISE",
         ),
         ("occlusion.blur_sigma_px", "is 'nan'; must be a number"),
         ("gradient", "given beside occlusion; only one may be"),

@@ -101,9 +101,41 @@ def test_form_names_are_the_contracts() -> None:
         *("rendering.color_scale", "rendering.percentile", "rendering.longest_side_px"),
         *("rendering.format", "rendering.legend"),
         *("occlusion.window_px", "occlusion.stride_px", "occlusion.fill"),
-        "occlusion.blur_sigma_px",
+        *("occlusion.blur_sigma_px", "occlusion.seed", "target.score"),
+        *("target.classes.class_indices", "target.classes.labels"),
+        *("target.against_class_index", "target.against_label"),
     }
     plain = forms.form_fields(inference_pb2.ExplainRequest.DESCRIPTOR, "gradient")
     assert {field.dotted for field in fields} - {field.dotted for field in plain} == {
         field.dotted for field in fields if field.path[0] == "occlusion"
     }
+
+
+def read_form(*fields: tuple[str, str]) -> inference_pb2.ExplainRequest:
+    parts = [("image", 'image"; filename="a.png'), *fields]
+    body = b"".join(
+        b'--x\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+        % ((value if name == "image" else name).encode(), value.encode())
+        for name, value in parts
+    )
+    request = inference_pb2.ExplainRequest()
+    forms.read(request, body + b"--x--\r\n", b"x", [])
+    return request
+
+
+def test_a_short_name_is_the_methods_own_where_several_have_it() -> None:
+    request = read_form(
+        ("method", "grad_cam"),
+        ("layer", "conv"),
+        ("target.neuron.layer", "head"),
+        ("channel", "3"),
+    )
+    assert request.grad_cam.layer == "conv"
+    assert request.target.neuron == inference_pb2.Neuron(layer="head", channel=3)
+    neuron = read_form(("method", "gradient"), ("layer", "head")).target.neuron
+    assert neuron == inference_pb2.Neuron(layer="head")
+    request = read_form(
+        ("method", "lime"), ("seed", "5"), ("baseline.seed", "6"), ("fill", "noise")
+    )
+    assert request.lime.seed == 5
+    assert request.lime.baseline == inference_pb2.Baseline(fill=inference_pb2.FILL_NOISE, seed=6)

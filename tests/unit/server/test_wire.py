@@ -39,7 +39,7 @@ from pellucid_server.errors import (
     Violation,
 )
 from pellucid_server.inputs import ArrayPhoto, EncodedPhoto, Loaded, PreparedInput
-from pellucid_server.methods.explain.explanation import Explanation
+from pellucid_server.methods.explain.explanation import Explanation, Falls
 from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop
 from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict, PredictResult
@@ -948,7 +948,8 @@ def test_occlusion_details_by_hand() -> None:
     method = Occlusion(window_px=4, stride_px=4, fill="mean", blur_sigma_px=1.0)
     falls = torch.zeros(4, 4, dtype=torch.float64)  # windows at 0, 4, 8 and 12 of 14 pixels
     falls[3, 3], falls[1, 2] = 3.0, -0.5
-    result = explanation(torch.ones(1, 14, 14, dtype=torch.float64), falls=falls)
+    windows = (slice(12, 14), slice(12, 14)), (slice(4, 8), slice(8, 12))
+    result = explanation(torch.ones(1, 14, 14, dtype=torch.float64), falls=Falls(falls, *windows))
     response = wire.write_explain(spec_of(method), view(attribution=True), done(result, loaded()))
     details = response.occlusion_details
     assert details.largest_fall == data_pb2.Box(x_px=12, y_px=12, width_px=2, height_px=2)
@@ -964,7 +965,9 @@ def test_occlusion_details_by_hand() -> None:
 
 def test_where_no_covering_raises_the_score_there_is_no_rise() -> None:
     method = Occlusion(window_px=14, stride_px=1, fill="mean", blur_sigma_px=1.0)
-    result = explanation(torch.ones(1, 14, 14), falls=torch.zeros(1, 1))
+    result = explanation(
+        torch.ones(1, 14, 14), falls=Falls(torch.zeros(1, 1), (slice(0, 14),) * 2, None)
+    )
     details = wire.write_explain(spec_of(method), view(), done(result, loaded())).occlusion_details
     assert details.HasField("largest_fall")
     assert not details.HasField("largest_rise")

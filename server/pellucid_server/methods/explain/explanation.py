@@ -41,6 +41,25 @@ class Segments:
     baseline_score: float
 
 
+Window = tuple[slice, slice]
+"""Rows and columns of pixels."""
+
+
+@dataclass(frozen=True)
+class Falls:
+    """Of occlusion.
+
+    Attributes:
+        values: Down × across, float64: the fall of the score for every window.
+        largest_fall: The window whose covering lowers the score most.
+        largest_rise: The window whose covering raises the score most; None where none does.
+    """
+
+    values: Tensor
+    largest_fall: Window
+    largest_rise: Window | None
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why a target's score is what it is.
@@ -50,14 +69,14 @@ class Explanation:
             not tell channels apart.
         target: What was explained; never the top prediction, which is resolved.
         score: Its score for the image.
-        falls: Occlusion's fall of the score for every window, down × across; None for others.
+        falls: Of occlusion; None for others.
         segments: Of methods that cut the image into segments; None for others.
     """
 
     attribution: Tensor
     target: Resolved
     score: float
-    falls: Tensor | None = None
+    falls: Falls | None = None
     segments: Segments | None = None
 
 

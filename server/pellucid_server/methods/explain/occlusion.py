@@ -12,7 +12,7 @@ from ...engine.rows import Lane, Program, Rows, Target
 from ...models.registry import Model
 from ..parameters import Known, choice, number, seed
 from .baselines import blur_sigma_px, filled, irrelevant_to_fill
-from .explanation import ExplainMethod, Explanation, chunks, resolved
+from .explanation import ExplainMethod, Explanation, Falls, chunks, resolved
 
 _WINDOWS_A_SIDE = 7
 
@@ -102,7 +102,9 @@ class Occlusion(ExplainMethod):
         total = down_cover.T @ grid @ across_cover
         count = down_cover.sum(0)[:, None] * across_cover.sum(0)
         attribution = (total / count)[None]
-        return Explanation(attribution, target, float(score), grid)
+        largest_rise = windows[int(falls.argmin())] if float(falls.min()) < 0 else None
+        found = Falls(grid, windows[int(falls.argmax())], largest_rise)
+        return Explanation(attribution, target, float(score), found)
 
     def _grid(self, height_px: int, width_px: int) -> tuple[int, int]:
         """How many windows there are, down and across."""
