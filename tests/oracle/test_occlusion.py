@@ -3,14 +3,16 @@
 import itertools
 
 import captum.attr
+import numpy as np
 import pytest
 import torch
-from pellucid_server.engine.rows import ClassTarget, NeuronTarget
+from pellucid_server.engine.rows import ClassTarget, NeuronTarget, Score
 from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.models.registry import Precision
+from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
-from tests.harness import Runner, model, photo_input, untouched
+from tests.harness import Runner, model, photo, photo_input, untouched
 
 BOUND = 1e-9
 SIDE_PX = 96
@@ -134,3 +136,29 @@ def test_the_windows_of_the_largest_fall_and_rise(runner: Runner) -> None:
     ):
         top, left = starts[place // 3], starts[place % 3]
         assert (ys, xs) == (slice(top, min(top + 40, 96)), slice(left, min(left + 40, 96)))
+
+
+def test_covering_the_other_object_raises_the_labelled_ones_probability(runner: Runner) -> None:
+    """A cat on the left, a cup on the right: each label's strongest rise is on the other."""
+    halves = [
+        np.asarray(Image.fromarray(photo(name)).crop(box).resize((300, 300)))
+        for name, box in (("cat", (60, 0, 360, 300)), ("coffee", (150, 0, 450, 330)))
+    ]
+    on = model("efficientnet_lite0", side_px=224)
+    image = torch.from_numpy(on.preprocessing.apply(np.concatenate(halves, 1))).float()
+    for index, others_half in ((285, range(112, 224)), (967, range(112))):
+        target = ClassTarget(index, Score.PROBABILITY)
+        result = runner.run(on, Occlusion(64, 32, "mean"), image, target).result
+        assert result.falls.largest_rise is not None
+        xs = result.falls.largest_rise[1]
+        assert xs.start in others_half
+        assert xs.stop - 1 in others_half
+        raised = result.score - float(result.falls.values.min())
+        assert raised > 1.3 * result.score
+        # Seen by the network alone, without any of ours:
+        ys = result.falls.largest_rise[0]
+        covered = image.double().clone()
+        covered[:, ys, xs] = 0
+        with torch.no_grad():
+            alone = untouched("efficientnet_lite0")(covered[None]).softmax(1)[0, index]
+        assert raised == pytest.approx(float(alone), rel=1e-3)
