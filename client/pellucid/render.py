@@ -199,8 +199,8 @@ def encode(image: Image.Image, format: Format) -> bytes:
 def contact_sheet(
     rows: Sequence[Sequence[Image.Image | Photo]],
     *,
-    row_labels: Sequence[str],
-    column_labels: Sequence[str],
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] = (),
     cell_px: int = 320,
     captions: Sequence[Sequence[str]] | None = None,
 ) -> Image.Image:
@@ -212,11 +212,12 @@ def contact_sheet(
 
     Args:
         rows: Pictures by row and column: RGB images or uint8 height × width × 3.
-        row_labels: Drawn left of each row; "" for none.
-        column_labels: Drawn above each column.
+        row_labels: Drawn left of each row; "" for none. None: nothing is.
+        column_labels: Drawn above each column; nothing if empty.
         cell_px: Width of a cell.
         captions: Drawn below each picture; "" for none.
     """
+    row_labels = [""] * len(rows) if row_labels is None else row_labels
     font = _font(max(10, round(cell_px / 16)))
     small = _font(max(9, round(cell_px / 20)))
     gap = max(4, cell_px // 20)

@@ -159,7 +159,11 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    await server.start()
+    try:
+        await server.start()
+    except NoModels:
+        await server.stop()
+        raise
     log.info(
         "serving on %s: HTTP %d, gRPC %d, metrics %d",
         settings.host,

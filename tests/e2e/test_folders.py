@@ -1,5 +1,6 @@
 """Model folders on a real server: listed, served, limited; and the flags that name them."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import timm
 import torch
 import yaml
 from pellucid_server import cli
+from pellucid_server.config import Settings
+from pellucid_server.serve import NoModels, serve
 from safetensors.torch import save
 
 
@@ -92,10 +95,7 @@ def test_flags_that_make_no_sense(
     assert told in " ".join(capfd.readouterr().err.split())
 
 
-def test_a_server_without_any_model_ends(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for port in ("HTTP", "GRPC", "METRICS"):
-        monkeypatch.setenv(f"PELLUCID_{port}_PORT", "0")
-    assert cli.main(["--no-embedded", "--models", str(tmp_path)]) == 1
-    assert "there is no model folder in" in " ".join(capfd.readouterr().err.split())
+def test_a_server_without_any_model_ends(tmp_path: Path) -> None:
+    settings = Settings(models=(), model_folders=tmp_path, http_port=0, grpc_port=0, metrics_port=0)
+    with pytest.raises(NoModels, match="there is no model folder in "):
+        asyncio.run(serve(settings))

@@ -227,9 +227,10 @@ def _rise(case: Case) -> Tensor:
     count = case.method.mask_count
     masks = case.method.masks(served(case.name), case.image, range(count))
     total = torch.zeros(1, SIDE_PX, SIDE_PX, dtype=torch.float64)
-    for mask in masks:
-        total += float(case.probability((case.image * mask)[None])) * mask
-    return total / count / case.method.keep_probability
+    scores = [float(case.probability((case.image * mask)[None])) for mask in masks]
+    for score, mask in zip(scores, masks, strict=True):
+        total += score * mask
+    return total / count / case.method.keep_probability - sum(scores) / count
 
 
 def _occlusion(case: Case) -> Tensor:

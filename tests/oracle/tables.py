@@ -15,7 +15,10 @@ from pellucid_server.models.registry import Precision
 from rich.progress import Progress
 
 from tests.harness import NETWORKS, Runner, model, photo_input, relative_error, running, untouched
+from tests.oracle.explanations import ORACLES, compare
 from tests.oracle.graph import hooked_gradient
+from tests.oracle.networks import LAYERS
+from tests.oracle.networks import SIDE_PX as SMALL_PX
 from tests.oracle.replay import compare_precisions
 
 SIDE_PX = 224
@@ -53,6 +56,38 @@ def occlusion_error(runner: Runner, name: str, photo: str) -> float:
     return worst / largest
 
 
+def explanations() -> list[str]:
+    """The table of every method on every network."""
+    reasons: dict[str, int] = {}
+    table = [
+        "## Every method, float64, against independent code",
+        "",
+        f"At {SMALL_PX} px, target: the top class. Captum where it is right, pytorch-grad-cam's "
+        "weighting,",
+        "Zennit, plain autograd and loops elsewhere: see explanations.py. Bound: 1e-9. A number in",
+        "brackets: refused, for the reason below.",
+        "",
+        f"| method | {' | '.join(LAYERS)} |",
+        f"| --- |{' --- |' * len(LAYERS)}",
+    ]
+    columns = []
+    with running() as runner, Progress() as progress:
+        task = progress.add_task("methods", total=len(LAYERS) * len(ORACLES))
+        for name in LAYERS:
+            column = []
+            for method in ORACLES:
+                found = compare(runner, name, method)
+                if isinstance(found, str):
+                    column.append(f"[{reasons.setdefault(found, len(reasons) + 1)}]")
+                else:
+                    column.append(f"{found:.1e}")
+                progress.advance(task)
+            columns.append(column)
+    for method, *cells in zip(ORACLES, *columns, strict=True):
+        table.append(f"| {method} | {' | '.join(cells)} |")
+    return [*table, "", *(f"{number}. {reason}" for reason, number in reasons.items())]
+
+
 def main() -> None:
     lines = [
         "# Oracle tables",
@@ -88,6 +123,7 @@ def main() -> None:
             model.cache_clear()
             untouched.cache_clear()
             progress.advance(task)
+    lines += ["", *explanations()]
     lines += [
         "",
         "## float32 against float64",

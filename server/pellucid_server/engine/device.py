@@ -131,7 +131,10 @@ class TorchDevice:
         taps = tuple(frozenset().union(*(rows.taps for rows in all_rows)))
         attention = Attention() if any(r.want is Want.ATTENTION for r in all_rows) else None
         mode = attention or self._backward(lane, all_rows, padding)
-        with torch.set_grad_enabled(lane is not Lane.FORWARD):
+        with (
+            _tf32(network.tf32 and self.pipelined),
+            torch.set_grad_enabled(lane is not Lane.FORWARD),
+        ):
             stacked.requires_grad_(lane is not Lane.FORWARD)
             activations = network.forward(stacked, taps, mode)
         heads: Mapping[str, Tensor] = activations
@@ -144,9 +147,10 @@ class TorchDevice:
         gradient = logits = None
         by_layer: dict[str, Tensor] = {}
         if lane is not Lane.FORWARD:
-            gradient, by_layer = self._pass_back(
-                lane, all_rows, stacked, activations, heads, scores
-            )
+            with _tf32(network.tf32 and self.pipelined):
+                gradient, by_layer = self._pass_back(
+                    lane, all_rows, stacked, activations, heads, scores
+                )
             finite &= gradient.isfinite().flatten(1).all(1)
         if any(rows.want is Want.LOGITS for rows in all_rows):
             logits = heads[OUTPUT].detach()
@@ -259,6 +263,18 @@ class TorchDevice:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Lets kernels that are launched meanwhile round factors to TF32, if that is allowed."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def _make_deterministic() -> None:

@@ -1,13 +1,15 @@
 """Folding batch normalization into the convolutions that feed nothing else."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from .program import tensors
 
 
 class _Consumers(TorchFunctionMode):
@@ -31,9 +33,9 @@ class _Consumers(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if next(_tensors([result]), None) is None:  # a question, such as x.dim()
+        if next(tensors(result), None) is None:  # a question, such as x.dim()
             return result
-        inputs = list(_tensors([*args, *kwargs.values()]))
+        inputs = list(tensors(args, kwargs))
         for tensor in inputs:
             self.uses[id(tensor)] += 1
         self._alive.extend(inputs)
@@ -47,14 +49,6 @@ class _Consumers(TorchFunctionMode):
             self.norm_calls[id(mean)] += 1
             self.norm_inputs[id(mean)] = id(source)
         return result
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
 
 
 class FoldedNorm(nn.Module):

@@ -4,7 +4,7 @@ import enum
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +44,8 @@ class Layer:
 
     Attributes:
         grid: Height and width of its maps, or of its patches; None where it has none.
+        decisive: Whether what its places hold reaches the logits. In a transformer, the last
+            patches do not where a class token answers.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Layer:
     note: str
     layout: Layout
     grid: tuple[int, int] | None = None
+    decisive: bool = True
 
     @property
     def channel_count(self) -> int:
@@ -60,8 +63,8 @@ class Layer:
 
     @property
     def spatial(self) -> bool:
-        """Whether it has maps of more than one place."""
-        return self.targetable and self.grid is not None and max(self.grid) > 1
+        """Whether it has maps of more than one place that matter."""
+        return self.targetable and self.decisive and self.grid is not None and max(self.grid) > 1
 
     def place(self, channel: int | None, y: int | None, x: int | None) -> tuple[int | None, ...]:
         """Where a neuron is along each axis of the output; None: everywhere."""
@@ -197,6 +200,7 @@ class Network:
         width_px: Width of its input.
         dtype: The precision that it computes in.
         device: Where it computes.
+        tf32: Whether a CUDA device may round the factors of products to TF32.
 
     Raises:
         UnservableNetwork: It does not run on that input, its output is not one row of
@@ -212,9 +216,10 @@ class Network:
         width_px: int,
         dtype: torch.dtype,
         device: torch.device,
+        tf32: bool = False,
     ) -> None:
         self.height_px, self.width_px = height_px, width_px
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.tf32 = dtype, device, tf32
         self.cache = Cache(_CACHE_BYTES)
         module = module.eval().double().requires_grad_(False)
         example = _example(height_px, width_px)
@@ -334,14 +339,20 @@ class Network:
 
             return note
 
-        with torch.no_grad(), ExitStack() as attached:
+        images = example.clone().requires_grad_()
+        with torch.enable_grad(), ExitStack() as attached:
             for module_name, module in self._module.named_modules():
                 if module_name:
                     attached.callback(module.register_forward_hook(hook_for(module_name)).remove)
             attached.enter_context(Gates())
-            self._module(example)
+            logits = self._module(images)
+        generator = torch.Generator().manual_seed(1)
+        weights = torch.randn(logits.shape, generator=generator).to(logits)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            (logits * weights).sum(), [output for _, _, output, _ in outputs], allow_unused=True
+        )
         layouts = _Layouts(self.height_px, self.width_px)
-        for name, module, output, version in outputs:
+        for (name, module, output, version), gradient in zip(outputs, gradients, strict=True):
             notes = []
             if name in folded:
                 notes.append(f"the normalization {folded[name]} is folded in: this is its output")
@@ -352,7 +363,12 @@ class Network:
             layout, grid = layouts.of(module, shape)
             by_row = len(output) == len(example) and layout is not Layout.OTHER
             note = "; ".join(notes)
-            yield Layer(name, type(module).__name__, shape, truthful and by_row, note, layout, grid)
+            layer = Layer(
+                name, type(module).__name__, shape, truthful and by_row, note, layout, grid
+            )
+            if layer.spatial and (gradient is None or not layer.maps(gradient).any()):
+                layer = replace(layer, decisive=False)
+            yield layer
 
 
 def _call_name(module_name: str, calls: dict[str, int]) -> str:

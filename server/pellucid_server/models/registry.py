@@ -164,6 +164,7 @@ def _prepare(name: str, built: Built, precision: Precision, device: torch.device
         width_px=built.preprocessing.width_px,
         dtype=precision.dtype,
         device=device,
+        tf32=precision is Precision.TF32,
     )
     labels = built.labels or tuple(map(str, range(network.class_count)))
     return Model(

@@ -304,6 +304,8 @@ def _sketch(attribution: Tensor) -> Tensor:
 _PRECISIONS = {
     Precision.FLOAT32: model_pb2.PRECISION_FLOAT32,
     Precision.FLOAT64: model_pb2.PRECISION_FLOAT64,
+    Precision.TF32: model_pb2.PRECISION_TF32,
+    Precision.BFLOAT16: model_pb2.PRECISION_BFLOAT16,
 }
 _INTERPOLATIONS = {
     "bilinear": model_pb2.INTERPOLATION_BILINEAR,

@@ -632,3 +632,13 @@ def test_limits_are_read(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
     (tmp_path / "other").mkdir()
     save_file(tiny, tmp_path / "other" / "model.safetensors")
     assert load(write(tmp_path / "other", tiny)).limits.max_bucket_size is None
+
+
+def test_the_model_yaml_of_the_readme(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    text = readme.partition("```yaml\n")[2].partition("```")[0]
+    assert "0f0a…" in text
+    (tmp_path / "model.yaml").write_text(text.replace("0f0a…", "a" * 64), encoding="utf-8")
+    settings = folders.read_settings(tmp_path)
+    assert settings.architecture == "torchvision/vgg19"
+    assert settings.limits.max_bucket_size == 8

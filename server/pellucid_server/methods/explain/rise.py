@@ -18,9 +18,11 @@ from .explanation import ExplainMethod, Explanation, chunks, resolved
 
 @dataclass(frozen=True)
 class Rise(ExplainMethod):
-    """The mean of random masks, weighted by the score of the image seen through them.
+    """How far the score of masked images is above its mean where a pixel is seen.
 
-    Petsiuk, Das and Saenko 2018, arXiv:1806.07421. What a mask hides is of the mean colour.
+    Petsiuk, Das and Saenko 2018, arXiv:1806.07421: the mean of random masks, weighted by the
+    score of the image seen through them. Less the mean score, so that 0 says nothing; what
+    ranks above what is the same. What a mask hides is of the mean colour.
 
     Attributes:
         mask_count: Masks.
@@ -35,7 +37,7 @@ class Rise(ExplainMethod):
     seed: int = seed()
 
     name: ClassVar[str] = "rise"
-    color_scale: ClassVar[Literal["signed", "absolute"]] = "absolute"
+    color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
     score: ClassVar[Score] = Score.PROBABILITY
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
@@ -45,12 +47,15 @@ class Rise(ExplainMethod):
         traces = yield Rows(image[None], target)
         target, score = resolved(target, traces), float(traces.scores[0])
         total = torch.zeros_like(image[:1], dtype=torch.float64)
+        score_sum = 0.0
         for chunk in chunks(self.mask_count):
             masks = self.masks(model, image, range(self.mask_count)[chunk])
             traces = yield Rows(image * masks.to(image), target)
             scores = traces.scores.to(image.device)[:, None, None, None]
             total += (scores * masks).sum(0)
-        return Explanation(total / (self.mask_count * self.keep_probability), target, score)
+            score_sum += float(traces.scores.sum())
+        seen = total / (self.mask_count * self.keep_probability)
+        return Explanation(seen - score_sum / self.mask_count, target, score)
 
     def masks(self, model: Model, image: Tensor, steps: range) -> Tensor:
         """The masks of some steps, n×1×H×W, from 0 (hidden) to 1, float64.
