@@ -246,11 +246,11 @@ def _read_image(
         return None
     if kind == "encoded":
         try:
-            photos.read_header(image.encoded, max_pixels=limits.max_photo_pixels)
+            header = photos.read_header(image.encoded, max_pixels=limits.max_photo_pixels)
         except photos.BadPhoto as error:
             found.invalid("image.encoded", str(error))
             return None
-        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px)
+        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px, header)
     array = _read_tensor(found, "image.tensor", image.tensor)
     if array is None:
         return None
@@ -677,7 +677,7 @@ def _write_run(spec: Spec, done: Done, render_ms: float = 0.0) -> inference_pb2.
         precision=_PRECISIONS[model.precision],
         device=model.network.device.type,
         decode_ms=(timing.ready_s - timing.decode_started_s) * 1e3,
-        queue_ms=(timing.launched_s - timing.ready_s) * 1e3,
+        queue_ms=timing.queue_ms,
         run_ms=(timing.finished_s - timing.launched_s) * 1e3,
         render_ms=render_ms,
         batches=[

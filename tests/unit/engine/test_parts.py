@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import threading
-import time
 import types
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +23,7 @@ from pellucid_server.engine.rows import (
 )
 from pellucid_server.engine.schedule import Batch, Schedule, Ticket
 from pellucid_server.engine.seeds import score
-from pellucid_server.errors import DeadlineTooShort, Overloaded, Unavailable
+from pellucid_server.errors import DeadlineExpired, DeadlineTooShort, Overloaded
 from pellucid_server.models.gates import Rule
 from pellucid_server.models.network import OUTPUT
 from pellucid_server.models.registry import Model
@@ -48,13 +46,6 @@ class Classed:
     """As much of a method."""
 
     priority: Priority
-
-
-@dataclass(frozen=True)
-class Sized:
-    """As much of a source."""
-
-    byte_count: int
 
 
 ONE, OTHER = Named("one"), Named("other")
@@ -80,19 +71,22 @@ def job(
     deadline_s: float = 100.0,
     caller: str = "",
     cost_ms: float = 0.0,
-    byte_count: int = 0,
 ) -> Job:
     """A job that waits for that many rows."""
     spec = Spec(
         cast(Model, on),
         cast(Any, Classed(priority)),
-        cast(Any, Sized(byte_count)),
+        cast(Any, None),
         TOP,
         deadline_s,
         caller,
         bucket_size,
     )
-    return Job(spec, cost_ms, Timing(submitted_s=0.0), work=work(count, lane, rule))
+    timing = Timing(submitted_s=0.0)
+    return Job(spec, cost_ms, timing, next(_numbers), work=work(count, lane, rule))
+
+
+_numbers = itertools.count()
 
 
 # Costs
@@ -248,88 +242,124 @@ def _at_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pellucid_server.engine.admission.time", clock)
 
 
-def waiting_job(cost_ms: float = 0.0, byte_count: int = 0, deadline_s: float = INF) -> Job:
-    return job(cost_ms=cost_ms, byte_count=byte_count, deadline_s=deadline_s)
+def waiting_job(cost_ms: float = 0.0, deadline_s: float = INF, priority: Priority = EXPLAIN) -> Job:
+    return job(cost_ms=cost_ms, deadline_s=deadline_s, priority=priority)
 
 
 def test_device_time_is_bounded() -> None:
     queue = admission(device_ms=100.0)
-    first, second, third = waiting_job(60.0), waiting_job(40.0), waiting_job(0.5)
-    queue.admit(first)
-    queue.admit(second)
-    with pytest.raises(Overloaded, match="2 requests with about 100 ms"):
-        queue.admit(third)
-    assert (queue.depth, queue.device_ms) == (2, 100.0)
-    assert set(queue.jobs()) == {first, second}
-    queue.release(second)
-    queue.admit(third)
-    assert (queue.depth, queue.device_ms) == (2, 60.5)
-    assert set(queue.jobs()) == {first, third}
+    jobs = [waiting_job(25.0) for _ in range(4)]
+    for waiting in jobs[:3]:
+        queue.admit(waiting)
+    queue.check_room(EXPLAIN)
+    queue.admit(jobs[3])
+    with pytest.raises(Overloaded, match="4 requests with about 100 ms"):
+        queue.admit(waiting_job(0.5))
+    with pytest.raises(Overloaded):
+        queue.check_room(EXPLAIN)
+    assert (queue.depth, queue.device_ms) == (4, 100.0)
+    assert set(queue.jobs()) == set(jobs)
+    queue.release(jobs[1])
+    queue.admit(waiting_job(0.5))
+    assert (queue.depth, queue.device_ms) == (4, 75.5)
+
+
+def test_a_long_job_counts_for_a_quarter_and_is_admitted_for_what_is_ahead_of_it() -> None:
+    queue = admission(device_ms=100.0)
+    queue.admit(waiting_job(1000.0))  # 25 of it count
+    for _ in range(14):
+        queue.admit(waiting_job(5.0))
+    queue.admit(waiting_job(1000.0))  # 95 are ahead
+    with pytest.raises(Overloaded):
+        queue.admit(waiting_job(1.0))  # 120 are
+
+
+def test_what_is_done_counts_no_more() -> None:
+    queue = admission(device_ms=100.0)
+    jobs = [waiting_job(25.0) for _ in range(4)]
+    for waiting in jobs:
+        queue.admit(waiting)
+    queue.progress(jobs[0], 10.0)
+    assert queue.device_ms == 90.0
+    queue.admit(waiting_job(10.0))
+    with pytest.raises(Overloaded):
+        queue.check_room(EXPLAIN)
+    queue.progress(jobs[0], 20.0)  # more than was predicted
+    assert queue.device_ms == 25.0 + 25.0 + 25.0 + 10.0
+
+
+def test_a_class_waits_for_itself_and_for_more_urgent_ones() -> None:
+    queue = admission(device_ms=100.0)
+    for _ in range(4):
+        queue.admit(waiting_job(30.0, priority=EXPLAIN))
+    queue.check_room(PREDICT)
+    for late in (EXPLAIN, OPTIMIZE):
+        with pytest.raises(Overloaded):
+            queue.check_room(late)
+    for _ in range(4):
+        queue.admit(waiting_job(25.0, priority=PREDICT))
+    with pytest.raises(Overloaded, match="4 requests with about 100 ms"):
+        queue.admit(waiting_job(priority=PREDICT))
 
 
 def test_bytes_are_bounded() -> None:
     queue = admission(byte_count=100)
-    first = waiting_job(byte_count=60)
-    queue.admit(first)
-    queue.admit(waiting_job(byte_count=40))
-    for _ in range(2):  # what was refused is not counted
-        with pytest.raises(Overloaded):
-            queue.admit(waiting_job(byte_count=61))
-    queue.release(first)
-    with pytest.raises(Overloaded):
-        queue.admit(waiting_job(byte_count=61))
-    queue.admit(waiting_job(byte_count=60))
+    with queue.holding() as first, queue.holding() as second:
+        with queue.holding() as third:
+            first.add(40)
+            second.add(40)
+            third.add(20)
+            for _ in range(2):  # what was refused is not counted
+                with pytest.raises(Overloaded, match="images of other requests"):
+                    first.add(1)
+        assert queue.byte_count == 80
+        first.add(20)
+    assert queue.byte_count == 0
 
 
-def test_a_job_over_a_bound_runs_alone() -> None:
-    for over in (waiting_job(500.0), waiting_job(byte_count=500)):
-        queue = admission(device_ms=100.0, byte_count=100)
-        queue.check_room()
-        queue.admit(over)
+def test_a_request_over_the_bound_of_bytes_goes_alone() -> None:
+    queue = admission(byte_count=100)
+    with queue.holding() as large, queue.holding() as small:
+        large.add(90)
+        large.add(90)
         with pytest.raises(Overloaded):
-            queue.check_room()
-        with pytest.raises(Overloaded):
-            queue.admit(waiting_job())
-        queue.release(over)
-        queue.check_room()
-        small = waiting_job(1.0, 1)
-        queue.admit(small)
-        with pytest.raises(Overloaded):
-            queue.admit(over)
+            small.add(1)
 
 
 @pytest.mark.parametrize(
-    ("costs_ms", "limit_ms", "arrives_ms", "delay_ms"),
+    ("costs_ms", "limit_ms", "delay_ms"),
     [
-        ((80.0, 80.0), 200.0, 190.0, 150.0),  # what has to go first: 160 + 190 - 200
-        ((80.0, 80.0), 200.0, 100.0, 80.0),  # one job's worth, where 60 would do
-        ((10.0, 10.0, 10.0), 30.0, 5.0, 50.0),  # never less
+        ((400.0, 400.0, 400.0, 400.0, 390.0, 900.0), 2000.0, 490.0),  # 1990 + 500 - 2000
+        ((500.0, 500.0, 500.0, 500.0), 2000.0, 500.0),  # one job's worth, where 0 would do
+        ((10.0, 10.0, 10.0, 10.0), 40.0, 50.0),  # never less
     ],
 )
 def test_the_retry_delay_of_a_full_queue(
-    costs_ms: Sequence[float], limit_ms: float, arrives_ms: float, delay_ms: float
+    costs_ms: Sequence[float], limit_ms: float, delay_ms: float
 ) -> None:
     queue = admission(device_ms=limit_ms)
     for cost_ms in costs_ms:
         queue.admit(waiting_job(cost_ms))
     with pytest.raises(Overloaded) as caught:
-        queue.admit(waiting_job(arrives_ms))
+        queue.check_room(EXPLAIN)
     assert caught.value.retry_delay_ms == delay_ms
 
 
 def test_the_retry_delay_of_a_queue_full_of_bytes_is_a_job_worth() -> None:
     queue = admission(byte_count=100)
-    queue.admit(waiting_job(120.0, 50))
-    queue.admit(waiting_job(40.0, 50))
-    with pytest.raises(Overloaded) as caught:
-        queue.admit(waiting_job(1.0, 1))
+    queue.admit(waiting_job(120.0))
+    queue.admit(waiting_job(40.0))
+    with queue.holding() as first, queue.holding() as second:
+        first.add(100)
+        with pytest.raises(Overloaded) as caught:
+            second.add(1)
     assert caught.value.retry_delay_ms == (120.0 + 40.0) / 2
 
 
 def test_what_was_released_leaves_nothing_behind() -> None:
     assert 0.1 + 0.2 + 0.3 - 0.1 - 0.2 - 0.3 != 0.0
     queue = admission()
-    jobs = [waiting_job(cost_ms, 7) for cost_ms in (0.1, 0.2, 0.3)]
+    jobs = [waiting_job(cost_ms) for cost_ms in (0.1, 0.2, 0.3)]
     for admitted in jobs:
         queue.admit(admitted)
     for admitted in jobs:
@@ -342,38 +372,17 @@ def test_what_was_released_leaves_nothing_behind() -> None:
 @pytest.mark.usefixtures("_at_ten")
 def test_a_cost_over_the_deadline_is_refused_for_good() -> None:
     queue = admission(device_ms=100.0)
-    queue.admit(waiting_job(500.0, deadline_s=10.5))  # to the millisecond
+    for _ in range(4):
+        queue.admit(waiting_job(500.0, deadline_s=10.5))  # to the millisecond
     late = waiting_job(501.0, deadline_s=10.5)
     # The queue is full as well, but no retry would help.
     with pytest.raises(DeadlineTooShort, match=r"about 501 ms .*leaves 500 ms") as caught:
         queue.admit(late)
     assert caught.value.retry_delay_ms is None
-    with pytest.raises(DeadlineTooShort, match="leaves 0 ms"):
-        queue.admit(waiting_job(1.0, deadline_s=9.0))
-    assert queue.depth == 1
-
-
-def test_a_drain_admits_nothing_and_waits_for_the_last() -> None:
-    queue = admission()
-    jobs = [waiting_job(), waiting_job()]
-    for admitted in jobs:
-        queue.admit(admitted)
-    assert not queue.draining
-    assert not queue.drain(timeout_s=0.0)
-    assert queue.draining
-    with pytest.raises(Unavailable, match="stopping"):
-        queue.check_room()
-    with pytest.raises(Unavailable, match="stopping"):
-        queue.admit(waiting_job())
-    queue.release(jobs[0])
-    assert not queue.drain(timeout_s=0.0)
-    releasing = threading.Timer(0.05, queue.release, (jobs[1],))
-    releasing.start()
-    started_s = time.monotonic()
-    assert queue.drain(timeout_s=5.0)
-    assert time.monotonic() - started_s < 4.0  # it was told, it did not wait its time out
-    releasing.join()
-    assert queue.depth == 0
+    for passed_s in (10.0, 9.0):
+        with pytest.raises(DeadlineExpired):
+            queue.admit(waiting_job(1.0, deadline_s=passed_s))
+    assert queue.depth == 4
 
 
 # Schedule
