@@ -16,10 +16,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pellucid
 import pytest
+from pellucid.v1 import data_pb2, inference_pb2, service_pb2, service_pb2_grpc
 from pellucid_server import serve, wire
 from pellucid_server.inputs import EncodedPhoto
 from PIL import Image
@@ -106,6 +108,49 @@ def test_a_drain_answers_all_that_was_taken(
         go_on.set()
         stop.result(60)
         assert all(future.result(60) for future in slow)
+
+
+def test_messages_are_read_after_a_look_at_the_queue_and_few_at_once(
+    make_server: Callable[..., Any],
+) -> None:
+    cap = 4 << 20
+    request = inference_pb2.PredictRequest(image=data_pb2.Image(encoded=b"\xff" * (cap - 64)))
+    with (
+        make_server(queue_bytes=2 * cap, max_message_bytes=cap, queue_budget_ms=1.0) as running,
+        pellucid.Client(running.grpc, timeout_s=60) as client,
+        grpc.insecure_channel(running.grpc) as channel,
+        ThreadPoolExecutor(4) as callers,
+    ):
+        stub = service_pb2_grpc.PellucidServiceStub(channel)
+        errors = [stub.Predict.future(request, timeout=60).exception() for _ in range(8)]
+        assert {error.code() for error in errors} <= {
+            grpc.StatusCode.INVALID_ARGUMENT,  # it was read: it is no photo
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        }
+        # A stream that brings its message late holds up none but as many as fit.
+        never = threading.Event()
+        path = f"/{service_pb2.DESCRIPTOR.services_by_name['PellucidService'].full_name}/Predict"
+        late = channel.stream_unary(path, inference_pb2.PredictRequest.SerializeToString)
+
+        def wait() -> Iterator[Any]:
+            never.wait(60)
+            yield from ()
+
+        first = late.future(wait(), timeout=60)
+        assert client.predict(photo("cat")).top
+        second = late.future(wait(), timeout=60)
+        with pytest.raises(pellucid.DeadlineExceeded):
+            for _ in range(60):  # until the second has come
+                client.predict(photo("cat"), timeout_s=1.0)
+        never.set()
+        assert first.exception().code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert second.exception().code() is grpc.StatusCode.INVALID_ARGUMENT
+        with running.held():
+            taken = [callers.submit(client.predict, photo("cat")) for _ in range(4)]
+            wait_for(lambda: running.server.engine.admission.depth == 4)
+            refused = late.future(wait(), timeout=60).exception()  # its message never comes
+            assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert all(future.result(60).top for future in taken)
 
 
 def encoded(side_px: int = 64) -> bytes:

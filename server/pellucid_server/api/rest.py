@@ -82,7 +82,7 @@ class _Rest:
 
     async def predict(self, request: Request) -> Response:
         message = inference_pb2.PredictRequest()
-        with self._service.arrival(message) as held:
+        with self._service.arrival(lambda: message) as held:
             _accepted(request, [JSON])
             call = await self._read(request, message, Priority.PREDICT, held)
             return await _unless_gone(
@@ -91,7 +91,7 @@ class _Rest:
 
     async def explain(self, request: Request) -> Response:
         message = inference_pb2.ExplainRequest()
-        with self._service.arrival(message) as held:
+        with self._service.arrival(lambda: message) as held:
             media = _accepted(request, [JSON, *PICTURES])
             call = await self._read(request, message, Priority.EXPLAIN, held)
             write: Callable[[inference_pb2.ExplainResponse], Response] = self._write_json

@@ -76,14 +76,14 @@ class Service:
         return wire.Call(caller, time.monotonic() + timeout_s)
 
     @contextlib.contextmanager
-    def arrival(self, request: Message) -> Iterator[Held]:
-        """Held from a request's first byte to its answer: it is counted, and so are its bytes.
+    def arrival(self, request: Callable[[], Message]) -> Iterator[Held]:
+        """Open from a request's first byte to its answer: it is counted, and so are its bytes.
 
         Args:
-            request: It may still be empty: its method is read when it ends.
+            request: Its message, as far as it has been read when it ends.
         """
         with (
-            self._metrics.request(lambda: _method_of(request)),
+            self._metrics.request(lambda: _method_of(request())),
             self._engine.admission.holding() as held,
         ):
             yield held

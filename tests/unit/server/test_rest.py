@@ -54,7 +54,7 @@ class FakeService:
         )
 
     @contextmanager
-    def arrival(self, request: Message) -> Iterator[Held]:
+    def arrival(self, request: Callable[[], Message]) -> Iterator[Held]:
         reason = "OK"
         try:
             with self.admission.holding() as held:
