@@ -178,7 +178,7 @@ def test_decoded_photos_count_until_they_are_answered(
     file = encoded(side_px)
     assert len(file) < canvas / 100
     with (
-        make_server(queue_bytes=3 * canvas, worker_count=3) as running,
+        make_server(queue_bytes=3 * canvas) as running,
         pellucid.Client(running.grpc, timeout_s=60, max_retries=0) as client,
         ThreadPoolExecutor(3) as callers,
     ):

@@ -157,7 +157,8 @@ class Service:
         async with self._permit(priority) as registry:
             try:
                 async with asyncio.timeout(call.deadline_s - arrived_s):
-                    spec, write = await self._work(priority, call, lambda: read(registry))
+                    # Reading headers is short: what must be refused is, before any rendering.
+                    spec, write = await self._work(Priority.PREDICT, call, lambda: read(registry))
                     held.add(spec.byte_count)
                     done = await self._run(spec, arrived_s)
                     return await self._work(priority, call, lambda: self._write(spec, done, write))

@@ -11,6 +11,9 @@ from .job import Job, Priority
 
 _LEAST_RETRY_DELAY_MS = 50.0
 
+_RENDERING_MS = 1000.0
+"""About what a large rendering takes: what holds many bytes waits for its own."""
+
 _MOST_OF_ONE = 0.25
 """The share of the limit that one job counts for at most: a long one does not shut out others."""
 
@@ -114,7 +117,7 @@ class Admission:
                 raise Overloaded(
                     "the queue is full: the images of other requests fill its "
                     f"{self._limits.byte_count} bytes",
-                    retry_delay_ms=max(left_ms / max(1, self.depth), _LEAST_RETRY_DELAY_MS),
+                    retry_delay_ms=max(left_ms / max(1, self.depth), _RENDERING_MS),
                 )
             self._byte_count += byte_count
             held.byte_count += byte_count

@@ -345,15 +345,20 @@ def test_the_retry_delay_of_a_full_queue(
     assert caught.value.retry_delay_ms == delay_ms
 
 
-def test_the_retry_delay_of_a_queue_full_of_bytes_is_a_job_worth() -> None:
+@pytest.mark.parametrize(
+    ("costs_ms", "delay_ms"), [((9000.0, 3000.0), 6000.0), ((90.0, 30.0), 1000.0), ((), 1000.0)]
+)
+def test_the_retry_delay_of_a_queue_full_of_bytes_is_a_job_or_a_rendering(
+    costs_ms: Sequence[float], delay_ms: float
+) -> None:
     queue = admission(byte_count=100)
-    queue.admit(waiting_job(120.0))
-    queue.admit(waiting_job(40.0))
+    for cost_ms in costs_ms:
+        queue.admit(waiting_job(cost_ms))
     with queue.holding() as first, queue.holding() as second:
         first.add(100)
         with pytest.raises(Overloaded) as caught:
             second.add(1)
-    assert caught.value.retry_delay_ms == (120.0 + 40.0) / 2
+    assert caught.value.retry_delay_ms == delay_ms
 
 
 def test_what_was_released_leaves_nothing_behind() -> None:
