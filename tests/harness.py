@@ -4,7 +4,6 @@ import functools
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from pellucid_server.inputs import ArrayPhoto, PreparedInput
 from pellucid_server.models.architectures import ARCHITECTURES
 from pellucid_server.models.network import Network
 from pellucid_server.models.registry import Model, Precision, load_model
+from pellucid_server.workers import Workers
 from torch import nn
 
 CPU = torch.device("cpu")
@@ -97,6 +97,7 @@ class Runner:
     """An engine on the CPU, and a shorthand to run one spec on it."""
 
     engine: Engine
+    workers: Workers
     submitted: list[Job] = field(default_factory=list)
 
     def submit(self, *args: Any, **options: Any) -> Job:
@@ -132,20 +133,21 @@ class Runner:
 
     def _wait_for_decoding(self) -> None:
         until_s = time.monotonic() + 60
-        while any(not job.timing.ready_s for job in self.submitted):
+        while self.engine._inbox.qsize() < len(self.submitted):
             assert time.monotonic() < until_s
             time.sleep(0.001)
 
 
 @contextmanager
 def running(device: Device | None = None, **options: Any) -> Iterator[Runner]:
-    with ThreadPoolExecutor(2) as workers:
-        engine = Engine(device or TorchDevice(CPU), workers, **options)
-        engine.start()
-        try:
-            yield Runner(engine)
-        finally:
-            engine.stop()
+    workers = Workers(2, most_waiting=10_000)
+    engine = Engine(device or TorchDevice(CPU), workers, **options)
+    engine.start()
+    try:
+        yield Runner(engine, workers)
+    finally:
+        engine.stop()
+        workers.shutdown()
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

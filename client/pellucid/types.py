@@ -120,8 +120,8 @@ class Run:
         precision: "float32", "tf32", "bfloat16" or "float64".
         device: For example "cpu" or "cuda".
         decode_ms: Milliseconds of decoding and preprocessing.
-        queue_ms: Milliseconds from readiness to the launch of the first batch.
-        run_ms: Milliseconds from there to the result.
+        queue_ms: Milliseconds of waiting: to be decoded, for the first batch, to be rendered.
+        run_ms: Milliseconds from the launch of the first batch to the result.
         render_ms: Milliseconds of rendering and encoding.
         batches: The batches that the request's rows rode in, in order.
     """

@@ -1,8 +1,9 @@
 """Every setting of the server, in one object: from flags, PELLUCID_… variables, defaults."""
 
+from itertools import pairwise
 from typing import Literal, Self
 
-from pydantic import DirectoryPath, Field, model_validator
+from pydantic import DirectoryPath, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -40,9 +41,13 @@ class Settings(BaseSettings):
     queue_budget_ms: float = Field(
         30_000.0, gt=0, description="Predicted device time that may wait before calls are refused."
     )
-    queue_bytes: int = Field(1 << 30, gt=0, description="Bytes of images that may wait.")
+    queue_bytes: int = Field(
+        1 << 30, gt=0, description="Bytes of requests under way, their decoded images included."
+    )
     max_requests: int = Field(256, ge=1, description="Requests of both protocols at once.")
-    worker_count: int = Field(2, ge=1, description="Threads that decode and render.")
+    worker_count: int = Field(
+        2, ge=1, description="Threads that decode and render, beside one for predictions alone."
+    )
 
     max_message_bytes: int = Field(
         32 << 20, ge=1 << 10, description="Cap of a message or body, both ways."
@@ -55,6 +60,13 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         30.0, gt=0, description="How long a stopping server finishes what it admitted."
     )
+
+    @field_validator("buckets")
+    @classmethod
+    def _ascend(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        if buckets[0] < 1 or any(a >= b for a, b in pairwise(buckets)):
+            raise ValueError("must ascend, from 1 or more")
+        return buckets
 
     @model_validator(mode="after")
     def _has_models(self) -> Self:

@@ -5,6 +5,7 @@ PellucidError
 ├── NotFound             it names a model, label or layer that does not exist
 ├── FailedPrecondition   it is well formed, but this model cannot do it
 ├── Overloaded           the queue is full: retry after the delay
+├── OutOfMemory          it needs more memory than there is: no retry helps
 ├── DeadlineTooShort     its own cost exceeds its deadline: no retry helps
 ├── DeadlineExpired      its deadline passed while it waited or ran
 ├── Cancelled            its caller went away
@@ -65,6 +66,10 @@ class Overloaded(PellucidError):
     reason = "QUEUE_FULL"
 
 
+class OutOfMemory(PellucidError):
+    reason = "OUT_OF_MEMORY"
+
+
 class DeadlineTooShort(PellucidError):
     reason = "COST_EXCEEDS_DEADLINE"
 
@@ -117,6 +122,7 @@ CODES: dict[type[PellucidError], Codes] = {
     NotFound: Codes(StatusCode.NOT_FOUND, 404),
     FailedPrecondition: Codes(StatusCode.FAILED_PRECONDITION, 400),
     Overloaded: Codes(StatusCode.RESOURCE_EXHAUSTED, 429),
+    OutOfMemory: Codes(StatusCode.RESOURCE_EXHAUSTED, 507),
     DeadlineTooShort: Codes(StatusCode.DEADLINE_EXCEEDED, 504),
     DeadlineExpired: Codes(StatusCode.DEADLINE_EXCEEDED, 504),
     Cancelled: Codes(StatusCode.CANCELLED, 499),

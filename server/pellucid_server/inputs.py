@@ -1,6 +1,7 @@
 """Where a request's image comes from, and what it becomes: an input and a canvas."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +42,12 @@ class EncodedPhoto:
     data: bytes
     max_pixels: int
     canvas_px: int | None
+    header: photos.Header
 
     @property
     def byte_count(self) -> int:
-        return len(self.data)
+        width_px, height_px = self.header.width_px, self.header.height_px
+        return len(self.data) + _canvas_bytes(width_px, height_px, self.canvas_px)
 
     @property
     def sha256(self) -> str:
@@ -68,7 +71,8 @@ class ArrayPhoto:
 
     @property
     def byte_count(self) -> int:
-        return self.photo.nbytes
+        height_px, width_px = self.photo.shape[:2]
+        return self.photo.nbytes + _canvas_bytes(width_px, height_px, self.canvas_px)
 
     @property
     def sha256(self) -> str:
@@ -87,7 +91,8 @@ class PreparedInput:
 
     @property
     def byte_count(self) -> int:
-        return self.array.nbytes
+        height_px, width_px = self.array.shape[1:]
+        return self.array.nbytes + _canvas_bytes(width_px, height_px, self.canvas_px)
 
     @property
     def sha256(self) -> str:
@@ -105,6 +110,13 @@ class PreparedInput:
             input_box=(0.0, 0.0, float(width_px), float(height_px)),
             photo_size=(width_px, height_px),
         )
+
+
+def _canvas_bytes(width_px: int, height_px: int, canvas_px: int | None) -> int:
+    """What a photo takes as a canvas: nothing where nothing is drawn."""
+    if canvas_px is None:
+        return 0
+    return math.prod(photos.thumbnail_size(width_px, height_px, canvas_px)) * 3
 
 
 def _from_photo(photo: NDArray[np.uint8], model: Model, canvas_px: int | None) -> Loaded:

@@ -1,12 +1,13 @@
-"""Metrics: one observer that the engine and the service call."""
+"""Metrics: one observer that the engine, the service and its edges call."""
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from .engine.admission import Admission
 from .engine.engine import Outcome
 from .engine.job import Done, Job
 from .engine.schedule import Batch
@@ -38,7 +39,7 @@ class Metrics:
         )
         self._queue_seconds = Histogram(
             "pellucid_queue_seconds",
-            "From a job's readiness to the launch of its first batch.",
+            "What a request waited: for a worker, for the device, for a worker again.",
             ["method"],
             buckets=_SECONDS,
             registry=self.registry,
@@ -73,24 +74,41 @@ class Metrics:
             registry=self.registry,
         )
 
+    def watch(self, admission: Admission) -> None:
+        """Shows the queue as it is whenever the metrics are read."""
+        self._depth.set_function(lambda: admission.depth)
+        self._queued_seconds.set_function(lambda: admission.device_ms / 1e3)
+
     @contextmanager
-    def request(self, method: str) -> Iterator[None]:
-        """Counts a request, and how it ends."""
-        self._requests.labels(method).inc()
+    def request(self, method: Callable[[], str]) -> Iterator[None]:
+        """Counts a request, and how it ends.
+
+        Args:
+            method: Its method, asked when it ends: over REST it is read meanwhile.
+        """
         started_s = time.monotonic()
+        reason = ""
         try:
             yield
         except PellucidError as error:
-            self._errors.labels(method, error.reason).inc()
+            reason = error.reason
             raise
         except asyncio.CancelledError:
-            self._errors.labels(method, Cancelled.reason).inc()
+            reason = Cancelled.reason
             raise
         except Exception:
-            self._errors.labels(method, Internal.reason).inc()
+            reason = Internal.reason
             raise
         finally:
-            self._request_seconds.labels(method).observe(time.monotonic() - started_s)
+            name = method()
+            self._requests.labels(name).inc()
+            if reason:
+                self._errors.labels(name, reason).inc()
+            self._request_seconds.labels(name).observe(time.monotonic() - started_s)
+
+    def queued(self, method: str, queue_ms: float) -> None:
+        """A request has waited for the last time."""
+        self._queue_seconds.labels(method).observe(queue_ms / 1e3)
 
     def batch(self, batch: Batch, batch_ms: float) -> None:
         labels = (batch.key.model.name, batch.key.lane.value)
@@ -100,9 +118,4 @@ class Metrics:
     def ended(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, Done):
             timing, method = job.timing, job.spec.method.name
-            self._queue_seconds.labels(method).observe(timing.launched_s - timing.ready_s)
             self._compute_seconds.labels(method).observe(timing.finished_s - timing.launched_s)
-
-    def queue(self, depth: int, device_ms: float) -> None:
-        self._depth.set(depth)
-        self._queued_seconds.set(device_ms / 1e3)

@@ -441,6 +441,12 @@ def _resize_axis(
     return image.resize((image.width, size_px), resampling, (0, start, image.width, stop))
 
 
+def thumbnail_size(width_px: int, height_px: int, longest_side_px: int) -> tuple[int, int]:
+    """Width and height of a photo's thumbnail."""
+    scale = min(1.0, longest_side_px / max(width_px, height_px))
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
 def thumbnail(photo: NDArray[np.uint8], longest_side_px: int) -> NDArray[np.uint8]:
     """A photo with its longest side reduced to longest_side_px; a smaller one as it is.
 
@@ -452,9 +458,8 @@ def thumbnail(photo: NDArray[np.uint8], longest_side_px: int) -> NDArray[np.uint
         uint8 height × width × 3; the shorter side is rounded to nearest, at least 1.
     """
     height, width = photo.shape[:2]
-    scale = longest_side_px / max(width, height)
-    if scale >= 1:
+    size = thumbnail_size(width, height, longest_side_px)
+    if size == (width, height):
         return photo
-    size = max(1, round(width * scale)), max(1, round(height * scale))
     # A reducing gap of 3 first averages whole pixels: faster, and not told from the full filter.
     return np.array(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS, reducing_gap=3))

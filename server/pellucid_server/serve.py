@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import uvicorn
 from prometheus_client import start_http_server
@@ -18,8 +19,9 @@ from .engine.admission import QueueLimits
 from .engine.device import TorchDevice, keep_freed_memory, pick_device
 from .engine.engine import Engine
 from .engine.rows import Lane
-from .models.registry import Model, Precision, Registry, load_registry
+from .models.registry import FailedModel, Model, Precision, Registry, loads
 from .observe import Metrics
+from .workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +42,19 @@ class _QuietUvicorn(uvicorn.Server):
 
 
 class Server:
-    """One process: gRPC, REST and metrics on one loop, and one engine thread."""
+    """One process: gRPC, REST and metrics on one loop, and one engine thread.
+
+    Whoever starts it stops it, also after a start that failed.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.http_port = self.grpc_port = self.metrics_port = 0
+        self._opened = contextlib.AsyncExitStack()
+        self._leaving = threading.Event()
         self._metrics = Metrics()
-        self._workers = ThreadPoolExecutor(settings.worker_count, thread_name_prefix="worker")
+        self._workers = Workers(settings.worker_count, settings.max_requests)
+        self._opened.callback(self._workers.shutdown)
         self._torch_device = pick_device(settings.device)
         if self._torch_device.type == "cpu":
             keep_freed_memory()
@@ -59,60 +67,63 @@ class Server:
             observer=self._metrics,
             notify=asyncio.get_running_loop().call_soon_threadsafe,
         )
+        self._metrics.watch(self.engine.admission)
         self.service = Service(settings, self.engine, self._workers, self._metrics)
 
     async def start(self) -> None:
-        """Opens the ports, then loads and warms up the models.
+        """Opens the ports, then loads and warms up the models; returns early when told to leave.
 
         Raises:
-            NoModels: None of them could be loaded.
+            OSError: A port cannot be opened.
+            NoModels: None of the models could be loaded.
         """
         self.engine.start()
+        self._opened.push_async_callback(asyncio.to_thread, self.engine.stop)
         await self._open_grpc()
         await self._open_http()
-        metrics_server, _ = start_http_server(
-            self.settings.metrics_port, self.settings.host, self._metrics.registry
-        )
-        self._metrics_server = metrics_server
-        self.metrics_port = metrics_server.server_port
+        self._open_metrics()
         registry = await asyncio.to_thread(self._load)
+        if self._leaving.is_set():
+            return
         if not registry:
             reasons = "; ".join(f"{m.name}: {m.reason}" for m in registry.failed)
             raise NoModels(reasons or f"there is no model folder in {self.settings.model_folders}")
         self.service.open(registry)
+        self._opened.push_async_callback(self._drain)
         await self._health.set(True)
 
+    def leave(self) -> None:
+        """Ends a start at the next model."""
+        self._leaving.set()
+
     async def stop(self) -> None:
-        """Finishes what was admitted, then closes everything."""
+        """Finishes what was taken, then closes everything."""
+        await self._opened.aclose()
+
+    async def _drain(self) -> None:
         await self._health.set(False)
-        drained = await asyncio.to_thread(self.engine.drain, self.settings.drain_timeout_s)
-        if not drained:
+        if not await self.service.drain(self.settings.drain_timeout_s):
             log.warning("the drain ran out of time; requests in flight are refused")
             await asyncio.to_thread(self.engine.stop)
-        await self._grpc.stop(_CLOSE_S)
-        self._http.should_exit = True
-        await self._http_task
-        if drained:
-            await asyncio.to_thread(self.engine.stop)
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
-        self._workers.shutdown()
 
     def _load(self) -> Registry:
         settings = self.settings
-        registry = self.engine.call(
-            lambda: load_registry(
-                settings.models,
-                settings.model_folders,
-                device=self._torch_device,
-                precision=Precision(settings.precision),
-                side_px=settings.input_px,
-            )
-        )
-        for model in registry.values():
-            self._limit(model)
-            self.engine.warm_up(model)
-        return registry
+        models: list[Model | FailedModel] = []
+        for load in loads(
+            settings.models,
+            settings.model_folders,
+            device=self._torch_device,
+            precision=Precision(settings.precision),
+            side_px=settings.input_px,
+        ):
+            if self._leaving.is_set():
+                break
+            model = self.engine.call(load)
+            if isinstance(model, Model):
+                self._limit(model)
+                self.engine.warm_up(model)
+            models.append(model)
+        return Registry(models)
 
     def _limit(self, model: Model) -> None:
         most = model.limits.max_bucket_size
@@ -121,62 +132,91 @@ class Server:
             self.engine.costs_of(model).cap(lane, min(larger))
 
     async def _open_grpc(self) -> None:
-        settings = self.settings
-        self._grpc, self._health = build_server(self.service, settings)
+        host, port = self.settings.host, self.settings.grpc_port
+        server, self._health = build_server(self.service, self.settings)
+        self._opened.push_async_callback(server.stop, _CLOSE_S)
         await self._health.set(False)
         try:
-            self.grpc_port = self._grpc.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+            self.grpc_port = server.add_insecure_port(
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            )
         except RuntimeError:
-            raise OSError(f"port {settings.grpc_port} could not be opened") from None
-        await self._grpc.start()
+            raise _cannot_open("gRPC", host, port) from None
+        await server.start()
 
     async def _open_http(self) -> None:
-        settings = self.settings
-        self._http = _QuietUvicorn(
+        host, port = self.settings.host, self.settings.http_port
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listening = socket.create_server(address[:2], family=family)
+        except OSError as error:
+            raise _cannot_open("HTTP", host, port, error) from None
+        self._opened.callback(listening.close)
+        self.http_port = listening.getsockname()[1]
+        server = _QuietUvicorn(
             uvicorn.Config(
-                build_app(self.service, settings),
-                host=settings.host,
-                port=settings.http_port,
+                build_app(self.service, self.settings),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=int(_CLOSE_S),
             )
         )
-        self._http_task = asyncio.create_task(self._http.serve())
-        while not self._http.started:
-            if self._http_task.done():
-                self._http_task.result()
-                raise OSError(f"port {settings.http_port} could not be opened")
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+
+        async def close() -> None:
+            server.should_exit = True
+            await serving
+
+        self._opened.push_async_callback(close)
+        while not server.started:
             await asyncio.sleep(0.01)
-        self.http_port = self._http.servers[0].sockets[0].getsockname()[1]
+
+    def _open_metrics(self) -> None:
+        host, port = self.settings.host, self.settings.metrics_port
+        try:
+            server, _ = start_http_server(port, host, self._metrics.registry)
+        except OSError as error:
+            raise _cannot_open("metrics", host, port, error) from None
+        self._opened.callback(server.server_close)
+        self._opened.callback(server.shutdown)
+        self.metrics_port = server.server_port
+
+
+def _cannot_open(what: str, host: str, port: int, error: OSError | None = None) -> OSError:
+    why = "it is taken, or not allowed" if error is None else error.strerror
+    return OSError(f"port {port} of {what} cannot be opened on {host}: {why}")
 
 
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then drains."""
-    server = Server(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    try:
-        await server.start()
-    except NoModels:
-        await server.stop()
-        raise
-    log.info(
-        "serving on %s: HTTP %d, gRPC %d, metrics %d",
-        settings.host,
-        server.http_port,
-        server.grpc_port,
-        server.metrics_port,
-    )
-    ended = asyncio.create_task(asyncio.to_thread(server.engine.join))
     asked = asyncio.create_task(stopping.wait())
-    await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
-    failed = ended.done()
-    log.info("draining")
-    await server.stop()
-    await ended
+    server = Server(settings)
+    failed = False
+    try:
+        starting = asyncio.create_task(server.start())
+        await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+        if asked.done():
+            server.leave()
+        await starting
+        if not asked.done():
+            log.info(
+                "serving on %s: HTTP %d, gRPC %d, metrics %d",
+                settings.host,
+                server.http_port,
+                server.grpc_port,
+                server.metrics_port,
+            )
+            ended = asyncio.create_task(asyncio.to_thread(server.engine.join))
+            await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
+            failed = ended.done()
+        log.info("draining")
+    finally:
+        asked.cancel()
+        await server.stop()
     if failed:
         raise RuntimeError("the engine thread failed; the log has the details")

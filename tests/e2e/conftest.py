@@ -81,10 +81,12 @@ def serving(start: bool = True, **settings: Any) -> Iterator[Running]:
 
     with loop_in_a_thread() as loop:
         running = Running(asyncio.run_coroutine_threadsafe(make(), loop).result(60), loop)
-        if start:
-            running.do(running.server.start())
-        yield running
-        running.do(running.server.stop())
+        try:
+            if start:
+                running.do(running.server.start())
+            yield running
+        finally:
+            running.do(running.server.stop())
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,13 @@ def read(
     return timeout_ms
 
 
+def query_timeout_ms(query: Sequence[tuple[str, str]]) -> float | None:
+    """The deadline that a query brings; none if it is wrong, which read says later."""
+    wrong: list[Violation] = []
+    timeout_ms = _read_timeout(wrong, [text for name, text in query if name == TIMEOUT])
+    return None if wrong else timeout_ms
+
+
 def _read_timeout(found: list[Violation], texts: Sequence[str]) -> float | None:
     if len(texts) > 1:
         found.append(Violation(TIMEOUT, "given more than once"))

@@ -1,19 +1,24 @@
 """gRPC: translation only."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable
+import time
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
-from pellucid.v1 import inference_pb2, model_pb2, service_pb2_grpc
+from pellucid.v1 import inference_pb2, model_pb2
 
 from .. import wire
 from ..config import Settings
-from ..errors import Internal, PellucidError
+from ..engine.job import Priority
+from ..errors import DeadlineExpired, Internal, InvalidArgument, PellucidError
 from .health import HEALTH, SERVICE, Health
-from .service import Service
+from .service import Service, check_size
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +28,65 @@ CALLER_KEY = "pellucid-caller"
 _SPARE_RPCS = 64
 """Calls beyond max_requests that are answered at all: health, models, refusals with a delay."""
 
+_Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class PellucidServicer(service_pb2_grpc.PellucidServiceServicer):
-    """PellucidService over grpc.aio."""
+class PellucidServicer:
+    """PellucidService over grpc.aio.
 
-    def __init__(self, service: Service) -> None:
+    Calls that bring images are taken as streams of their one message, which look the same on
+    the wire: so a message is read after a look at the queue, and few are read at once.
+    """
+
+    def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
+        self._max_message_bytes = settings.max_message_bytes
+        at_once = max(1, settings.queue_bytes // settings.max_message_bytes)
+        self._receiving = asyncio.Semaphore(at_once)
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What a server answers the service's calls with."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Predict": grpc.stream_unary_rpc_method_handler(
+                    self.Predict,
+                    inference_pb2.PredictRequest.FromString,
+                    inference_pb2.PredictResponse.SerializeToString,
+                ),
+                "Explain": grpc.stream_unary_rpc_method_handler(
+                    self.Explain,
+                    inference_pb2.ExplainRequest.FromString,
+                    inference_pb2.ExplainResponse.SerializeToString,
+                ),
+                "ListModels": grpc.unary_unary_rpc_method_handler(
+                    self.ListModels,
+                    model_pb2.ListModelsRequest.FromString,
+                    model_pb2.ListModelsResponse.SerializeToString,
+                ),
+                "GetModel": grpc.unary_unary_rpc_method_handler(
+                    self.GetModel,
+                    model_pb2.GetModelRequest.FromString,
+                    model_pb2.GetModelResponse.SerializeToString,
+                ),
+            },
+        )
 
     async def Predict(
-        self, request: inference_pb2.PredictRequest, context: _Context
+        self, messages: AsyncIterator[inference_pb2.PredictRequest], context: _Context
     ) -> inference_pb2.PredictResponse:
-        return await _answer(context, self._service.predict(request, self._call(context)))
+        empty = inference_pb2.PredictRequest()
+        answer = self._serve(empty, messages, context, Priority.PREDICT, self._service.predict)
+        return await _answer(context, answer)
 
     async def Explain(
-        self, request: inference_pb2.ExplainRequest, context: _Context
+        self, messages: AsyncIterator[inference_pb2.ExplainRequest], context: _Context
     ) -> inference_pb2.ExplainResponse:
-        return await _answer(context, self._service.explain(request, self._call(context)))
+        empty = inference_pb2.ExplainRequest()
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.explain)
+        return await _answer(context, answer)
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: _Context
@@ -53,9 +98,38 @@ class PellucidServicer(service_pb2_grpc.PellucidServiceServicer):
     ) -> model_pb2.GetModelResponse:
         return await _answer(context, self._service.get_model(request))
 
+    async def _serve(
+        self,
+        request: _Request,
+        messages: AsyncIterator[_Request],
+        context: _Context,
+        priority: Priority,
+        method: Callable[..., Awaitable[_Response]],
+    ) -> _Response:
+        with self._service.arrival(lambda: request) as held:
+            call = self._call(context)
+            self._service.check_room(priority)
+            request = await self._receive(messages, call)
+            held.add(request.ByteSize())
+            return await method(request, call, held, self._fitting)
+
+    async def _receive(self, messages: AsyncIterator[_Request], call: wire.Call) -> _Request:
+        try:
+            async with asyncio.timeout(call.deadline_s - time.monotonic()), self._receiving:
+                return await anext(messages)
+        except TimeoutError:
+            raise DeadlineExpired("the message did not arrive in time") from None
+        except StopAsyncIteration:
+            raise InvalidArgument("the call has no message") from None
+
+    def _fitting(self, response: Message) -> Message:
+        check_size(response.ByteSize(), self._max_message_bytes)
+        return response
+
     def _call(self, context: _Context) -> wire.Call:
         metadata = dict(context.invocation_metadata() or ())
-        address = context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
+        peer = urllib.parse.unquote(context.peer())  # ipv4:127.0.0.1:5, ipv6:[::1]:5
+        address = peer.partition(":")[2].rpartition(":")[0].strip("[]")
         return self._service.call(str(metadata.get(CALLER_KEY, address)), context.time_remaining())
 
 
@@ -70,7 +144,7 @@ def build_server(service: Service, settings: Settings) -> tuple[grpc.aio.Server,
             ("grpc.so_reuseport", 0),
         ],
     )
-    service_pb2_grpc.add_PellucidServiceServicer_to_server(PellucidServicer(service), server)
+    server.add_generic_rpc_handlers((PellucidServicer(service, settings).handlers(),))
     health = Health(server)
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
     return server, health

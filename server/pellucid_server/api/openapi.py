@@ -25,16 +25,13 @@ _SCALARS: dict[int, Schema] = {
 }
 _REQUIRED = {
     "ExplainRequest": ("image", "method"),
-    "GetModelResponse": ("name", "ready"),
     "Image": ("kind",),
-    "ListModelsResponse": ("models",),
-    "ModelSummary": ("name", "ready"),
     "Neuron": ("layer", "channel"),
     "PredictRequest": ("image",),
     "Tensor": ("data_type", "shape", "data"),
 }
-"""Fields, and oneofs, that a message always has: the contract says so in comments, which
-descriptors do not carry."""
+"""Fields, and oneofs, that a request always has: the contract says so in comments, which
+descriptors do not carry. A response has every field that knows no absence."""
 
 _DESCRIPTIONS = {
     "PredictRequest": "The image as base64 of a JPEG, PNG or WebP file, or as a tensor.",
@@ -50,9 +47,9 @@ def document(max_body_bytes: int) -> Schema:
     """
     messages = inference_pb2.DESCRIPTOR.message_types_by_name
     predict, explain = messages["PredictRequest"], messages["ExplainRequest"]
+    requests = [predict, explain]
     roots = [
-        predict,
-        explain,
+        *requests,
         messages["PredictResponse"],
         messages["ExplainResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
@@ -65,7 +62,7 @@ def document(max_body_bytes: int) -> Schema:
             "version": version("pellucid"),
             "description": "Serves vision networks and says why they answered as they did. Bodies "
             f"have at most {max_body_bytes} bytes. JSON names may be in lowerCamelCase, as here, "
-            "or as in the proto files.",
+            "or as in the proto files. In answers a zero is said like any other value.",
         },
         "paths": {
             "/v1/predict": {
@@ -89,8 +86,16 @@ def document(max_body_bytes: int) -> Schema:
         },
         "components": {
             "schemas": {
-                **{message.name: _message(message) for message in _messages(roots)},
-                **{enum.name: _enum(enum) for enum in _enums(roots)},
+                **{
+                    message.name: _message(message, answered=message not in asked)
+                    for asked in [set(_messages(requests))]
+                    for message in _messages(roots)
+                },
+                **{
+                    enum.name: _enum(enum, answered=enum not in asked)
+                    for asked in [set(_enums(requests))]
+                    for enum in _enums(roots)
+                },
                 "Error": _ERROR,
             },
             "responses": {str(code): response for code, response in _errors().items()},
@@ -251,7 +256,8 @@ def _enums(roots: Sequence[Descriptor]) -> Iterator[EnumDescriptor]:
     yield from {enum.full_name: enum for enum in enums if enum is not None}.values()
 
 
-def _message(message: Descriptor) -> Schema:
+def _message(message: Descriptor, *, answered: bool) -> Schema:
+    """A message's schema; answered: it is only ever in responses, which say zeros, too."""
     schema: Schema = {
         "type": "object",
         "properties": {field.json_name: _field(field) for field in message.fields},
@@ -260,7 +266,11 @@ def _message(message: Descriptor) -> Schema:
     if message.name in _DESCRIPTIONS:
         schema["description"] = _DESCRIPTIONS[message.name]
     always = _REQUIRED.get(message.name, ())
-    required = [field.json_name for field in message.fields if field.name in always]
+    required = [
+        field.json_name
+        for field in message.fields
+        if field.name in always or (answered and not field.has_presence)
+    ]
     if required:
         schema["required"] = required
     choices = []
@@ -282,8 +292,9 @@ def _field(field: FieldDescriptor) -> Schema:
     return {"type": "array", "items": one} if field.is_repeated else one
 
 
-def _enum(enum: EnumDescriptor) -> Schema:
-    return {"type": "string", "enum": [value.name for value in enum.values if value.number]}
+def _enum(enum: EnumDescriptor, *, answered: bool) -> Schema:
+    names = [value.name for value in enum.values if value.number or answered]
+    return {"type": "string", "enum": names}
 
 
 def _form(request: Descriptor) -> Schema:

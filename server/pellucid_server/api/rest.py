@@ -1,12 +1,13 @@
 """REST: translation only."""
 
 import asyncio
-import contextlib
+import functools
+import json
 import math
 import re
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -23,6 +24,8 @@ from starlette.staticfiles import StaticFiles
 
 from .. import wire
 from ..config import Settings
+from ..engine.admission import Held
+from ..engine.job import Priority
 from ..errors import (
     CODES,
     Cancelled,
@@ -32,7 +35,6 @@ from ..errors import (
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
-    Overloaded,
     PellucidError,
     TooLarge,
     Unavailable,
@@ -40,7 +42,7 @@ from ..errors import (
 )
 from . import forms, openapi
 from .grpc import CALLER_KEY
-from .service import Service
+from .service import Service, check_size
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -49,10 +51,6 @@ PICTURES: dict[str, data_pb2.ImageFormat] = {
     "image/jpeg": data_pb2.IMAGE_FORMAT_JPEG,
 }
 
-_RETRY_DELAY_MS = 1000.0
-"""When to come back while the bodies of others fill the memory that they may take."""
-
-_Request = TypeVar("_Request", bound=Message)
 _Returned = TypeVar("_Returned")
 
 
@@ -80,39 +78,41 @@ class _Rest:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
-        self._bytes_left = settings.queue_bytes
         self._document = openapi.document(settings.max_message_bytes)
 
     async def predict(self, request: Request) -> Response:
-        _accepted(request, [JSON])
-        async with self._read(request, inference_pb2.PredictRequest()) as (message, call):
-            response = await _unless_gone(request, self._service.predict(message, call))
-            return await asyncio.to_thread(_write_json, response)
+        message = inference_pb2.PredictRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.PREDICT, held)
+            return await _unless_gone(
+                request, self._service.predict(message, call, held, self._write_json)
+            )
 
     async def explain(self, request: Request) -> Response:
-        media = _accepted(request, [JSON, *PICTURES])
-        async with self._read(request, inference_pb2.ExplainRequest()) as (message, call):
+        message = inference_pb2.ExplainRequest()
+        with self._service.arrival(lambda: message) as held:
+            media = _accepted(request, [JSON, *PICTURES])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            write: Callable[[inference_pb2.ExplainResponse], Response] = self._write_json
             if media in PICTURES:
                 message.outputs[:] = [inference_pb2.EXPLAIN_OUTPUT_RENDERING]
                 message.rendering.format = PICTURES[media]
-            response = await _unless_gone(request, self._service.explain(message, call))
-            if media in PICTURES:
-                answer = _write_picture(response, media)
-            else:
-                answer = await asyncio.to_thread(_write_json, response)
+                write = functools.partial(self._write_picture, media=media)
+            answer = await _unless_gone(request, self._service.explain(message, call, held, write))
             answer.headers["vary"] = "accept"
             return answer
 
     async def list_models(self, request: Request) -> Response:
         _accepted(request, [JSON])
         response = await self._service.list_models(model_pb2.ListModelsRequest())
-        return JSONResponse({"models": [_write_model(model) for model in response.models]})
+        return JSONResponse(_mapping(response))
 
     async def get_model(self, request: Request) -> Response:
         _accepted(request, [JSON])
         name = request.path_params["name"]
         response = await self._service.get_model(model_pb2.GetModelRequest(model=name))
-        return JSONResponse(_write_model(response))
+        return JSONResponse(_mapping(response))
 
     async def live(self, _: Request) -> Response:
         return JSONResponse({"live": True})
@@ -134,48 +134,69 @@ class _Rest:
             swagger_favicon_url="docs/static/favicon.png",
         )
 
-    @contextlib.asynccontextmanager
     async def _read(
-        self, request: Request, message: _Request
-    ) -> AsyncIterator[tuple[_Request, wire.Call]]:
-        """The request's message, and who calls; its body counts until the block ends."""
+        self, request: Request, message: Message, priority: Priority, held: Held
+    ) -> wire.Call:
+        """Fills in a request's message; returns who calls, and until when."""
         arrived_s = time.monotonic()
         boundary = _boundary(request)
-        self._service.check_room()
-        body = bytearray()
+        self._service.check_room(priority)
+        query = request.query_params.multi_items()
+        most_ms = min(forms.query_timeout_ms(query) or math.inf, self._settings.max_timeout_ms)
         try:
-            await self._read_body(request, body)
-            query = request.query_params.multi_items()
-            timeout_ms = await asyncio.to_thread(forms.read, message, bytes(body), boundary, query)
-            timeout_s = None
-            if timeout_ms is not None:
-                timeout_s = timeout_ms / 1e3 - (time.monotonic() - arrived_s)
-            yield message, self._service.call(_caller(request), timeout_s)
-        finally:
-            self._bytes_left += len(body)
+            async with asyncio.timeout(most_ms / 1e3):
+                body = await self._read_body(request, held)
+                timeout_ms = await asyncio.to_thread(forms.read, message, body, boundary, query)
+        except TimeoutError:
+            raise DeadlineExpired("the body did not arrive in time") from None
+        timeout_s = None
+        if timeout_ms is not None:
+            timeout_s = timeout_ms / 1e3 - (time.monotonic() - arrived_s)
+        return self._service.call(_caller(request), timeout_s)
 
-    async def _read_body(self, request: Request, body: bytearray) -> None:
+    async def _read_body(self, request: Request, held: Held) -> bytes:
         most = self._settings.max_message_bytes
         too_large = TooLarge(f"the body is larger than {most} bytes")
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > most:
             raise too_large
+        body = bytearray()
         try:
-            async with asyncio.timeout(self._settings.max_timeout_ms / 1e3):
-                async for chunk in request.stream():
-                    if len(body) + len(chunk) > most:
-                        raise too_large
-                    if len(chunk) > self._bytes_left:
-                        raise Overloaded(
-                            "the bodies of other requests fill the memory that they may take",
-                            retry_delay_ms=_RETRY_DELAY_MS,
-                        )
-                    self._bytes_left -= len(chunk)
-                    body += chunk
+            async for chunk in request.stream():
+                if len(body) + len(chunk) > most:
+                    raise too_large
+                held.add(len(chunk))
+                body += chunk
         except ClientDisconnect:
             raise Cancelled("the caller went away") from None
-        except TimeoutError:
-            raise DeadlineExpired("the body did not arrive in time") from None
+        return bytes(body)
+
+    def _write_json(self, message: Message) -> Response:
+        """In a worker: the message as JSON, no larger than what is sent."""
+        content = json.dumps(_mapping(message), ensure_ascii=False).encode()
+        check_size(len(content), self._settings.max_message_bytes)
+        return Response(content, media_type=JSON)
+
+    def _write_picture(self, response: inference_pb2.ExplainResponse, media: str) -> Response:
+        """In a worker: the rendering alone."""
+        target = response.target
+        if target.WhichOneof("kind") == "neuron":
+            neuron = target.neuron
+            name = f"{neuron.layer} {neuron.channel}"
+            name += f" {neuron.y} {neuron.x}" if neuron.HasField("y") else ""
+        else:
+            name = f"{target.class_index} {target.label}".strip()
+        headers = {
+            "pellucid-model": response.run.model,
+            "pellucid-model-version": response.run.model_version,
+            "pellucid-target": name,
+            "pellucid-score": repr(target.score),
+        }
+        quote = functools.partial(urllib.parse.quote, safe=_HEADER_SAFE)
+        check_size(len(response.rendering.data), self._settings.max_message_bytes)
+        return Response(
+            response.rendering.data, 200, {key: quote(headers[key]) for key in headers}, media
+        )
 
 
 async def _unless_gone(request: Request, answer: Coroutine[Any, Any, _Returned]) -> _Returned:
@@ -271,31 +292,9 @@ def _read_ranges(header: str) -> dict[str, tuple[float, int]]:
 # Responses.
 
 
-def _write_json(message: Message) -> Response:
-    text = json_format.MessageToJson(message, indent=None, ensure_ascii=False)
-    return Response(text, media_type=JSON)
-
-
-def _write_model(model: model_pb2.ModelSummary | model_pb2.GetModelResponse) -> dict[str, Any]:
-    return {"name": model.name, "ready": model.ready, **json_format.MessageToDict(model)}
-
-
-def _write_picture(response: inference_pb2.ExplainResponse, media: str) -> Response:
-    target = response.target
-    if target.WhichOneof("kind") == "neuron":
-        neuron = target.neuron
-        name = f"{neuron.layer} {neuron.channel}"
-        name += f" {neuron.y} {neuron.x}" if neuron.HasField("y") else ""
-    else:
-        name = f"{target.class_index} {target.label}".strip()
-    headers = {
-        "pellucid-model": response.run.model,
-        "pellucid-model-version": response.run.model_version,
-        "pellucid-target": name,
-        "pellucid-score": repr(target.score),
-    }
-    safe = {key: urllib.parse.quote(value, safe=_HEADER_SAFE) for key, value in headers.items()}
-    return Response(response.rendering.data, 200, safe, media)
+def _mapping(message: Message) -> dict[str, Any]:
+    """A response by proto's JSON mapping; a zero is said like any other value."""
+    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
 _HEADER_SAFE = " ,.;:'()/#+-_"

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -12,19 +11,26 @@ from pellucid.v1 import inference_pb2, model_pb2
 
 from .. import wire
 from ..config import Settings
+from ..engine.admission import Held
 from ..engine.engine import Engine
-from ..engine.job import Done, Spec
-from ..errors import DeadlineExpired, InvalidArgument, Overloaded, Unavailable, Violation
+from ..engine.job import Done, Priority, Spec
+from ..engine.memory import is_out_of_memory
+from ..errors import (
+    DeadlineExpired,
+    InvalidArgument,
+    OutOfMemory,
+    Overloaded,
+    Unavailable,
+    Violation,
+)
 from ..models.registry import Registry
 from ..observe import Metrics
+from ..workers import Workers
 
 _RETRY_DELAY_MS = 100.0
 """When to come back if all permits are taken: about one CPU iteration."""
 
-_DEADLINE_GRACE_S = 0.5
-"""The engine reports an expired deadline itself; past this the handler does."""
-
-_Response = TypeVar("_Response", bound=Message)
+_Answer = TypeVar("_Answer")
 _Returned = TypeVar("_Returned")
 
 
@@ -32,7 +38,7 @@ class Service:
     """PellucidService, free of any protocol. Its methods run on the server's loop."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, workers: Executor, metrics: Metrics
+        self, settings: Settings, engine: Engine, workers: Workers, metrics: Metrics
     ) -> None:
         self._engine = engine
         self._workers = workers
@@ -41,14 +47,25 @@ class Service:
         self._limits = wire.Limits(settings.max_photo_pixels, engine.buckets)
         self._registry: Registry | None = None
         self._permits_left = settings.max_requests
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def ready(self) -> bool:
-        return self._registry is not None and self._engine.alive
+        return self._registry is not None and self._engine.alive and not self._draining
 
     def open(self, registry: Registry) -> None:
         """The models are loaded and warm: requests are answered from now on."""
         self._registry = registry
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Takes nothing more in, waits until all that was is answered; false: time ran out."""
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        return self._idle.is_set()
 
     def call(self, caller: str, timeout_s: float | None) -> wire.Call:
         """Who calls and until when; a missing deadline is filled in, a long one cut."""
@@ -58,27 +75,48 @@ class Service:
         timeout_s = min(timeout_s, settings.max_timeout_ms / 1e3)
         return wire.Call(caller, time.monotonic() + timeout_s)
 
+    @contextlib.contextmanager
+    def arrival(self, request: Callable[[], Message]) -> Iterator[Held]:
+        """Open from a request's first byte to its answer: it is counted, and so are its bytes.
+
+        Args:
+            request: Its message, as far as it has been read when it ends.
+        """
+        with (
+            self._metrics.request(lambda: _method_of(request())),
+            self._engine.admission.holding() as held,
+        ):
+            yield held
+
     async def predict(
-        self, request: inference_pb2.PredictRequest, call: wire.Call
-    ) -> inference_pb2.PredictResponse:
-        with self._metrics.request("predict"):
-            async with self._permit() as registry:
-                spec = await self._work(
-                    lambda: wire.read_predict(request, call, registry, self._limits)
-                )
-                done = await self._run(spec)
-                return self._fitting(await self._work(lambda: wire.write_predict(spec, done)))
+        self,
+        request: inference_pb2.PredictRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[inference_pb2.PredictResponse], _Answer],
+    ) -> _Answer:
+        """Answers a request; write makes the response what is sent, and runs in a worker."""
+
+        def read(registry: Registry) -> tuple[Spec, Callable[[Done], _Answer]]:
+            spec = wire.read_predict(request, call, registry, self._limits)
+            return spec, lambda done: write(wire.write_predict(spec, done))
+
+        return await self._answer(Priority.PREDICT, call, held, read)
 
     async def explain(
-        self, request: inference_pb2.ExplainRequest, call: wire.Call
-    ) -> inference_pb2.ExplainResponse:
-        with self._metrics.request(request.WhichOneof("method") or "explain"):
-            async with self._permit() as registry:
-                spec, view = await self._work(
-                    lambda: wire.read_explain(request, call, registry, self._limits)
-                )
-                done = await self._run(spec)
-                return self._fitting(await self._work(lambda: wire.write_explain(spec, view, done)))
+        self,
+        request: inference_pb2.ExplainRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[inference_pb2.ExplainResponse], _Answer],
+    ) -> _Answer:
+        """As predict."""
+
+        def read(registry: Registry) -> tuple[Spec, Callable[[Done], _Answer]]:
+            spec, view = wire.read_explain(request, call, registry, self._limits)
+            return spec, lambda done: write(wire.write_explain(spec, view, done))
+
+        return await self._answer(Priority.EXPLAIN, call, held, read)
 
     async def list_models(self, _: model_pb2.ListModelsRequest) -> model_pb2.ListModelsResponse:
         return wire.write_models(self._open_registry())
@@ -91,52 +129,96 @@ class Service:
             raise Unavailable("the server is still loading its models", retry_delay_ms=1000.0)
         return self._registry
 
-    def check_room(self) -> None:
+    def check_room(self, priority: Priority) -> None:
         """Refuses what cannot be taken in now, before anything of it is read.
 
         Raises:
             Overloaded, Unavailable: It cannot.
         """
         self._open_registry()
-        self._engine.admission.check_room()
+        if self._draining:
+            raise Unavailable("the server is stopping; another replica will answer")
+        self._engine.admission.check_room(priority)
         if self._permits_left == 0:
             raise Overloaded(
                 f"{self._settings.max_requests} requests are under way",
                 retry_delay_ms=_RETRY_DELAY_MS,
             )
 
+    async def _answer(
+        self,
+        priority: Priority,
+        call: wire.Call,
+        held: Held,
+        read: Callable[[Registry], tuple[Spec, Callable[[Done], _Answer]]],
+    ) -> _Answer:
+        """Validates, runs and renders, all of it by the deadline."""
+        arrived_s = time.monotonic()
+        async with self._permit(priority) as registry:
+            try:
+                async with asyncio.timeout(call.deadline_s - arrived_s):
+                    # Reading headers is short: what must be refused is, before any rendering.
+                    spec, write = await self._work(Priority.PREDICT, call, lambda: read(registry))
+                    held.add(spec.byte_count)
+                    done = await self._run(spec, arrived_s)
+                    return await self._work(priority, call, lambda: self._write(spec, done, write))
+            except TimeoutError:
+                raise DeadlineExpired("the deadline passed before the result was ready") from None
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise OutOfMemory("the server has too little memory for this request") from None
+                raise
+
     @contextlib.asynccontextmanager
-    async def _permit(self) -> AsyncIterator[Registry]:
-        """Held by a request from its first byte of work to its response."""
-        self.check_room()
+    async def _permit(self, priority: Priority) -> AsyncIterator[Registry]:
+        """Held by a request while it is under way; a drain waits for all of them."""
+        self.check_room(priority)
         registry = self._open_registry()
         self._permits_left -= 1
+        self._idle.clear()
         try:
             yield registry
         finally:
             self._permits_left += 1
+            if self._permits_left == self._settings.max_requests:
+                self._idle.set()
 
-    async def _work(self, function: Callable[[], _Returned]) -> _Returned:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, function)
+    async def _work(
+        self, priority: Priority, call: wire.Call, function: Callable[[], _Returned]
+    ) -> _Returned:
+        return await asyncio.wrap_future(self._workers.submit(function, priority, call.deadline_s))
 
-    async def _run(self, spec: Spec) -> Done:
-        job = self._engine.submit(spec)
-        left_s = spec.deadline_s - time.monotonic() + _DEADLINE_GRACE_S
+    async def _run(self, spec: Spec, arrived_s: float) -> Done:
+        job = self._engine.submit(spec, arrived_s)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(job.future), left_s)
-        except TimeoutError:
-            raise DeadlineExpired("the deadline passed before the result was ready") from None
+            return await asyncio.wrap_future(job.future)
         finally:
             if not job.future.done():
                 self._engine.cancel(job)
 
-    def _fitting(self, response: _Response) -> _Response:
-        size, most = response.ByteSize(), self._settings.max_message_bytes
-        if size > most:
-            found = Violation(
-                "outputs",
-                f"the response takes {size} bytes; at most {most} are sent: ask for fewer "
-                "outputs or a smaller rendering",
-            )
-            raise InvalidArgument(f"outputs: {found.description}", violations=[found])
-        return response
+    def _write(self, spec: Spec, done: Done, write: Callable[[Done], _Answer]) -> _Answer:
+        done.timing.render_started_s = time.monotonic()
+        self._metrics.queued(spec.method.name, done.timing.queue_ms)
+        return write(done)
+
+
+def check_size(byte_count: int, most: int) -> None:
+    """Refuses to send more than the cap.
+
+    Raises:
+        InvalidArgument: The request asks for too much.
+    """
+    if byte_count > most:
+        found = Violation(
+            "outputs",
+            f"the response takes {byte_count} bytes; at most {most} are sent: ask for fewer "
+            "outputs or a smaller rendering",
+        )
+        raise InvalidArgument(f"outputs: {found.description}", violations=[found])
+
+
+def _method_of(request: Message) -> str:
+    """What a request is counted as."""
+    if isinstance(request, inference_pb2.ExplainRequest):
+        return request.WhichOneof("method") or "explain"
+    return "predict"

@@ -2,12 +2,20 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..errors import DeadlineTooShort, Overloaded, Unavailable
-from .job import Job
+from ..errors import DeadlineExpired, DeadlineTooShort, Overloaded
+from .job import Job, Priority
 
 _LEAST_RETRY_DELAY_MS = 50.0
+
+_RENDERING_MS = 1000.0
+"""About what a large rendering takes: what holds many bytes waits for its own."""
+
+_MOST_OF_ONE = 0.25
+"""The share of the limit that one job counts for at most: a long one does not shut out others."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +24,7 @@ class QueueLimits:
 
     Attributes:
         device_ms: Predicted milliseconds of device time.
-        byte_count: Bytes of images as they arrived.
+        byte_count: Bytes of images, as they arrived and as they are decoded.
     """
 
     device_ms: float = 30_000.0
@@ -24,88 +32,126 @@ class QueueLimits:
 
 
 class Admission:
-    """Lets jobs in while the queue has room. Safe between threads."""
+    """Lets requests in while the queue has room. Safe between threads."""
 
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        self._empty = threading.Condition(self._lock)
-        self._jobs: set[Job] = set()
-        self._device_ms = 0.0
+        self._left_ms: dict[Job, float] = {}
         self._byte_count = 0
-        self.draining = False
 
     @property
     def depth(self) -> int:
-        return len(self._jobs)
+        return len(self._left_ms)
 
     @property
     def device_ms(self) -> float:
-        return self._device_ms
+        """Milliseconds that remain of all jobs."""
+        with self._lock:
+            return sum(self._left_ms.values())
+
+    @property
+    def byte_count(self) -> int:
+        return self._byte_count
 
     def jobs(self) -> tuple[Job, ...]:
         """Those that were admitted and have not ended."""
         with self._lock:
-            return tuple(self._jobs)
+            return tuple(self._left_ms)
 
-    def check_room(self) -> None:
+    def check_room(self, priority: Priority) -> None:
         """Refuses what arrives at a full queue before anything of it is read.
 
         Raises:
-            Unavailable: The server is stopping.
-            Overloaded: The queue is full.
+            Overloaded: The queue is full for that class.
         """
         with self._lock:
-            self._check_room(0.0, 0)
+            self._check_room(priority)
 
     def admit(self, job: Job) -> None:
         """Takes a job in.
 
         Raises:
-            Unavailable: The server is stopping.
+            DeadlineExpired: Its deadline has passed.
             DeadlineTooShort: The job's own cost exceeds the time that it has.
-            Overloaded: The queue has no room for it.
+            Overloaded: The queue is full for its class.
         """
         left_ms = (job.spec.deadline_s - time.monotonic()) * 1e3
+        if left_ms <= 0:
+            raise DeadlineExpired("the deadline passed before the request was admitted")
         if job.cost_ms > left_ms:
             raise DeadlineTooShort(
                 f"this request needs about {job.cost_ms:.0f} ms of device time; its deadline "
-                f"leaves {max(left_ms, 0):.0f} ms"
+                f"leaves {left_ms:.0f} ms"
             )
         with self._lock:
-            self._check_room(job.cost_ms, job.spec.source.byte_count)
-            self._jobs.add(job)
-            self._device_ms += job.cost_ms
-            self._byte_count += job.spec.source.byte_count
+            self._check_room(job.spec.method.priority)
+            self._left_ms[job] = job.cost_ms
+
+    def progress(self, job: Job, cost_ms: float) -> None:
+        """That much of a job is done."""
+        with self._lock:
+            self._left_ms[job] = max(0.0, self._left_ms[job] - cost_ms)
 
     def release(self, job: Job) -> None:
         """The job has ended."""
         with self._lock:
-            self._jobs.remove(job)
-            self._device_ms = self._device_ms - job.cost_ms if self._jobs else 0.0
-            self._byte_count -= job.spec.source.byte_count
-            if not self._jobs:
-                self._empty.notify_all()
+            del self._left_ms[job]
 
-    def drain(self, timeout_s: float) -> bool:
-        """Admits nothing more and waits for what was admitted; false when time ran out."""
+    @contextmanager
+    def holding(self) -> Iterator["Held"]:
+        """Counts the bytes of one request until the block ends."""
+        held = Held(self)
+        try:
+            yield held
+        finally:
+            with self._lock:
+                self._byte_count -= held.byte_count
+
+    def hold(self, held: "Held", byte_count: int) -> None:
         with self._lock:
-            self.draining = True
-            return self._empty.wait_for(lambda: not self._jobs, timeout_s)
+            others = self._byte_count - held.byte_count
+            # What exceeds the limit by itself is still taken, alone.
+            if others and self._byte_count + byte_count > self._limits.byte_count:
+                left_ms = sum(self._left_ms.values())
+                raise Overloaded(
+                    "the queue is full: the images of other requests fill its "
+                    f"{self._limits.byte_count} bytes",
+                    retry_delay_ms=max(left_ms / max(1, self.depth), _RENDERING_MS),
+                )
+            self._byte_count += byte_count
+            held.byte_count += byte_count
 
-    def _check_room(self, cost_ms: float, byte_count: int) -> None:
-        if self.draining:
-            raise Unavailable("the server is stopping; another replica will answer")
-        limits = self._limits
-        # A job that exceeds a limit by itself still runs, alone.
-        if self._jobs and (
-            self._device_ms + cost_ms > limits.device_ms
-            or self._byte_count + byte_count > limits.byte_count
-        ):
-            over_ms = self._device_ms + cost_ms - limits.device_ms
-            mean_job_ms = self._device_ms / len(self._jobs)
+    def _check_room(self, priority: Priority) -> None:
+        """A class waits for its own jobs and for more urgent ones, not for those below it."""
+        ahead_ms = [
+            left_ms
+            for job, left_ms in self._left_ms.items()
+            if job.spec.method.priority <= priority
+        ]
+        limit_ms = self._limits.device_ms
+        counted_ms = sum(min(left_ms, _MOST_OF_ONE * limit_ms) for left_ms in ahead_ms)
+        if counted_ms >= limit_ms:
             raise Overloaded(
-                f"the queue is full: {len(self._jobs)} requests with about "
-                f"{self._device_ms:.0f} ms of device time wait or run",
-                retry_delay_ms=max(over_ms, mean_job_ms, _LEAST_RETRY_DELAY_MS),
+                f"the queue is full: {len(ahead_ms)} requests with about "
+                f"{sum(ahead_ms):.0f} ms of device time wait or run",
+                retry_delay_ms=max(
+                    counted_ms - limit_ms, counted_ms / len(ahead_ms), _LEAST_RETRY_DELAY_MS
+                ),
             )
+
+
+class Held:
+    """The bytes that one request holds, from its arrival to its answer."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.byte_count = 0
+
+    def add(self, byte_count: int) -> None:
+        """Counts more of them.
+
+        Raises:
+            Overloaded: Other requests leave no room for them.
+        """
+        self._admission.hold(self, byte_count)

@@ -72,7 +72,7 @@ class Costs:
             if bucket == smallest
             or (bucket <= self._cap[lane] and self._ms(lane, bucket) <= self._iteration_budget_ms)
         ]
-        return min(allowed, key=lambda b: (self._ms(lane, b) / min(b, row_count), b))
+        return min(allowed, key=lambda b: (self._ms(lane, b) / min(b, row_count), -b))
 
     def _ms(self, lane: Lane, bucket: int) -> float:
         """The measured cost; a bucket not measured is taken to be no better than its kin."""

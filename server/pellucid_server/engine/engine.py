@@ -1,11 +1,13 @@
 """The engine: one thread that packs rows of many jobs into batches and runs them."""
 
+import functools
+import itertools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -15,16 +17,18 @@ from ..errors import (
     DeadlineExpired,
     Internal,
     InvalidArgument,
-    Overloaded,
+    OutOfMemory,
     PellucidError,
     Unavailable,
     Violation,
 )
 from ..models.registry import Model
+from ..workers import Workers
 from .admission import Admission, QueueLimits
 from .costs import Costs
 from .device import Device, Flight
 from .job import Done, Job, Ride, Spec, Timing, Work
+from .memory import is_out_of_memory
 from .rows import Chore, Lane, Rows, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
 
@@ -44,7 +48,6 @@ class Observer(Protocol):
 
     def batch(self, batch: Batch, batch_ms: float) -> None: ...
     def ended(self, job: Job, outcome: Outcome) -> None: ...
-    def queue(self, depth: int, device_ms: float) -> None: ...
 
 
 class Unobserved:
@@ -52,7 +55,6 @@ class Unobserved:
 
     def batch(self, batch: Batch, batch_ms: float) -> None: ...
     def ended(self, job: Job, outcome: Outcome) -> None: ...
-    def queue(self, depth: int, device_ms: float) -> None: ...
 
 
 class Engine:
@@ -60,7 +62,7 @@ class Engine:
 
     Args:
         device: Where batches run.
-        workers: Threads that decode images.
+        workers: Threads that decode images, and do what else methods want done on the host.
         buckets: The batch sizes that are padded to, ascending.
         iteration_budget_ms: Longer batches are not chosen, see Costs.
         limits: The bound of the queue.
@@ -72,7 +74,7 @@ class Engine:
     def __init__(
         self,
         device: Device,
-        workers: Executor,
+        workers: Workers,
         *,
         buckets: tuple[int, ...] = (1, 2, 4, 8, 16),
         iteration_budget_ms: float = 250.0,
@@ -91,6 +93,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._schedule = Schedule()
         self._finished: list[tuple[Job, Outcome]] = []
+        self._numbers = itertools.count()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -123,31 +126,35 @@ class Engine:
         """Runs every bucket of every lane and measures it."""
         self.call(lambda: self._measure(model))
 
-    def submit(self, spec: Spec) -> Job:
+    def submit(self, spec: Spec, arrived_s: float | None = None) -> Job:
         """Admits a spec, before its image is decoded.
 
+        Args:
+            spec: What to run.
+            arrived_s: When its request arrived, by time.monotonic(); now by default.
+
         Raises:
-            Overloaded, DeadlineTooShort, Unavailable: It is not admitted.
+            Overloaded, DeadlineExpired, DeadlineTooShort, Unavailable: It is not admitted.
         """
         costs = self.costs_of(spec.model)
         rows = spec.method.row_counts(spec.model, spec.target)
         cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
-        job = Job(spec, cost_ms, Timing(submitted_s=time.monotonic()))
+        timing = Timing(submitted_s=time.monotonic() if arrived_s is None else arrived_s)
+        job = Job(spec, cost_ms, timing, next(self._numbers), row_count=sum(rows.values()))
         if not self.alive:
             raise Unavailable("the engine has stopped; another replica will answer")
         self.admission.admit(job)
-        self._observer.queue(self.admission.depth, self.admission.device_ms)
-        self._workers.submit(self._load, job)
+        try:
+            self._offload(job, lambda: self._load(job), functools.partial(self._begin, job))
+        except PellucidError:
+            self.admission.release(job)
+            raise
         return job
 
     def cancel(self, job: Job) -> None:
         """Its caller went away: no further row of it is run."""
         job.cancel()
-        self._inbox.put(lambda: None)
-
-    def drain(self, timeout_s: float) -> bool:
-        """Finishes what was admitted, admits nothing more; false when time ran out."""
-        return self.admission.drain(timeout_s)
+        self._inbox.put(lambda: self._end(job, Cancelled("the request was cancelled")))
 
     def join(self) -> None:
         """Waits for the thread to end, by stop or by a bug."""
@@ -162,20 +169,31 @@ class Engine:
         self._inbox.put(stop)
         self._thread.join()
 
-    def _load(self, job: Job) -> None:
-        """In a worker thread: decodes and preprocesses, then hands the job over."""
+    def _offload(
+        self, job: Job, function: Callable[[], _Returned], then: Callable[[_Returned], None]
+    ) -> None:
+        """Has a worker run a function of a job; what it returns is taken on the engine thread.
+
+        Raises:
+            Overloaded: Too much waits for the workers.
+        """
+        spec = job.spec
+        future = self._workers.submit(function, spec.method.priority, spec.deadline_s)
+        job.chore = future
+
+        def go_on() -> None:
+            if not job.ended:
+                self._guarded(job, lambda: then(future.result()))
+
+        future.add_done_callback(lambda _: self._inbox.put(go_on))
+
+    def _load(self, job: Job) -> Any:
+        """In a worker: decodes and preprocesses."""
         job.timing.decode_started_s = time.monotonic()
-        problem: PellucidError | None = None
-        if not job.cancelled:
-            try:
-                job.loaded = job.spec.source.load(job.spec.model)
-            except PellucidError as error:
-                problem = error
-            except Exception:
-                log.exception("an image could not be loaded")
-                problem = Internal()
-        job.timing.ready_s = time.monotonic()
-        self._inbox.put(lambda: self._begin(job) if problem is None else self._end(job, problem))
+        try:
+            return job.spec.source.load(job.spec.model)
+        finally:
+            job.timing.ready_s = time.monotonic()
 
     # The engine thread.
 
@@ -220,13 +238,9 @@ class Engine:
             elif job.spec.deadline_s <= now_s:
                 self._end(job, DeadlineExpired("the deadline passed before the result was ready"))
 
-    def _begin(self, job: Job) -> None:
-        if job.cancelled:
-            self._end(job, Cancelled("the request was cancelled"))
-            return
+    def _begin(self, job: Job, loaded: Any) -> None:
+        job.loaded = loaded
         self._advance(job)
-        if not job.ended:
-            self._schedule.add(job)
 
     def _launch(self, batch: Batch) -> tuple[Batch, Flight] | None:
         now_s = time.monotonic()
@@ -237,10 +251,11 @@ class Engine:
         try:
             picks = [(ticket.work.rows, ticket.index) for ticket in batch.tickets]
             return batch, self._device.launch(batch.key.model.network, picks, batch.bucket_size)
-        except (torch.OutOfMemoryError, MemoryError):
-            out_of_memory = True  # recovered from below, where the exception's tensors are gone
-        except Exception:
-            log.exception("a batch of %d rows failed", len(batch.tickets))
+        except Exception as error:
+            out_of_memory = is_out_of_memory(error)
+            if not out_of_memory:
+                log.exception("a batch of %d rows failed", len(batch.tickets))
+        # Recovered from here, where the exception's tensors are gone.
         if out_of_memory:
             log.warning("out of memory at bucket size %d", batch.bucket_size)
             self._device.release_memory()
@@ -249,18 +264,24 @@ class Engine:
         return None
 
     def _isolate(self, batch: Batch, out_of_memory: bool) -> None:
-        """Runs the halves of a batch that failed; a row that fails alone fails its job."""
-        if len(batch.tickets) == 1:
-            (ticket,) = batch.tickets
-            smaller = [b for b in self.buckets if b < batch.bucket_size]
-            if not (out_of_memory and smaller and batch.key.bucket_size is None):
-                self._end(
-                    ticket.job,
-                    Overloaded(_TOO_LITTLE_MEMORY) if out_of_memory else Internal(),
-                )
-                return
-        middle = (len(batch.tickets) + 1) // 2
-        for tickets in filter(None, (batch.tickets[:middle], batch.tickets[middle:])):
+        """Runs parts of a batch that failed; a row that fails alone fails its job.
+
+        Where memory ran out, parts are the next smaller bucket, and halves otherwise. A bucket
+        that a request fixed has no smaller one.
+        """
+        smaller = [b for b in self.buckets if b < batch.bucket_size and not batch.key.bucket_size]
+        part = (len(batch.tickets) + 1) // 2
+        if out_of_memory:
+            part = smaller[-1] if smaller else 0
+        elif len(batch.tickets) == 1:
+            part = 0
+        if not part:
+            for ticket in batch.tickets:
+                error = OutOfMemory(_TOO_LITTLE_MEMORY) if out_of_memory else Internal()
+                self._end(ticket.job, error)
+            return
+        for start in range(0, len(batch.tickets), part):
+            tickets = batch.tickets[start : start + part]
             if all(ticket.job.ended for ticket in tickets):
                 continue
             bucket_size = batch.key.bucket_size or next(
@@ -279,8 +300,30 @@ class Engine:
             for work, places in _by_work(batch.tickets).items():
                 job = batch.tickets[places[0]].job
                 job.rides.append(Ride(batch.bucket_size, len(batch.tickets), len(places)))
-                if not job.ended:
-                    self._settle_work(job, work, batch.tickets, flight, places)
+                if job.ended:
+                    continue
+                before = work.unsettled
+                settle = functools.partial(
+                    self._settle_work, job, work, batch.tickets, flight, places
+                )
+                self._guarded(job, settle)
+                self.admission.progress(job, (before - work.unsettled) * job.row_ms)
+
+    def _guarded(self, job: Job, step: Callable[[], None]) -> None:
+        """Takes a step of a job: what goes wrong in it ends this job, and nothing else."""
+        out_of_memory = False
+        try:
+            step()
+        except PellucidError as error:
+            self._end(job, error)
+        except Exception as error:
+            out_of_memory = is_out_of_memory(error)
+            if not out_of_memory:
+                log.exception("%s failed", job.spec.method.name)
+                self._end(job, Internal())
+        if out_of_memory:  # recovered from here, where the exception's tensors are gone
+            self._device.release_memory()
+            self._end(job, OutOfMemory(_TOO_LITTLE_MEMORY))
 
     def _settle_work(
         self,
@@ -313,26 +356,20 @@ class Engine:
 
     def _advance(self, job: Job, answer: Any = None) -> None:
         """Lets a job's method go on until it wants something or is done."""
-        out_of_memory = False
         try:
             wanted = self._next(job, job.work.traces() if job.work else answer)
-            job.work = Work(wanted) if isinstance(wanted, Rows) else None
-            if isinstance(wanted, Chore):
-                self._workers.submit(self._do, job, wanted)
         except StopIteration as stop:
             job.timing.finished_s = time.monotonic()
             result = self._device.download(stop.value)
             self._end(job, Done(result, job.loaded, tuple(job.rides), job.timing))
-        except PellucidError as error:
-            self._end(job, error)
-        except (torch.OutOfMemoryError, MemoryError):
-            out_of_memory = True
-        except Exception:
-            log.exception("%s failed", job.spec.method.name)
-            self._end(job, Internal())
-        if out_of_memory:
-            self._device.release_memory()
-            self._end(job, Overloaded(_TOO_LITTLE_MEMORY))
+            return
+        if isinstance(wanted, Rows):
+            job.work = Work(wanted)
+            self._schedule.add(job)
+        else:
+            do, job.work = wanted.do, None
+            self._schedule.remove(job)
+            self._offload(job, lambda: do(job.loaded.input), lambda got: self._advance(job, got))
 
     def _next(self, job: Job, answer: Any) -> Rows | Chore:
         if job.program is not None:
@@ -342,32 +379,15 @@ class Engine:
         job.program = spec.method.program(spec.model, image, spec.target)
         return next(job.program)
 
-    def _do(self, job: Job, chore: Chore) -> None:
-        """In a worker thread: what a method wants done on the host."""
-        answer: Any = None
-        problem: PellucidError | None = None
-        if not job.cancelled:
-            try:
-                answer = chore.do(job.loaded.input)
-            except Exception:
-                log.exception("%s failed on the host", job.spec.method.name)
-                problem = Internal()
-
-        def go_on() -> None:
-            if problem is not None:
-                self._end(job, problem)
-            elif not job.ended and not job.cancelled:
-                self._advance(job, answer)
-
-        self._inbox.put(go_on)
-
     def _end(self, job: Job, outcome: Outcome) -> None:
         if job.ended:
             return
         job.ended = True
+        if job.chore is not None:
+            job.chore.cancel()
         if job.program is not None:
             job.program.close()
-        job.program = job.work = None
+        job.program = job.work = job.chore = None
         self._schedule.remove(job)
         self._finished.append((job, outcome))
 
@@ -379,7 +399,6 @@ class Engine:
         for job, outcome in finished:
             self._observer.ended(job, outcome)
             self.admission.release(job)
-        self._observer.queue(self.admission.depth, self.admission.device_ms)
 
         def resolve() -> None:
             for job, outcome in finished:
@@ -407,7 +426,9 @@ class Engine:
                         self._device.land(self._device.launch(network, picks, bucket))
                         for _ in range(_WARM_UP_RUNS)
                     ]
-                except (torch.OutOfMemoryError, MemoryError):
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
                     costs.cap(lane, bucket)
                     break
                 costs.record(lane, bucket, min(taken_ms))

@@ -1,7 +1,6 @@
 """A job: a validated request in flight."""
 
 import enum
-import itertools
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -44,7 +43,9 @@ class Source(Protocol):
     """Where a request's image comes from."""
 
     @property
-    def byte_count(self) -> int: ...
+    def byte_count(self) -> int:
+        """Bytes that it holds, as it came and decoded; the network's input not counted."""
+        ...
 
     @property
     def sha256(self) -> str:
@@ -74,6 +75,12 @@ class Spec:
     caller: str = ""
     bucket_size: int | None = None
 
+    @property
+    def byte_count(self) -> int:
+        """Bytes that it holds until it is answered: its image and its input, float64."""
+        network = self.model.network
+        return self.source.byte_count + 3 * network.height_px * network.width_px * 8
+
 
 @dataclass(frozen=True)
 class Ride:
@@ -93,6 +100,16 @@ class Timing:
     ready_s: float = 0.0
     launched_s: float = 0.0
     finished_s: float = 0.0
+    render_started_s: float = 0.0
+
+    @property
+    def queue_ms(self) -> float:
+        """How long a job that is rendered waited: for a worker, for the device, for a worker."""
+        return 1e3 * (
+            (self.decode_started_s - self.submitted_s)
+            + (self.launched_s - self.ready_s)
+            + (self.render_started_s - self.finished_s)
+        )
 
 
 @dataclass(frozen=True)
@@ -142,19 +159,24 @@ class Work:
         return Traces(self._scores, self._classes, **{name: self._kept.get(name) for name in names})
 
 
-_sequence = itertools.count()
-
-
 @dataclass(eq=False)
 class Job:
-    """A spec in flight. Its future ends with Done or with a PellucidError."""
+    """A spec in flight. Its future ends with Done or with a PellucidError.
+
+    Attributes:
+        sequence: Its number, in the order of arrival.
+        row_count: Rows that its cost was predicted for.
+        chore: What a worker does for it.
+    """
 
     spec: Spec
     cost_ms: float
     timing: Timing
+    sequence: int
+    row_count: int = 1
     future: "Future[Done]" = field(default_factory=Future)
-    sequence: int = field(default_factory=lambda: next(_sequence))
     cancelled: bool = False
+    chore: "Future[Any] | None" = None
     # From here on, only the engine thread looks.
     loaded: Any = None
     program: Program[Any] | None = None
@@ -165,6 +187,10 @@ class Job:
     def __post_init__(self) -> None:
         # Whoever waits for the future cannot cancel it: cancelling is the engine's.
         self.future.set_running_or_notify_cancel()
+
+    @property
+    def row_ms(self) -> float:
+        return self.cost_ms / self.row_count
 
     def cancel(self) -> None:
         """Its caller went away: no row of it is launched any more."""

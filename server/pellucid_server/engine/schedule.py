@@ -76,6 +76,9 @@ class Schedule:
         return iter(tuple(self._jobs))
 
     def add(self, job: Job) -> None:
+        """A job has rows to run; nothing changes where it had some already."""
+        if job in self._jobs:
+            return
         caller = job.spec.caller
         if all(other.spec.caller != caller for other in self._jobs):
             # A caller who comes, or comes back, starts level with who had least.
@@ -86,8 +89,9 @@ class Schedule:
         priority = job.spec.method.priority
         if all(other.spec.method.priority is not priority for other in self._jobs):
             # Nor does a class that had nothing to run claim a share of that time.
-            owed = GUARANTEED_SHARES.get(priority, 0.0) * sum(self._spent_ms.values())
-            self._spent_ms[priority] = max(self._spent_ms[priority], owed)
+            share = GUARANTEED_SHARES.get(priority, 0.0)
+            others = sum(ms for other, ms in self._spent_ms.items() if other is not priority)
+            self._spent_ms[priority] = max(self._spent_ms[priority], share / (1 - share) * others)
         self._jobs[job] = None
 
     def remove(self, job: Job) -> None:
@@ -104,16 +108,24 @@ class Schedule:
         assert lead.work is not None
         key = key_of(lead)
         cost = costs[key.model.name]
-        if lead.work.suspects:
-            ticket = Ticket(lead, lead.work, lead.work.suspects.pop())
-            return Batch(key, key.bucket_size or cost.bucket_for(key.lane, 1), (ticket,))
         mates = [job for job in waiting if key_of(job) == key and job.work and job.work.waiting]
-        count = sum(job.work.waiting for job in mates if job.work)
+        count = 1 if lead.work.suspects else sum(job.work.waiting for job in mates if job.work)
         bucket_size = key.bucket_size or cost.bucket_for(key.lane, count)
         self._quantum_ms = cost.predict_ms(key.lane, bucket_size, bucket_size)
-        tickets = self._take(mates, leading, bucket_size)
-        tickets.sort(key=lambda ticket: ticket.rule)
+        row_ms = self._quantum_ms / min(bucket_size, count)  # padding is paid for, too
+        if lead.work.suspects:
+            tickets = [Ticket(lead, lead.work, lead.work.suspects.pop())]
+            self._charge(lead, row_ms)
+        else:
+            tickets = self._take(mates, leading, bucket_size, row_ms)
+            tickets.sort(key=lambda ticket: ticket.rule)
+        for priority in self._spent_ms:
+            self._spent_ms[priority] *= _MEMORY
         return Batch(key, bucket_size, tuple(tickets))
+
+    def _charge(self, job: Job, row_ms: float) -> None:
+        self._caller_ms[job.spec.caller] += row_ms
+        self._spent_ms[job.spec.method.priority] += row_ms
 
     def _leading(self, waiting: set[Priority]) -> Priority:
         total = sum(self._spent_ms.values())
@@ -129,8 +141,9 @@ class Schedule:
         had_ms, quantum_ms = self._caller_ms[job.spec.caller], self._quantum_ms
         return (had_ms // quantum_ms if quantum_ms else 0.0, job.spec.deadline_s, job.sequence)
 
-    def _take(self, mates: list[Job], leading: Priority, bucket_size: int) -> list[Ticket]:
-        row_ms = self._quantum_ms / bucket_size
+    def _take(
+        self, mates: list[Job], leading: Priority, bucket_size: int, row_ms: float
+    ) -> list[Ticket]:
         tickets: list[Ticket] = []
         for priority in sorted(
             {job.spec.method.priority for job in mates}, key=lambda p: (p is not leading, p)
@@ -148,14 +161,11 @@ class Schedule:
                 job = queue[-1]
                 assert job.work is not None
                 tickets.append(Ticket(job, job.work, job.work.take()))
-                self._caller_ms[job.spec.caller] += row_ms
-                self._spent_ms[priority] += row_ms
+                self._charge(job, row_ms)
                 if not job.work.waiting:
                     queue.pop()
                 if queue:
                     heapq.heappush(turns, (self._turn(queue[-1]), queue))
-        for priority in self._spent_ms:
-            self._spent_ms[priority] *= _MEMORY
         return tickets
 
 

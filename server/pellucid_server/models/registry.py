@@ -179,15 +179,15 @@ def _prepare(name: str, built: Built, precision: Precision, device: torch.device
     )
 
 
-def load_registry(
+def loads(
     names: Sequence[str],
     folders: Path | None = None,
     *,
     device: torch.device,
     precision: Precision,
     side_px: int,
-) -> Registry:
-    """Loads every model that can be loaded, and lists the others with their reasons.
+) -> Iterator[Callable[[], Model | FailedModel]]:
+    """The loading of every model, one at a time; what cannot be loaded says why.
 
     Args:
         names: Of embedded networks.
@@ -197,13 +197,13 @@ def load_registry(
         side_px: The side of their input.
     """
     embedded = partial(load_model, device=device, precision=precision, side_px=side_px)
-    models = [_loaded(name, partial(embedded, name)) for name in names]
+    for name in names:
+        yield partial(_loaded, name, partial(embedded, name))
     for folder in sorted(folders.iterdir()) if folders is not None else ():
         if folder.name in names:
-            models.append(_failed(folder.name, "an embedded network has that name"))
+            yield partial(_failed, folder.name, "an embedded network has that name")
         elif folder.is_dir() and not folder.name.startswith("."):
-            models.append(_loaded(folder.name, partial(load_folder, folder, device=device)))
-    return Registry(models)
+            yield partial(_loaded, folder.name, partial(load_folder, folder, device=device))
 
 
 def _loaded(name: str, load: Callable[[], Model]) -> Model | FailedModel:

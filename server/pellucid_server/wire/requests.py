@@ -183,11 +183,11 @@ def _read_image(
         return None
     if kind == "encoded":
         try:
-            photos.read_header(image.encoded, max_pixels=limits.max_photo_pixels)
+            header = photos.read_header(image.encoded, max_pixels=limits.max_photo_pixels)
         except photos.BadPhoto as error:
             found.invalid("image.encoded", str(error))
             return None
-        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px)
+        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px, header)
     array = read_tensor(found, "image.tensor", image.tensor)
     if array is None:
         return None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pellucid_server.engine.admission import QueueLimits
 from pellucid_server.engine.device import Flight, Pick, TorchDevice
-from pellucid_server.engine.job import Priority
+from pellucid_server.engine.job import Priority, Work
 from pellucid_server.engine.rows import ClassTarget, Lane, Rows
 from pellucid_server.errors import (
     Cancelled,
@@ -17,8 +17,9 @@ from pellucid_server.errors import (
     DeadlineTooShort,
     Internal,
     InvalidArgument,
+    OutOfMemory,
     Overloaded,
-    Unavailable,
+    PellucidError,
 )
 from pellucid_server.inputs import ArrayPhoto
 from pellucid_server.methods.explain.gradients import Gradient
@@ -174,12 +175,104 @@ def test_out_of_memory_halves_and_goes_on() -> None:
         assert max(map(len, device.launches)) <= 2
 
 
-def test_a_fixed_bucket_that_does_not_fit_is_refused() -> None:
-    with running(SmallDevice(), buckets=(1, 2, 4)) as runner:
-        job = runner.submit(resnet(), Gradient(), cat(), bucket_size=4)
-        with pytest.raises(Overloaded, match="memory"):
-            job.future.result(60)
+def test_a_fixed_bucket_that_does_not_fit_is_refused_at_once() -> None:
+    device = SmallDevice()
+    with running(device, buckets=(1, 2, 4)) as runner:
+        with runner.held():
+            jobs = [runner.submit(resnet(), Gradient(), cat(), bucket_size=4) for _ in range(4)]
+        for job in jobs:
+            with pytest.raises(OutOfMemory, match="memory") as caught:
+                job.future.result(60)
+            assert caught.value.retry_delay_ms is None
+        assert len(device.launches) == 1
         assert runner.run(resnet(), Gradient(), cat(), bucket_size=2)
+
+
+def test_the_cpu_says_in_its_own_way_that_memory_ran_out() -> None:
+    class Full(SpyDevice):
+        def launch(self, network: Network, picks: Sequence[Pick], bucket_size: int) -> Flight:
+            if bucket_size > 2:
+                torch.empty(1 << 50)
+            return super().launch(network, picks, bucket_size)
+
+    with running(Full(), buckets=(1, 2, 4)) as runner:
+        with runner.held():
+            jobs = [runner.submit(resnet(), Gradient(), cat()) for _ in range(4)]
+        assert all(job.future.result(60) for job in jobs)
+        with pytest.raises(OutOfMemory):
+            runner.run(resnet(), Gradient(), cat(), bucket_size=4)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (MemoryError(), OutOfMemory),
+        (torch.OutOfMemoryError("no memory"), OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), OutOfMemory),
+        (RuntimeError("a bug"), Internal),
+    ],
+)
+@pytest.mark.parametrize("where", ["load", "settle", "download"])
+def test_what_fails_beside_the_device_ends_its_own_job(
+    monkeypatch: pytest.MonkeyPatch, where: str, error: Exception, outcome: type[PellucidError]
+) -> None:
+    raising = True
+
+    def fail_once(function: Any) -> Any:
+        def failing(*args: Any, **options: Any) -> Any:
+            nonlocal raising
+            if raising:
+                raising = False
+                raise error
+            return function(*args, **options)
+
+        return failing
+
+    device = SpyDevice()
+    of, name = {
+        "load": (ArrayPhoto, "load"),
+        "settle": (Work, "settle"),
+        "download": (device, "download"),
+    }[where]
+    monkeypatch.setattr(of, name, fail_once(getattr(of, name)))
+    with running(device) as runner:
+        with runner.held():
+            jobs = [runner.submit(resnet(), Gradient(), "cat") for _ in range(3)]
+        outcomes = [type(job.future.exception(60)) for job in jobs]
+        assert sorted(outcomes, key=str) == sorted([type(None), type(None), outcome], key=str)
+        assert runner.engine.alive
+        assert runner.run(resnet(), Gradient(), cat())
+
+
+def test_what_is_settled_counts_no_more() -> None:
+    """Half way through, half of the cost is left."""
+    left_ms: list[float] = []
+
+    class Watched(SpyDevice):
+        def launch(self, network: Network, picks: Sequence[Pick], bucket_size: int) -> Flight:
+            left_ms.append(runner.engine.admission.device_ms)
+            return super().launch(network, picks, bucket_size)
+
+    with running(Watched(), buckets=(1,)) as runner:
+        runner.engine.warm_up(resnet())
+        left_ms.clear()
+        job = runner.submit(resnet(), COARSE, cat())
+        job.future.result(60)
+    assert left_ms == pytest.approx([job.cost_ms * k / 5 for k in (5, 4, 3, 2, 1)])
+
+
+def test_a_job_that_waits_to_be_decoded_ends_when_it_is_cancelled() -> None:
+    with running() as runner:
+        started, go_on = threading.Event(), threading.Event()
+        for _ in range(3):  # every thread, that of predictions too
+            runner.workers.submit(lambda: (started.set(), go_on.wait(60)), Priority.PREDICT, 1e12)
+        started.wait(60)
+        job = runner.submit(resnet(), Gradient(), "cat")
+        runner.engine.cancel(job)
+        with pytest.raises(Cancelled):
+            job.future.result(10)
+        assert runner.engine.admission.depth == 0
+        go_on.set()
 
 
 def test_a_failing_row_is_isolated() -> None:
@@ -251,22 +344,6 @@ def test_callers_share_the_device_fairly() -> None:
             job.future.result(60)
         order = sorted((*crowd, *single), key=lambda job: job.timing.launched_s)
     assert max(order.index(job) for job in single) <= 8
-
-
-def test_a_drain_finishes_what_was_admitted() -> None:
-    with running() as runner:
-        with runner.held():
-            jobs = [runner.submit(resnet(), COARSE, cat()) for _ in range(4)]
-            drained: list[bool] = []
-            draining = threading.Thread(target=lambda: drained.append(runner.engine.drain(60)))
-            draining.start()
-            while not runner.engine.admission.draining:
-                time.sleep(0.001)
-            with pytest.raises(Unavailable, match="stopping"):
-                runner.submit(resnet(), Gradient(), cat())
-        draining.join()
-        assert drained == [True]
-        assert all(job.future.result(0).result.attribution.isfinite().all() for job in jobs)
 
 
 def test_results_are_handed_over_once_an_iteration() -> None:

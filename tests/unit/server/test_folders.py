@@ -18,7 +18,7 @@ from pellucid_server.models import folders, registry, weights
 from pellucid_server.models.architectures import build_network, known_architectures
 from pellucid_server.models.folders import BadFolder, why_not_a_name
 from pellucid_server.models.network import OUTPUT
-from pellucid_server.models.registry import Model, Precision, load_folder, load_registry
+from pellucid_server.models.registry import Model, Precision, load_folder, loads
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -580,7 +580,12 @@ def test_an_input_that_a_network_does_not_take(tmp_path: Path) -> None:
 
 
 def load_all(path: Path, *embedded: str) -> registry.Registry:
-    return load_registry(embedded, path, device=CPU, precision=Precision.FLOAT32, side_px=64)
+    return registry.Registry(
+        [
+            load()
+            for load in loads(embedded, path, device=CPU, precision=Precision.FLOAT32, side_px=64)
+        ]
+    )
 
 
 def test_a_bad_folder_harms_no_other(tmp_path: Path, tiny: dict[str, Tensor]) -> None:

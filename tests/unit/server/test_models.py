@@ -14,7 +14,7 @@ from pellucid_server.models import architectures, registry
 from pellucid_server.models.fold import FoldedNorm, fold_batch_norms
 from pellucid_server.models.gates import Gates, Rule
 from pellucid_server.models.network import OUTPUT, Layer, Layout, Network, UnservableNetwork
-from pellucid_server.models.registry import FailedModel, Precision, Registry, load_registry
+from pellucid_server.models.registry import FailedModel, Precision, Registry, loads
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
@@ -610,7 +610,9 @@ def load(monkeypatch: pytest.MonkeyPatch, *names: str) -> Registry:
     monkeypatch.setattr(
         registry, "ARCHITECTURES", {name: built_by(build) for name, build in known.items()}
     )
-    return load_registry(names, device=CPU, precision=Precision.FLOAT64, side_px=SIDE_PX)
+    return Registry(
+        [load() for load in loads(names, device=CPU, precision=Precision.FLOAT64, side_px=SIDE_PX)]
+    )
 
 
 def test_models_that_cannot_be_loaded_are_listed_with_their_reasons(

@@ -93,6 +93,7 @@ BOX = data_pb2.Box(x_px=1.5, width_px=2)
         inference_pb2.PredictResponse(
             predictions=[inference_pb2.Prediction(probability=0.5)], logits=TENSOR
         ),
+        model_pb2.GetModelResponse(name="failed", reason="no weights"),
         model_pb2.GetModelResponse(
             name="a",
             ready=True,
@@ -103,7 +104,10 @@ BOX = data_pb2.Box(x_px=1.5, width_px=2)
     ids=lambda message: message.DESCRIPTOR.name,
 )
 def test_what_the_mapping_writes_fits(message: Message) -> None:
-    name, value = message.DESCRIPTOR.name, json_format.MessageToDict(message)
+    name = message.DESCRIPTOR.name
+    value = json_format.MessageToDict(
+        message, always_print_fields_with_no_presence=name.endswith("Response")
+    )
     assert is_valid(name, value)
     for key, item in value.items():  # and nothing fits by accident
         assert not is_valid(name, value | {key: [None]}), key
@@ -122,6 +126,8 @@ def test_what_the_mapping_writes_fits(message: Message) -> None:
         ("Occlusion", {"fill": "mean"}),
         ("Occlusion", {"windowPx": "wide"}),
         ("ModelSummary", {"name": "a"}),
+        ("Prediction", {"label": "tench", "probability": 0.5, "logit": 1.0}),
+        ("Box", {"widthPx": 1.0, "heightPx": 1.0}),
     ],
 )
 def test_what_the_contract_refuses_does_not_fit(name: str, value: Any) -> None:

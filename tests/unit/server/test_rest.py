@@ -5,7 +5,8 @@ import base64
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -18,6 +19,8 @@ from pellucid_server import wire
 from pellucid_server.api import forms
 from pellucid_server.api.rest import build_app
 from pellucid_server.config import Settings
+from pellucid_server.engine.admission import Admission, Held, QueueLimits
+from pellucid_server.engine.job import Priority
 from pellucid_server.errors import CODES, Internal, Overloaded, PellucidError, Violation
 
 PHOTO = b"\xff\xd8 not really a photo \r\n--x\r\n"
@@ -41,6 +44,8 @@ class FakeService:
         self.timeouts_s: list[float | None] = []
         self.answer: Callable[[], Awaitable[None]] | None = None
         self.full: PellucidError | None = None
+        self.admission = Admission(QueueLimits())
+        self.counted: list[str] = []
         self.models = model_pb2.ListModelsResponse(
             models=[
                 model_pb2.ModelSummary(name="broken", ready=False, reason="no weights"),
@@ -48,7 +53,19 @@ class FakeService:
             ]
         )
 
-    def check_room(self) -> None:
+    @contextmanager
+    def arrival(self, request: Callable[[], Message]) -> Iterator[Held]:
+        reason = "OK"
+        try:
+            with self.admission.holding() as held:
+                yield held
+        except PellucidError as error:
+            reason = error.reason
+            raise
+        finally:
+            self.counted.append(reason)
+
+    def check_room(self, priority: Priority) -> None:
         if self.full is not None:
             raise self.full
 
@@ -63,11 +80,11 @@ class FakeService:
             await self.answer()
         return response
 
-    async def predict(self, request: Any, call: wire.Call) -> Any:
-        return await self._answer(request, PREDICTED)
+    async def predict(self, request: Any, call: wire.Call, held: Held, write: Any) -> Any:
+        return write(await self._answer(request, PREDICTED))
 
-    async def explain(self, request: Any, call: wire.Call) -> Any:
-        return await self._answer(request, EXPLAINED)
+    async def explain(self, request: Any, call: wire.Call, held: Held, write: Any) -> Any:
+        return write(await self._answer(request, EXPLAINED))
 
     async def list_models(self, request: Any) -> Any:
         return await self._answer(request, self.models)
@@ -403,8 +420,8 @@ def test_timeouts_are_positive(service: FakeService, text: str) -> None:
 
 
 def test_one_timeout_is_enough(service: FakeService) -> None:
-    fields = (("method", "gradient"), ("timeout_ms", "1"))
-    response = explain_form(service, *fields, params={"timeout_ms": "1"})
+    fields = (("method", "gradient"), ("timeout_ms", "10000"))
+    response = explain_form(service, *fields, params={"timeout_ms": "10000"})
     assert violations(response) == {"timeout_ms": "given more than once"}
 
 
@@ -498,17 +515,72 @@ def test_only_explanations_are_pictures(service: FakeService) -> None:
 def test_answers_are_the_proto_json_mapping(service: FakeService) -> None:
     response = ask(service, "POST", "/v1/predict", json={"image": {"encoded": ENCODED}})
     assert response.headers["content-type"] == "application/json"
-    assert response.json() == {"predictions": [{"label": "Kätzchen", "logit": 1.0}]}
+    # What is zero is said, too.
+    assert response.json() == {
+        "predictions": [{"classIndex": 0, "label": "Kätzchen", "probability": 0.0, "logit": 1.0}]
+    }
+
+
+def test_an_answer_above_the_cap_is_refused_as_it_would_be_sent(service: FakeService) -> None:
+    """JSON is larger than the message; a picture is as large as it is."""
+    size = EXPLAINED.ByteSize()
+    settings = Settings(max_message_bytes=1024)
+    assert size < 200
+    picture = inference_pb2.ExplainResponse()
+    picture.CopyFrom(EXPLAINED)
+    picture.rendering.data = b"p" * 800
+    assert picture.ByteSize() < 1024 < len(json_format.MessageToJson(picture))
+
+    async def explain(request: Any, call: wire.Call, held: Held, write: Any) -> Any:
+        return write(picture)
+
+    service.explain = explain  # type: ignore[method-assign]
+    body = json.dumps({"image": {"encoded": ENCODED}, "gradient": {}}).encode()
+    answers = {
+        media: ask(
+            service,
+            "POST",
+            "/v1/explain",
+            settings,
+            content=body,
+            headers={"content-type": "application/json", "accept": media},
+        )
+        for media in ("application/json", "image/png")
+    }
+    assert "at most 1024 are sent" in violations(answers["application/json"])["outputs"]
+    assert answers["image/png"].status_code == 200
+
+
+def test_what_fails_before_the_service_is_counted(service: FakeService) -> None:
+    json_type = {"content-type": "application/json"}
+    for content, headers in (
+        (b"{}", {"content-type": "text/plain"}),
+        (b"{}", json_type | {"accept": "text/html"}),
+        (b" " * 3000, json_type),
+        (b"{", json_type),
+    ):
+        for path in ("/v1/predict", "/v1/explain"):
+            ask(service, "POST", path, SMALL, content=content, headers=headers)
+    service.full = Overloaded("full")
+    explain(service, FULL)
+    assert service.counted == [
+        *["UNSUPPORTED_MEDIA_TYPE"] * 2,
+        *["NOT_ACCEPTABLE"] * 2,
+        *["BODY_TOO_LARGE"] * 2,
+        *["INVALID_ARGUMENT"] * 2,
+        "QUEUE_FULL",
+    ]
 
 
 def test_models_always_say_whether_they_are_ready(service: FakeService) -> None:
     assert ask(service, "GET", "/v1/models").json() == {
         "models": [
-            {"name": "broken", "ready": False, "reason": "no weights"},
-            {"name": "net", "ready": True, "version": "0123456789ab"},
+            {"name": "broken", "ready": False, "version": "", "reason": "no weights"},
+            {"name": "net", "ready": True, "version": "0123456789ab", "reason": ""},
         ]
     }
-    assert ask(service, "GET", "/v1/models/a%20b").json() == {"name": "", "ready": False}
+    model = ask(service, "GET", "/v1/models/a%20b").json()
+    assert (model["name"], model["ready"], model["layers"]) == ("", False, [])
     assert service.requests[-1].model == "a b"
     service.models = model_pb2.ListModelsResponse()
     assert ask(service, "GET", "/v1/models").json() == {"models": []}
@@ -620,7 +692,7 @@ def test_media_that_is_not_read(service: FakeService, headers: dict[str, str]) -
     violations(response, 415)
 
 
-SMALL = Settings(max_message_bytes=2048, queue_bytes=3000)
+SMALL = Settings(max_message_bytes=2048)
 
 
 def test_a_body_above_the_cap_is_refused_before_it_is_read(service: FakeService) -> None:
@@ -657,6 +729,7 @@ def test_bodies_share_one_bound(service: FakeService) -> None:
     """Two that fit alone do not fit together, and each gives back what it took."""
     body = json.dumps(FULL | {"model": "m" * 1100}).encode()
     assert 1500 < len(body) < 2048
+    service.admission = Admission(QueueLimits(byte_count=3000))
 
     async def asking() -> list[int]:
         entered, go_on = asyncio.Event(), asyncio.Event()
@@ -697,7 +770,11 @@ def sending(body: Any, then_leaving: asyncio.Event | None = None) -> Any:
 
 
 async def run_app(
-    service: FakeService, settings: Settings, receive: Any, headers: list[tuple[bytes, bytes]]
+    service: FakeService,
+    settings: Settings,
+    receive: Any,
+    headers: list[tuple[bytes, bytes]],
+    query: bytes = b"",
 ) -> int:
     """Runs the application without a client between; returns the status that it sent."""
     statuses: list[int] = []
@@ -709,7 +786,7 @@ async def run_app(
         "type": "http",
         "method": "POST",
         "path": "/v1/explain",
-        "query_string": b"",
+        "query_string": query,
         "headers": [(b"content-type", b"application/json"), *headers],
         "client": None,
     }
@@ -751,3 +828,5 @@ def test_a_body_that_does_not_come_ends_the_wait(service: FakeService) -> None:
 
     settings = Settings(max_timeout_ms=20)
     assert asyncio.run(run_app(service, settings, receive, [])) == 504
+    running = run_app(service, Settings(), receive, [], query=b"timeout_ms=20")
+    assert asyncio.run(asyncio.wait_for(running, 10)) == 504

@@ -44,6 +44,7 @@ from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, Guide
 from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict, PredictResult
 from pellucid_server.models.registry import FailedModel, Model, Precision, Registry
+from pellucid_server.photos import read_header
 from pellucid_server.wire.fields import write_parameters
 from PIL import Image
 from torch import nn
@@ -283,9 +284,10 @@ def test_images_become_sources() -> None:
     outputs = [inference_pb2.EXPLAIN_OUTPUT_HEATMAP]
     encoded = file_of("PNG")
     spec, _ = read(explain(image=data_pb2.Image(encoded=encoded)))
-    assert spec.source == EncodedPhoto(encoded, MAX_PIXELS, canvas_px=1024)
+    header = read_header(encoded, max_pixels=MAX_PIXELS)
+    assert spec.source == EncodedPhoto(encoded, MAX_PIXELS, canvas_px=1024, header=header)
     spec, _ = read(explain(image=data_pb2.Image(encoded=encoded), outputs=outputs))
-    assert spec.source == EncodedPhoto(encoded, MAX_PIXELS, canvas_px=None)
+    assert spec.source == EncodedPhoto(encoded, MAX_PIXELS, canvas_px=None, header=header)
     assert read_predict(image=data_pb2.Image(encoded=encoded)).source.canvas_px is None
 
     spec, _ = read(explain(rendering=inference_pb2.Rendering(longest_side_px=77)))
@@ -718,7 +720,12 @@ def test_the_name_of_an_unknown_model_is_not_echoed_at_length() -> None:
 # Results.
 
 TIMING = Timing(
-    submitted_s=10.0, decode_started_s=10.5, ready_s=10.75, launched_s=11.75, finished_s=13.75
+    submitted_s=10.0,
+    decode_started_s=10.5,
+    ready_s=10.75,
+    launched_s=11.75,
+    finished_s=13.75,
+    render_started_s=16.75,
 )
 RIDES = (Ride(8, 7, 3), Ride(2, 1, 1))
 
@@ -772,7 +779,7 @@ def test_a_run_says_how_it_came_about() -> None:
         precision=model_pb2.PRECISION_FLOAT64,
         device="cpu",
         decode_ms=250.0,
-        queue_ms=1000.0,
+        queue_ms=500.0 + 1000.0 + 3000.0,
         run_ms=2000.0,
         render_ms=0.0,
         batches=[
