@@ -395,7 +395,7 @@ def _resolved_target(target: inference_pb2.ResolvedTarget) -> types.ResolvedTarg
         against_class_index=target.against_class_index
         if target.HasField("against_class_index")
         else None,
-        score_kind=_short(target, "score_kind") if target.score_kind else None,
+        score_kind=_short(target, "score_kind") if target.HasField("score_kind") else None,
     )
 
 

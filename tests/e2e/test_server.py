@@ -327,11 +327,8 @@ def test_models_are_listed_with_their_reasons(served: Any) -> None:
         lite0 = client.get_model("efficientnet_lite0")
     assert ready == {"efficientnet_lite0": True, "resnet18": True, "no_such_network": False}
     assert lite0.labels[285] == "Egyptian cat"
-    assert {support.method for support in lite0.methods if support.supported} == {
-        "predict",
-        "occlusion",
-        *METHODS,
-    }
+    refused = {support.method: support.reason for support in lite0.methods if not support.supported}
+    assert refused == {"attention_rollout": "the network has no attention that can be seen"}
     listed = httpx.get(f"{served.http}/v1/models").json()["models"]
     assert [(model["name"], model["ready"]) for model in listed] == sorted(ready.items())
     failed = httpx.get(f"{served.http}/v1/models/no_such_network").json()
@@ -431,7 +428,7 @@ def test_the_command_line_writes_pictures_and_arrays(
 
     assert "Egyptian cat" in run("predict", str(cat_jpg)).stdout
     done = run(
-        *("explain", str(cat_jpg), "--method", "occlusion", "--window-px", "32"),
+        *("explain", str(cat_jpg), "--method", "occlusion", "-p", "window_px=32"),
         *("-o", "why.png", "--raw", "why.npy"),
     )
     assert done.returncode == 0, done.stderr
@@ -441,7 +438,7 @@ def test_the_command_line_writes_pictures_and_arrays(
     assert (raw.dtype, raw.shape) == (np.float32, (1, 96, 96))
     told = json.loads(run("explain", str(cat_jpg), "--json").stdout)
     assert told["target"]["label"]
-    refused = run("explain", str(cat_jpg), "--method", "occlusion", "--window-px", "200")
+    refused = run("explain", str(cat_jpg), "--method", "occlusion", "-p", "window_px=200")
     assert refused.returncode == 1
     assert "occlusion.window_px: is 200; must be 1 to 96" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -48,13 +48,17 @@ def _build(name: str) -> nn.Module:
         for parameter in (network.pos_embed, network.cls_token):
             nn.init.normal_(parameter, std=0.2)
         return network
+    if name == "convnext_atto":
+        import timm
+
+        return timm.create_model(name, pretrained=False)
     from torchvision.models import get_model
 
     if name == "vgg16_narrow":
         # 4,096 units instead of 64 would show no more, and take a gigabyte.
-        network = get_model("vgg16", weights=None, init_weights=False)
-        network.classifier[0], network.classifier[3] = nn.Linear(25088, 64), nn.Linear(64, 64)
-        network.classifier[6] = nn.Linear(64, 1000)
+        network = get_model("vgg16", weights=None)
+        for place, sizes in {0: (25088, 64), 3: (64, 64), 6: (64, 1000)}.items():
+            network.classifier[place] = nn.Linear(*sizes)
         return network
     options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
     return get_model(name, weights=None, **options)

@@ -26,7 +26,7 @@ _SCALARS: dict[int, Schema] = {
 _REQUIRED = {
     "ExplainRequest": ("image", "method"),
     "Image": ("kind",),
-    "Neuron": ("layer", "channel"),
+    "Neuron": ("layer",),
     "PredictRequest": ("image",),
     "Tensor": ("data_type", "shape", "data"),
 }
@@ -283,7 +283,13 @@ def _message(message: Descriptor, *, answered: bool) -> Schema:
 
 
 def _field(field: FieldDescriptor) -> Schema:
-    if field.message_type is not None:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        value = field.message_type.fields_by_name["value"]
+        return {"type": "object", "additionalProperties": _field(value)}
+    if field.message_type is not None and field.message_type.name.endswith("Request"):
+        # In a receipt, which leaves out what a request must have.
+        one = {"type": "object", "description": f"A {field.message_type.name} without its image."}
+    elif field.message_type is not None:
         one = _ref(field.message_type.name)
     elif field.enum_type is not None:
         one = _ref(field.enum_type.name)
