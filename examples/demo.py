@@ -119,9 +119,7 @@ def show(
     row: list[Photo | Image] = [photo]
     captions = [f"{top.label} {top.probability:.2f}"]
     for method in METHODS:
-        explanation = client.explain(
-            photo, method, outputs=("attribution", "rendering"), legend=False
-        )
+        explanation = client.explain(photo, method, outputs=("attribution", "rendering"))
         values = values_of(explanation)
         box = inside(subject, values.shape, photo)
         positive = values.clip(min=0)

@@ -444,9 +444,18 @@ def _print_model(model: "Model") -> None:
         shape = " × ".join(map(str, layer.shape))
         targetable = "yes" if layer.targetable else "no"
         layers.add_row(Text(layer.name), layer.type, shape, targetable, Text(layer.note))
-    for part in (about, methods, layers):
+    costs = Table("lane", "bucket", "milliseconds a row")
+    for cost in model.costs:
+        costs.add_row(cost.lane, str(cost.bucket_size), f"{cost.row_ms:.2f}")
+    for part in (about, methods, costs, layers):
         _print(part)
 
 
+_PIPE_COLUMNS = 1000
+
+
 def _print(part: Table | Text) -> None:
-    Console(soft_wrap=True).print(part)
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:  # a pipe is as wide as what goes through it
+        console.width = _PIPE_COLUMNS
+    console.print(part)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pellucid_server.engine.device import TorchDevice
-from pellucid_server.engine.rows import ClassTarget, NeuronTarget, TopTarget
+from pellucid_server.engine.rows import ClassTarget, NeuronTarget, Rows, TopTarget, Want
 from pellucid_server.errors import InvalidArgument
 from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop
 from pellucid_server.methods.explain.occlusion import Occlusion
@@ -91,6 +91,11 @@ def test_a_launch_does_not_wait_for_its_batch() -> None:
     assert device.pipelined
     served = on_gpu("efficientnet_lite0")
     image = photo_input("cat", "efficientnet_lite0").float()
+    rows = Rows(image.to("cuda").expand(16, -1, -1, -1), TopTarget(), Want.GRADIENT)
+    device.land(device.launch(served.network, [(rows, k) for k in range(16)], 16))
+    flights = [device.launch(served.network, [(rows, k) for k in range(16)], 16) for _ in range(4)]
+    assert not flights[-1].landed.query()
+    device.land(flights[-1])
     with running(device) as runner:
         runner.engine.warm_up(served)
         jobs = [runner.submit(served, Predict(5, False), image) for _ in range(64)]

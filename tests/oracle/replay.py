@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from pellucid_server.engine.rows import ClassTarget
+from pellucid_server.methods.explain.gradients import Gradient
 from pellucid_server.models.registry import Precision
 from torch import Tensor
 
-from tests.harness import model, photo_input, relative_error
+from tests.harness import Runner, model, photo_input, relative_error
 from tests.oracle.graph import GateRecorder, GateReplayer
 
 
@@ -19,13 +21,17 @@ class Comparison:
     flip_count: int
 
 
-def compare_precisions(name: str, photo_name: str, side_px: int = 96) -> Comparison:
+def compare_precisions(runner: Runner, name: str, photo_name: str, side_px: int = 96) -> Comparison:
     image = photo_input(photo_name, name, side_px).float()
     single = model(name, Precision.FLOAT32, side_px)
     double = model(name, Precision.FLOAT64, side_px)
     recorder = GateRecorder()
     with recorder:
-        served, target = _gradient(single, image)
+        recorded, target = _gradient(single, image)
+    # What the engine serves, and not the recorder's run of the network, is what is compared.
+    done = runner.run(single, Gradient(), image, ClassTarget(target), bucket_size=1)
+    assert relative_error(done.result.attribution, recorded) == 0
+    served = done.result.attribution
     replayer = GateReplayer(recorder)
     with replayer:
         replayed, _ = _gradient(double, image.double(), target)

@@ -115,7 +115,7 @@ def main() -> None:
             cells = " | ".join(f"{error:.1e}" for error in errors)
             lines.append(f"| {name} | {gate_count} | {cells} |")
             for photo in PHOTOS:
-                compared = compare_precisions(name, photo, SIDE_PX)
+                compared = compare_precisions(runner, name, photo, SIDE_PX)
                 precise.append(
                     f"| {name} | {photo} | {compared.replayed_error:.1e} | "
                     f"{compared.free_error:.1e} | {compared.flip_count} |"

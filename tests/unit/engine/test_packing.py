@@ -78,16 +78,11 @@ def test_bits_do_not_depend_on_neighbours() -> None:
 
 def test_default_buckets_agree_in_float64() -> None:
     """Across bucket sizes float32 may flip a gate; float64 does not."""
-    on = model("resnet18", Precision.FLOAT64)
-    calls = [
-        (method, photo_input(photo, "resnet18"), target)
-        for (method, photo), target in zip(
-            itertools.product((*GRADIENTS, COARSE), ("cat", "coffee")),
-            itertools.cycle((TopTarget(), ClassTarget(285), NeuronTarget("layer2", 3))),
-        )
-    ]
+    on = model(NAME, Precision.FLOAT64)
+    calls = [(method, image.double(), target) for method, image, target in mixed_calls()]
     with running(buckets=(16,)) as fixed, running() as default:
         together = run_together(default, on, calls)
+        assert max(ride.row_count for done in together for ride in done.rides) > 1
         for done, (method, image, target) in zip(together, calls, strict=True):
             alone = fixed.run(on, method, image, target)
             error = relative_error(done.result.attribution, alone.result.attribution)
