@@ -340,19 +340,24 @@ class Network:
             return note
 
         images = example.clone().requires_grad_()
-        with torch.enable_grad(), ExitStack() as attached:
+        with torch.enable_grad(), ExitStack() as hooks:
             for module_name, module in self._module.named_modules():
                 if module_name:
-                    attached.callback(module.register_forward_hook(hook_for(module_name)).remove)
-            attached.enter_context(Gates())
+                    hooks.callback(module.register_forward_hook(hook_for(module_name)).remove)
+            hooks.enter_context(Gates())
             logits = self._module(images)
         generator = torch.Generator().manual_seed(1)
         weights = torch.randn(logits.shape, generator=generator).to(logits)
-        gradients: Sequence[Tensor | None] = torch.autograd.grad(
-            (logits * weights).sum(), [output for _, _, output, _ in outputs], allow_unused=True
-        )
+        attached = {place: y for place, (_, _, y, _) in enumerate(outputs) if y.requires_grad}
+        gradients: dict[int, Tensor | None] = {}
+        if attached:
+            found = torch.autograd.grad(
+                (logits * weights).sum(), list(attached.values()), allow_unused=True
+            )
+            gradients = dict(zip(attached, found, strict=True))
         layouts = _Layouts(self.height_px, self.width_px)
-        for (name, module, output, version), gradient in zip(outputs, gradients, strict=True):
+        for place, (name, module, output, version) in enumerate(outputs):
+            gradient = gradients.get(place)
             notes = []
             if name in folded:
                 notes.append(f"the normalization {folded[name]} is folded in: this is its output")
