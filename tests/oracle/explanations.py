@@ -23,6 +23,7 @@ from pellucid_server.methods import draws
 from pellucid_server.methods.explain import cams, gradients, occlusion, paths, programs, rise
 from pellucid_server.methods.explain import segments as by_segments
 from pellucid_server.methods.explain.baselines import Baseline
+from pellucid_server.models.gates import Rule
 from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
 from pytorch_grad_cam.hirescam import HiResCAM
 from pytorch_grad_cam.layer_cam import LayerCAM
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from tests.harness import Runner, relative_error
 from tests.oracle.graph import hooked_gradient
 from tests.oracle.networks import LAYERS, SIDE_PX, image_for, seeded, served
+from tests.oracle.zennit_lrp import by_zennit
 
 
 @dataclass
@@ -310,6 +312,18 @@ def _attention_rollout(case: Case) -> Tensor:
     return _enlarge(rollout[0, 1:].view(side, side))
 
 
+def _lrp(case: Case) -> Tensor:
+    return by_zennit(case.name, case.image, case.index, Rule.LRP_COMPOSITE, case.method.epsilon)
+
+
+def _deep_lift(case: Case) -> Tensor:
+    """Its own completeness: the map scaled to the sum that it must have."""
+    black = case.black()
+    difference = case.logit(case.image[None]) - case.logit(black[None])
+    attribution = case.result.attribution
+    return attribution * difference / attribution.sum()
+
+
 ORACLES: dict[str, Callable[[Case], Tensor]] = {
     "gradient": _gradient,
     "deconvnet": _ruled("deconvnet"),
@@ -328,6 +342,8 @@ ORACLES: dict[str, Callable[[Case], Tensor]] = {
     "rise": _rise,
     "lime": _lime,
     "kernel_shap": _kernel_shap,
+    "lrp": _lrp,
+    "deep_lift": _deep_lift,
     "attention_rollout": _attention_rollout,
 }
 
@@ -357,6 +373,8 @@ _SMALL: dict[str, Any] = {
     "deconvnet": lambda _: gradients.Deconvnet(),
     "guided_backprop": lambda _: gradients.GuidedBackprop(),
     "input_x_gradient": lambda _: gradients.InputXGradient(),
+    "lrp": lambda _: programs.Lrp(),
+    "deep_lift": lambda _: programs.DeepLift(),
     "attention_rollout": lambda _: programs.AttentionRollout(),
 }
 

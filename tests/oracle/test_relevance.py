@@ -1,9 +1,6 @@
 """Layer-wise relevance propagation against Zennit, and against arithmetic by hand."""
 
-import functools
 from collections.abc import Callable
-from contextlib import ExitStack
-from unittest import mock
 
 import pytest
 import torch
@@ -12,23 +9,11 @@ from pellucid_server.models.gates import Rule, Undefined
 from pellucid_server.models.network import OUTPUT, Network
 from pellucid_server.models.registry import Precision
 from pellucid_server.models.relevance import Relevance
-from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
-from torch import Tensor, nn
-from zennit.canonizers import (
-    AttributeCanonizer,
-    CompositeCanonizer,
-    NamedMergeBatchNorm,
-    SequentialMergeBatchNorm,
-)
-from zennit.composites import EpsilonPlusFlat, LayerMapComposite, layer_map_base
-from zennit.core import Composite
-from zennit.layer import Sum
-from zennit.rules import Epsilon
-from zennit.torchvision import ResNetCanonizer
-from zennit.types import Linear
+from torch import Tensor
 
 from tests.harness import PHOTOS, model, photo_input, relative_error
-from tests.oracle.networks import image_for, seeded, served
+from tests.oracle.networks import image_for, served
+from tests.oracle.zennit_lrp import CANONIZERS, by_zennit
 
 BOUND = 1e-9
 TARGET = 285
@@ -52,70 +37,6 @@ def relevance(
     return found
 
 
-# Zennit, on the network as it was built.
-
-
-class _SkipSums(AttributeCanonizer):
-    """Gives timm's blocks, whose skip connections are bare sums, a module for the sum."""
-
-    def __init__(self) -> None:
-        super().__init__(self._with_sum)
-
-    @staticmethod
-    def _with_sum(_name: str, module: nn.Module) -> dict[str, object] | None:
-        if not isinstance(module, (DepthwiseSeparableConv, InvertedResidual)):
-            return None
-        return {"forward": functools.partial(_block, module), "skip_sum": Sum()}
-
-
-def _block(block: nn.Module, x: Tensor) -> Tensor:
-    out = x
-    for name in ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"):
-        if isinstance(block, DepthwiseSeparableConv):
-            name = {"conv_pw": "conv_dw", "conv_dw": "conv_pw"}.get(name, name)
-        out = getattr(block, name)(out) if hasattr(block, name) else out
-    return block.skip_sum(torch.stack([x, out], dim=-1)) if block.has_skip else out
-
-
-def _lite0_canonizer() -> CompositeCanonizer:
-    modules = list(seeded("efficientnet_lite0").named_modules())
-    convolutions = [name for name, m in modules if isinstance(m, nn.Conv2d)]
-    norms = [name for name, m in modules if isinstance(m, nn.BatchNorm2d)]
-    pairs = [((c,), n) for c, n in zip(convolutions, norms, strict=True)]
-    return CompositeCanonizer((NamedMergeBatchNorm(pairs), _SkipSums()))
-
-
-CANONIZERS: dict[str, Callable[[], object]] = {
-    "vgg16_narrow": SequentialMergeBatchNorm,
-    "resnet50": ResNetCanonizer,
-    "googlenet": SequentialMergeBatchNorm,
-    "efficientnet_lite0": _lite0_canonizer,
-}
-
-
-def _composite(name: str, rule: Rule, epsilon: float) -> Composite:
-    canonizers = [CANONIZERS[name]()]
-    if rule is Rule.LRP_COMPOSITE:
-        return EpsilonPlusFlat(epsilon=epsilon, stabilizer=epsilon, canonizers=canonizers)
-    layers = [*layer_map_base(epsilon), (Linear, Epsilon(epsilon=epsilon))]
-    return LayerMapComposite(layer_map=layers, canonizers=canonizers)
-
-
-def by_zennit(name: str, image: Tensor, rule: Rule, epsilon: float) -> Tensor:
-    network = seeded(name)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    with ExitStack() as ruled:
-        ruled.enter_context(_composite(name, rule, epsilon).context(network))
-        for norm in norms:  # merged, they are the identity, but for this
-            ruled.enter_context(mock.patch.object(norm, "eps", 0.0))
-        x = image[None].clone().requires_grad_()
-        logits = network(x)
-        seed = torch.zeros_like(logits)
-        seed[0, TARGET] = logits.detach()[0, TARGET]
-        (found,) = torch.autograd.grad(logits, x, seed)
-    return found[0]
-
-
 @pytest.mark.parametrize("name", CANONIZERS)
 def test_rules_equal_zennit(name: str) -> None:
     network, image = served(name).network, image_for(name)
@@ -124,7 +45,7 @@ def test_rules_equal_zennit(name: str) -> None:
     rules, epsilons = map(list, zip(*cases, strict=True))
     found = relevance(network, torch.stack([image] * 2), rules, epsilons, [TARGET] * 2)
     for actual, (rule, epsilon) in zip(found, cases, strict=True):
-        expected = by_zennit(name, image, rule, epsilon)
+        expected = by_zennit(name, image, TARGET, rule, epsilon)
         assert relative_error(actual, expected) <= BOUND, (rule, epsilon)
 
 

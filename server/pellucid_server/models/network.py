@@ -351,9 +351,7 @@ class Network:
         attached = {place: y for place, (_, _, y, _) in enumerate(outputs) if y.requires_grad}
         gradients: dict[int, Tensor | None] = {}
         if attached:
-            found = torch.autograd.grad(
-                (logits * weights).sum(), list(attached.values()), allow_unused=True
-            )
+            found = torch.autograd.grad(logits, list(attached.values()), weights, allow_unused=True)
             gradients = dict(zip(attached, found, strict=True))
         layouts = _Layouts(self.height_px, self.width_px)
         for place, (name, module, output, version) in enumerate(outputs):
