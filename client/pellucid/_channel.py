@@ -6,6 +6,8 @@ import grpc
 
 MAX_MESSAGE_BYTES = 32 * 2**20
 
+# A server that closes cancels the calls that just reached it; a caller's own cancellation ends
+# its call here, and is never retried.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -15,7 +17,7 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ]

@@ -69,6 +69,16 @@ def test_an_unavailable_server_is_tried_four_times(call: Call, server: FakeServe
     assert len(server.requests) == 4
 
 
+def test_a_closing_server_is_left_for_the_next(call: Call, server: FakeServer) -> None:
+    server.fail(grpc.StatusCode.CANCELLED, "CANCELLED", times=2)
+    assert call("predict", b"x").top.class_index == 2
+    server.fail(grpc.StatusCode.CANCELLED, "CANCELLED")
+    server.fail(grpc.StatusCode.UNAVAILABLE, "gone", times=3)
+    with pytest.raises(pellucid.Unavailable, match="gone"):
+        call("predict", b"x", options={"max_retries": 0})
+    assert len(server.requests) == 7
+
+
 def test_a_full_queue_is_tried_again_after_its_delay(call: Call, server: FakeServer) -> None:
     server.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", RETRY_SOON, times=2)
     start_s = time.monotonic()
