@@ -3,19 +3,13 @@
 Starts a server of its own, calls it over gRPC and stops it again.
 """
 
-import contextlib
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pellucid
 import skimage.data
+from local import server, wait_until_ready
 from numpy.typing import NDArray
 from pellucid import render
 from PIL.Image import Image
@@ -24,7 +18,6 @@ from rich.table import Table
 
 OUTPUT = Path("demo_output")
 METHODS = ("gradient", "deconvnet", "guided_backprop", "occlusion")
-START_TIMEOUT_S = 180.0
 
 Photo = NDArray[np.uint8]
 
@@ -51,39 +44,6 @@ SUBJECTS = (
     Subject("coffee", (165, 12, 420, 315), "espresso"),
     Subject("rocket", (300, 115, 345, 405)),
 )
-
-
-@contextlib.contextmanager
-def server() -> Iterator[str]:
-    """A running server's gRPC address; it is asked to stop at the end."""
-    with contextlib.ExitStack() as reserved:
-        sockets = [reserved.enter_context(socket.socket()) for _ in range(3)]
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        ports = [str(free.getsockname()[1]) for free in sockets]
-    command = [sys.executable, "-m", "pellucid", "serve"]
-    for name, port in zip(("http", "grpc", "metrics"), ports, strict=True):
-        command += [f"--{name}-port", port]
-    with subprocess.Popen(command) as process:
-        try:
-            yield f"127.0.0.1:{ports[1]}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-    if process.returncode:
-        raise SystemExit(f"the server ended with exit code {process.returncode}")
-
-
-def wait_until_ready(client: pellucid.Client) -> None:
-    give_up_s = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            client.list_models()
-        except pellucid.Unavailable:
-            if time.monotonic() > give_up_s:
-                raise
-            time.sleep(0.2)
-        else:
-            return
 
 
 def values_of(explanation: pellucid.ExplainResult) -> NDArray[np.float32]:
@@ -141,7 +101,7 @@ def main() -> None:
     OUTPUT.mkdir(exist_ok=True)
     failures: list[str] = []
     with (
-        server() as address,
+        server() as (address, _),
         pellucid.Client(address, timeout_s=120) as client,
         Progress() as progress,
     ):

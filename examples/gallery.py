@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pellucid
 import skimage.data
-from demo import server, wait_until_ready
+from local import server, wait_until_ready
 from numpy.typing import NDArray
 from pellucid import render
 from PIL import Image
@@ -68,7 +68,7 @@ def covered(client: pellucid.Client) -> Image.Image:
 
 
 def main() -> None:
-    with server() as address, pellucid.Client(address, timeout_s=300) as client:
+    with server() as (address, _), pellucid.Client(address, timeout_s=300) as client:
         with Progress() as progress:
             progress.add_task("starting the server", total=None)
             wait_until_ready(client)

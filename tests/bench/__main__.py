@@ -7,17 +7,12 @@ median is printed: per second of wall time, and per second of the server's CPU t
 """
 
 import argparse
-import contextlib
 import json
 import platform
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +27,8 @@ from pellucid_server.models.registry import Precision, load_model
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from examples.local import server, wait_until_ready
 
 MODEL = "efficientnet_lite0"
 BUCKETS = (1, 2, 4, 8, 16)
@@ -107,24 +104,6 @@ class CaptumOneByOne:
             self.saliency.attribute(x, target=TARGET, abs=False).cpu()
 
 
-@contextlib.contextmanager
-def server(device: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server in a process of its own: its address and the process."""
-    with contextlib.ExitStack() as reserved:
-        sockets = [reserved.enter_context(socket.socket()) for _ in range(3)]
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        ports = [str(free.getsockname()[1]) for free in sockets]
-    command = [sys.executable, "-m", "pellucid", "serve", "--device", device]
-    for name, port in zip(("http", "grpc", "metrics"), ports, strict=True):
-        command += [f"--{name}-port", port]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield f"127.0.0.1:{ports[1]}", psutil.Process(process.pid)
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
 class Served:
     """Concurrent callers of the service."""
 
@@ -145,16 +124,6 @@ class Served:
 
         with ThreadPoolExecutor(CALLERS) as callers:
             list(callers.map(call, range(len(inputs))))
-
-
-def ready(client: pellucid.Client) -> None:
-    until_s = time.monotonic() + 300
-    while time.monotonic() < until_s:
-        with contextlib.suppress(pellucid.Unavailable):
-            client.list_models()
-            return
-        time.sleep(0.2)
-    raise SystemExit("the server did not start")
 
 
 def main() -> None:
@@ -178,14 +147,15 @@ def main() -> None:
     few = inputs[: max(16, options.rows // 4)]
     console = Console()
     with (
-        server(options.device) as (address, process),
+        server("--device", options.device) as (address, process_id),
         pellucid.Client(address, timeout_s=300) as client,
         Progress(console=console) as progress,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
         task = progress.add_task("measuring", total=options.rounds)
-        ready(client)
+        wait_until_ready(client)
+        process = psutil.Process(process_id)
         served = Served(client, process)
         served.loop(arrays[:32], RULES)
         served.row_counts.clear()
@@ -203,7 +173,7 @@ def main() -> None:
             for a, b in zip(rates[over], rates[under], strict=True)
         )
 
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     figures = {
         "hardware": hardware,
         "torch": torch.__version__,
@@ -247,7 +217,7 @@ LABELS = {
 }
 
 
-def _processor() -> str:
+def processor() -> str:
     names = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from tests.bench.__main__ import BUCKETS, Bare, _processor, ready, server
+from examples.local import server, wait_until_ready
+from tests.bench.__main__ import BUCKETS, Bare, processor
 
 CALLERS = 16
 FORWARD = ("occlusion", "score_cam", "rise", "lime", "kernel_shap", "attention_rollout")
@@ -40,10 +41,6 @@ def rows_per_second(count: int, run: Callable[[], Any]) -> float:
     started_s = time.perf_counter()
     run()
     return count / (time.perf_counter() - started_s)
-
-
-def _all(callers: ThreadPoolExecutor, call: Callable[[Any], int], calls: list[Any]) -> None:
-    list(callers.map(call, calls))
 
 
 class BareForward(Bare):
@@ -74,13 +71,13 @@ def main() -> None:
     ratios: dict[str, dict[str, Any]] = {}
     console = Console()
     with (
-        server(options.device) as (address, _),
+        server("--device", options.device) as (address, _),
         pellucid.Client(address, timeout_s=300) as client,
         Progress(console=console) as progress,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        ready(client)
+        wait_until_ready(client)
         supported = {s.method for s in client.get_model().methods if s.supported} & METHODS.keys()
         task = progress.add_task("measuring", total=len(supported))
         for name in (method for method in METHODS if method in supported):
@@ -102,7 +99,7 @@ def main() -> None:
             rate = (before + of_bare(lane)) / 2
             ratios[name] = {"lane": lane, "rows_a_second": taken, "ratio": taken / rate}
             progress.advance(task)
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     table = Table("method", "lane", "rows/s", "÷ the bare loop of its lane", title=hardware)
     for name, found in ratios.items():
         table.add_row(name, found["lane"], f"{found['rows_a_second']:.0f}", f"{found['ratio']:.2f}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -384,34 +385,35 @@ def test_it_does_not_serve_until_warm_up_ends(
 def test_sigterm_finishes_what_was_admitted(cat_jpg: Path) -> None:
     command = [sys.executable, "-m", "pellucid", "serve", "--input-px", "96"]
     command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"}
-    )
-    assert process.stderr is not None
-    ports = None
-    for line in process.stderr:
-        if ports := re.search(r"gRPC (\d+)", line):
-            break
-    assert ports is not None
     with (
-        pellucid.Client(f"127.0.0.1:{ports[1]}", timeout_s=60, max_retries=0) as client,
+        subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"}
+        ) as process,
+        contextlib.ExitStack() as ending,
         ThreadPoolExecutor(4) as callers,
     ):
-        client.predict(cat_jpg)
-        futures = [
-            callers.submit(client.explain, cat_jpg, "occlusion", window_px=16, stride_px=4)
-            for _ in range(4)
-        ]
-        time.sleep(0.5)
-        assert not any(future.done() for future in futures)
-        process.send_signal(signal.SIGTERM)
-        for future in futures:
-            assert future.result(60).occlusion_details is not None
-        with pytest.raises(pellucid.Unavailable):
+        ending.callback(process.kill)
+        assert process.stderr is not None
+        ports = None
+        for line in process.stderr:
+            if ports := re.search(r"gRPC (\d+)", line):
+                break
+        assert ports is not None
+        with pellucid.Client(f"127.0.0.1:{ports[1]}", timeout_s=60, max_retries=0) as client:
             client.predict(cat_jpg)
-    rest = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(60) == 0, rest
+            futures = [
+                callers.submit(client.explain, cat_jpg, "occlusion", window_px=16, stride_px=4)
+                for _ in range(4)
+            ]
+            time.sleep(0.5)
+            assert not any(future.done() for future in futures)
+            process.send_signal(signal.SIGTERM)
+            for future in futures:
+                assert future.result(60).occlusion_details is not None
+            with pytest.raises(pellucid.Unavailable):
+                client.predict(cat_jpg)
+        rest = process.stderr.read()
+        assert process.wait(60) == 0, rest
 
 
 def test_the_command_line_writes_pictures_and_arrays(
