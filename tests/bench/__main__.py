@@ -63,7 +63,8 @@ class Bare:
     """The prepared network in a plain loop over batches: what the service cannot beat."""
 
     def __init__(self, device: torch.device) -> None:
-        self.network = load_model(MODEL, device=device, precision=Precision.FLOAT32).network
+        self.model = load_model(MODEL, device=device, precision=Precision.FLOAT32)
+        self.network = self.model.network
         self.device = device
 
     def batch(self, images: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,11 @@ from typing import Any
 import numpy as np
 import pellucid
 import torch
+from pellucid.v1 import inference_pb2
+from pellucid_server.engine.rows import Lane, TopTarget
+from pellucid_server.models.registry import Model
 from pellucid_server.wire import METHODS
+from pellucid_server.wire.fields import Violations, read_parameters
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -25,7 +29,6 @@ from examples.local import server, wait_until_ready
 from tests.bench.__main__ import BUCKETS, Bare, processor
 
 CALLERS = 16
-FORWARD = ("occlusion", "score_cam", "rise", "lime", "kernel_shap", "attention_rollout")
 PARAMETERS: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"step_count": 20},
     "smooth_grad": {"sample_count": 20},
@@ -50,6 +53,15 @@ class BareForward(Bare):
         with torch.no_grad():
             x = images.contiguous(memory_format=torch.channels_last)
             return self.network.forward(x)[""].cpu()
+
+
+def is_forward(name: str, model: Model) -> bool:
+    """Whether most of a method's rows, by its defaults, go forward only."""
+    message = getattr(inference_pb2.ExplainRequest(), name)
+    method = read_parameters(Violations(), name, message, METHODS[name], model, "")
+    assert method is not None
+    counts = method.row_counts(model, TopTarget())
+    return counts.get(Lane.FORWARD, 0) > sum(counts.values()) / 2
 
 
 def main() -> None:
@@ -81,7 +93,7 @@ def main() -> None:
         supported = {s.method for s in client.get_model().methods if s.supported} & METHODS.keys()
         task = progress.add_task("measuring", total=len(supported))
         for name in (method for method in METHODS if method in supported):
-            lane = "forward" if name in FORWARD else "back"
+            lane = "forward" if is_forward(name, bare["back"].model) else "back"
 
             def call(image: np.ndarray, name: str = name) -> int:
                 result = client.explain(
