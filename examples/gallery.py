@@ -3,19 +3,26 @@
 Starts a server of its own, calls it over gRPC and stops it again.
 """
 
+import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pellucid
 import skimage.data
+import timm
+import torch
+import yaml
 from local import server, wait_until_ready
 from numpy.typing import NDArray
 from pellucid import render
 from PIL import Image
 from rich.progress import Progress
+from safetensors.torch import save_file
 
 DOCS = Path("docs")
-COLUMNS = 5
+COLUMNS = 7
+TRANSFORMER = "vit_tiny_with_random_weights"
 SIDE_PX = 300
 CAT, COFFEE = (60, 0, 360, 300), (150, 0, 450, 330)  # left, top, right, bottom
 
@@ -29,18 +36,41 @@ def two_objects() -> NDArray[np.uint8]:
     return np.asarray(composite)
 
 
+def write_transformer(folder: Path) -> None:
+    """A model folder of a small transformer. Its weights are random: none come with the install."""
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    torch.nn.init.normal_(network.head.weight, std=0.1)  # all logits are 0 otherwise
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    save_file(network.state_dict(), weights)
+    steps = {"resize_shorter_side_px": 256, "height_px": 224, "width_px": 224}
+    settings = {
+        "architecture": "timm/vit_tiny_patch16_224",
+        "weights": weights.name,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "preprocessing": {
+            **steps,
+            "interpolation": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(settings))
+
+
 def gallery(client: pellucid.Client, progress: Progress) -> Image.Image:
-    """The cat under every method that applies to the default model."""
+    """The cat under every method: on the default model, or else on the transformer."""
     photo = skimage.data.cat()
-    methods = [support.method for support in client.get_model().methods if support.supported]
-    methods.remove("predict")
-    task = progress.add_task("gallery", total=len(methods))
+    supports = [support for support in client.get_model().methods if support.method != "predict"]
+    task = progress.add_task("gallery", total=len(supports))
     tiles, labels = [photo], ["the photo"]
-    for method in methods:
-        progress.update(task, description=method)
-        made = client.explain(photo, method, longest_side_px=448)
+    for support in supports:
+        progress.update(task, description=support.method)
+        model = "" if support.supported else TRANSFORMER
+        made = client.explain(photo, support.method, model=model, longest_side_px=448)
         tiles.append(made.image)
-        labels.append(method)
+        labels.append(support.method + (", ViT with random weights" if model else ""))
         progress.advance(task)
     rows = range(0, len(tiles), COLUMNS)
     return render.contact_sheet(
@@ -68,12 +98,17 @@ def covered(client: pellucid.Client) -> Image.Image:
 
 
 def main() -> None:
-    with server() as (address, _), pellucid.Client(address, timeout_s=300) as client:
-        with Progress() as progress:
-            progress.add_task("starting the server", total=None)
-            wait_until_ready(client)
-            gallery(client, progress).convert("RGB").save(DOCS / "gallery.jpg", quality=88)
-        covered(client).convert("RGB").save(DOCS / "covered.jpg", quality=90)
+    with tempfile.TemporaryDirectory() as models:
+        write_transformer(Path(models) / TRANSFORMER)
+        with (
+            server("--models", models) as (address, _),
+            pellucid.Client(address, timeout_s=300) as client,
+        ):
+            with Progress() as progress:
+                progress.add_task("starting the server", total=None)
+                wait_until_ready(client)
+                gallery(client, progress).convert("RGB").save(DOCS / "gallery.jpg", quality=88)
+            covered(client).convert("RGB").save(DOCS / "covered.jpg", quality=90)
     print(f"wrote {DOCS / 'gallery.jpg'} and {DOCS / 'covered.jpg'}")
 
 

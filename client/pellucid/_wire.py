@@ -139,6 +139,8 @@ def parameter(method: str, text: str) -> tuple[str, Any]:
             break
         descriptor = field.message_type
     field = descriptor.fields_by_name.get(path[-1])
+    if field is not None and field.message_type is inference_pb2.Baseline.DESCRIPTOR:
+        path.append("fill")  # baseline=blur is baseline.fill=blur
     parsed: Any = value
     if field is not None and field.message_type is None and field.enum_type is None:
         parsed = _parse_scalar(name, field.cpp_type, value)
@@ -446,15 +448,16 @@ def replay_request(
     """
     message = inference_pb2.Receipt()
     try:
-        json_format.ParseDict(dict(receipt.fields), message, ignore_unknown_fields=True)
-    except json_format.ParseError as error:
+        # Read strictly: a parameter that is passed over would make another result.
+        json_format.ParseDict(dict(receipt.fields), message)
+        _array(message.sketch)
+    except (json_format.ParseError, KeyError, ValueError) as error:
         raise BadArgument(f"receipt: cannot be read: {error}") from None
     kind = message.WhichOneof("request")
     if kind is None:
         raise BadArgument("receipt: holds no request")
     image = _image(photo)
-    sent = image.encoded or image.tensor.data
-    if hashlib.sha256(sent).hexdigest() != message.image_sha256:
+    if _sha256(image) != message.image_sha256:
         raise BadArgument("photo: is not the one that the receipt is of; its SHA-256 is another")
     request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest
     if kind == "predict":
@@ -467,6 +470,16 @@ def replay_request(
         request.outputs.append(inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION)
     request.image.CopyFrom(image)
     return message, kind.capitalize(), request
+
+
+def _sha256(image: data_pb2.Image) -> str:
+    """Of a file; of a tensor, with its type and shape before its bytes: see Receipt."""
+    sent = image.encoded
+    if image.HasField("tensor"):
+        tensor = image.tensor
+        line = " ".join(map(str, (np.dtype(_DTYPES[tensor.data_type]).name, *tensor.shape)))
+        sent = f"{line}\n".encode() + tensor.data
+    return hashlib.sha256(sent).hexdigest()
 
 
 def replay(

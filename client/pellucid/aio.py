@@ -122,7 +122,7 @@ class AsyncClient:
         Raises:
             BadArgument: The photo is not the one that the receipt is of.
         """
-        before, rpc, request = _wire.replay_request(receipt, photo)
+        before, rpc, request = await asyncio.to_thread(_wire.replay_request, receipt, photo)
         return _wire.replay(before, await self._call(rpc, request, timeout_s))
 
     async def list_models(

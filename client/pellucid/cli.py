@@ -194,8 +194,11 @@ def replay(
     server: Server = None,
     timeout_s: Timeout = None,
 ) -> None:
-    """Makes a result again from its receipt; exit code 0 if it is equal to the bit, 1 if not."""
-    with _connected(server) as client:
+    """Makes a result again from its receipt.
+
+    The exit code is 0 if it is equal to the bit, 1 if it is not, 2 if it could not be made.
+    """
+    with _connected(server, failure_code=2) as client:
         from . import types
 
         replayed = client.replay(types.Receipt.load(receipt), photo, timeout_s=timeout_s)
@@ -269,7 +272,9 @@ def serve(context: typer.Context) -> None:
 def _hand_on(function: str, arguments: list[str]) -> None:
     try:
         code = getattr(import_module("pellucid_server.cli"), function)(arguments)
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(("pellucid.", "pellucid_server.")):
+            raise  # a bug of ours
         print("The server is not installed: pip install 'pellucid[server]'.", file=sys.stderr)
         code = 1
     raise typer.Exit(code)
@@ -279,7 +284,7 @@ def _hand_on(function: str, arguments: list[str]) -> None:
 
 
 @contextmanager
-def _connected(server: str | None) -> Iterator["Client"]:
+def _connected(server: str | None, *, failure_code: int = 1) -> Iterator["Client"]:
     """A client; the errors of what is done with it become lines and an exit code."""
     from .client import Client
     from .errors import BadArgument, PellucidError
@@ -293,10 +298,10 @@ def _connected(server: str | None) -> Iterator["Client"]:
             yield client
     except PellucidError as error:
         _print_error(error)
-        raise typer.Exit(2 if isinstance(error, BadArgument) else 1) from None
+        raise typer.Exit(2 if isinstance(error, BadArgument) else failure_code) from None
     except OSError as error:
         print(f"pellucid: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise typer.Exit(failure_code) from None
 
 
 def _target(
@@ -326,8 +331,9 @@ def _parameters(method: str, texts: list[str]) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for text in texts:
         name, value = _wire.parameter(method, text)
-        if isinstance(value, dict) and isinstance(parameters.get(name), dict):
-            parameters[name].update(value)
+        known = parameters.get(name)
+        if isinstance(value, dict) and isinstance(known, dict) and not known.keys() & value.keys():
+            known.update(value)
         elif name in parameters:
             raise BadArgument(f"--parameter: {name} is given more than once")
         else:

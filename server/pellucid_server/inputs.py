@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class ArrayPhoto:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.photo.tobytes()).hexdigest()
+        return _sha256(self.photo)
 
     def load(self, model: Model) -> Loaded:
         return _from_photo(self.photo, model, self.canvas_px)
@@ -96,7 +97,7 @@ class PreparedInput:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.array.tobytes()).hexdigest()
+        return _sha256(self.array)
 
     def load(self, model: Model) -> Loaded:
         height_px, width_px = self.array.shape[1:]
@@ -110,6 +111,12 @@ class PreparedInput:
             input_box=(0.0, 0.0, float(width_px), float(height_px)),
             photo_size=(width_px, height_px),
         )
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    """Of a tensor's type and shape in a line, such as "uint8 300 451 3", and of its bytes."""
+    line = " ".join(map(str, (array.dtype.name, *array.shape)))
+    return hashlib.sha256(f"{line}\n".encode() + array.tobytes()).hexdigest()
 
 
 def _canvas_bytes(width_px: int, height_px: int, canvas_px: int | None) -> int:

@@ -224,3 +224,8 @@ def test_every_setting_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     for name in Settings.model_fields:
         assert f"`PELLUCID_{name.upper()}`" in readme
+
+
+def test_the_documents_are_finished() -> None:
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md"):
+        assert not re.search(r"^(MEASURED|TODO|TBD|FIXME|XXX)\b", path.read_text(), re.MULTILINE)

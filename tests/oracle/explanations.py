@@ -347,7 +347,7 @@ ORACLES: dict[str, Callable[[Case], Tensor]] = {
     "attention_rollout": _attention_rollout,
 }
 
-_SMALL: dict[str, Any] = {
+SMALL: dict[str, Any] = {
     "occlusion": lambda _: occlusion.Occlusion(48, 48, "mean"),
     "integrated_gradients": lambda _: paths.IntegratedGradients(
         step_count=4, baseline=Baseline(fill="black")
@@ -382,7 +382,7 @@ _SMALL: dict[str, Any] = {
 def compare(runner: Runner, name: str, method: str, made: Any = None) -> float | str:
     """The relative error of a method on a network, or why the network refuses it."""
     on = served(name)
-    made = made or _SMALL[method](LAYERS[name])
+    made = made or SMALL[method](LAYERS[name])
     refusal = made.refusal(on)
     if refusal is not None:
         return str(refusal)

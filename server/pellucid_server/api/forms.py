@@ -274,6 +274,11 @@ class FormField:
     def dotted(self) -> str:
         return ".".join(self.path)
 
+    def split(self, text: str) -> list[str]:
+        """The elements of a repeated one in a text; a label may have a comma itself."""
+        is_text = self.descriptor.cpp_type == FieldDescriptor.CPPTYPE_STRING
+        return [text] if is_text else text.split(",")
+
     def read(self, text: str) -> object:
         """The text as the JSON value that it stands for; as it is when it stands for none."""
         if self.descriptor.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
@@ -342,6 +347,8 @@ def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
             names[".".join(field.path[1:])] = field
         if field.name not in reserved:
             names.setdefault(field.name, field)
+        if field.name == "fill" and len(field.path) > 2:  # baseline=blur is baseline.fill=blur
+            names.setdefault(field.path[-2], field)
     return names
 
 
@@ -491,7 +498,7 @@ def _read_texts(
         field = allowed.get(name)
         if field is not None:
             if field.descriptor.is_repeated:
-                words = [word.strip() for text in given for word in text.split(",")]
+                words = [word.strip() for text in given for word in field.split(text)]
                 _insert(tree, field.path, [field.read(word) for word in words])
             else:
                 for text in given:

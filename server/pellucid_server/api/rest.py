@@ -179,18 +179,11 @@ class _Rest:
 
     def _write_picture(self, response: inference_pb2.ExplainResponse, media: str) -> Response:
         """In a worker: the rendering alone."""
-        target = response.target
-        if target.WhichOneof("kind") == "neuron":
-            neuron = target.neuron
-            name = f"{neuron.layer} {neuron.channel}"
-            name += f" {neuron.y} {neuron.x}" if neuron.HasField("y") else ""
-        else:
-            name = f"{target.class_index} {target.label}".strip()
         headers = {
             "pellucid-model": response.run.model,
             "pellucid-model-version": response.run.model_version,
-            "pellucid-target": name,
-            "pellucid-score": repr(target.score),
+            "pellucid-target": _name_of(response.target),
+            "pellucid-score": repr(response.target.score),
         }
         quote = functools.partial(urllib.parse.quote, safe=_HEADER_SAFE)
         check_size(len(response.rendering.data), self._settings.max_message_bytes)
@@ -295,6 +288,23 @@ def _read_ranges(header: str) -> dict[str, tuple[float, int]]:
 def _mapping(message: Message) -> dict[str, Any]:
     """A response by proto's JSON mapping; a zero is said like any other value."""
     return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+
+
+def _name_of(target: inference_pb2.ResolvedTarget) -> str:
+    """A target in a line: indices and labels of its classes, or its neuron."""
+    match target.WhichOneof("kind"):
+        case "neuron":
+            neuron = target.neuron
+            places = [name for name in ("channel", "y", "x") if neuron.HasField(name)]
+            return " ".join([neuron.layer, *(f"{name} {getattr(neuron, name)}" for name in places)])
+        case "classes":
+            several = zip(target.classes.class_indices, target.classes.labels, strict=True)
+            name = " + ".join(f"{index} {label}".strip() for index, label in several)
+        case _:
+            name = f"{target.class_index} {target.label}".strip()
+    if target.HasField("against_class_index"):
+        name += f" - {target.against_class_index} {target.against_label}".rstrip()
+    return name
 
 
 _HEADER_SAFE = " ,.;:'()/#+-_"

@@ -131,7 +131,7 @@ class Rows:
     @property
     def taps(self) -> frozenset[str]:
         taps = {self.target.tap}
-        if self.want is Want.LOGITS:
+        if self.want in (Want.LOGITS, Want.ATTENTION):  # attentions lie all the way
             taps.add(OUTPUT)
         if self.layer is not None:
             taps.add(self.layer)

@@ -94,6 +94,19 @@ class Layer:
         return self.shape[0] - self.grid[0] * self.grid[1]
 
 
+def default_spatial_layer(fitting: Sequence[Layer]) -> Layer:
+    """The last of layers with maps; of layers with tokens, the last as wide as the first.
+
+    Narrower and wider ones hold queries, keys, values or the inside of a block's perceptron, not
+    what the tokens are.
+    """
+    last = fitting[-1]
+    if last.layout is not Layout.TOKENS:
+        return last
+    tokens = [layer for layer in fitting if layer.layout is Layout.TOKENS]
+    return [layer for layer in tokens if layer.channel_count == tokens[0].channel_count][-1]
+
+
 _CHANNELS_LAST = (Layout.MAPS_CHANNELS_LAST, Layout.TOKENS)
 
 _MOST_PREFIX_TOKENS = 16
@@ -253,8 +266,8 @@ class Network:
         return self.layers[self._order[neuron.layer]].place(neuron.channel, neuron.y, neuron.x)
 
     def spatial_layers(self, before: str) -> tuple[Layer, ...]:
-        """The layers with maps, in the order of the forward pass, up to another one."""
-        return tuple(layer for layer in self.layers[: self._order[before] + 1] if layer.spatial)
+        """The layers with maps that end before another one does, in the order of their ends."""
+        return tuple(layer for layer in self.layers[: self._order[before]] if layer.spatial)
 
     def forward(
         self,

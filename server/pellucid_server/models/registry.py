@@ -110,6 +110,9 @@ class Registry(Mapping[str, Model]):
             return next(iter(self._models.values()))
         if name in self._models:
             return self._models[name]
+        for failed in self.failed:
+            if failed.name == name:
+                raise NotFound(f"{quoted(name)} could not be loaded: {failed.reason}")
         known = ", ".join(sorted(self._models)) or "none"
         raise NotFound(f"{quoted(name)} is not loaded; loaded are: {known}")
 

@@ -25,7 +25,7 @@ from ..methods.parameters import (
     Number,
     Parameters,
 )
-from ..models.network import Layer
+from ..models.network import Layer, default_spatial_layer
 from ..models.registry import Model
 
 _P = TypeVar("_P", bound=Parameters)
@@ -99,9 +99,14 @@ class Fields:
             return default
         names = short_names(enum)
         if number not in names:
-            *others, last = (name.upper() for name in names.values())
-            self.invalid(field, f"is {number}; must be {', '.join(others)} or {last}")
+            allowed = [value.name for value in enum.values if value.number]
+            self.invalid(field, f"is {number}; must be {one_of(allowed)}")
         return names.get(number, default)
+
+
+def one_of(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def short_names(enum: Any) -> Mapping[int, str]:
@@ -189,7 +194,7 @@ def _required(kind: type[Parameters]) -> Iterator[dataclasses.Field[Any]]:
             yield field
 
 
-def write_parameters(made: Parameters, message: Message) -> None:
+def write_parameters(made: Parameters, message: Message, *, tensors: bool) -> None:
     """Fills in a message from the dataclass of its parameters; what does not matter is left."""
     message.SetInParent()
     irrelevant = made.irrelevant()
@@ -203,9 +208,10 @@ def write_parameters(made: Parameters, message: Message) -> None:
                 assert enum is not None
                 setattr(message, name, number_of(enum, value))
             case Nested():
-                write_parameters(value, getattr(message, name))
+                write_parameters(value, getattr(message, name), tensors=tensors)
             case Inputs():
-                getattr(message, name).CopyFrom(write_tensor(value))
+                if tensors:
+                    getattr(message, name).CopyFrom(write_tensor(value))
             case _:
                 setattr(message, name, value)
 
@@ -219,9 +225,12 @@ def _read_layer(fields: Fields, field: str, model: Model | None, tap: str | None
     if model is None or tap is None:
         return name or None
     fitting = model.network.spatial_layers(tap)
-    if not fields.has(field):
-        return fitting[-1].name if fitting else None
     where = f"{fields.path}.{field}"
+    if not fields.has(field):
+        if not fitting:
+            fields.found.refused(where, "no layer with maps or patches comes before the target")
+            return None
+        return default_spatial_layer(fitting).name
     layer = find_layer(fields.found, where, name, model)
     if layer is None or any(layer.name == other.name for other in fitting):
         return name
@@ -229,7 +238,7 @@ def _read_layer(fields: Fields, field: str, model: Model | None, tap: str | None
         why = why_not(layer) if not layer.targetable else f"its output is {times(layer.shape)}"
         fields.found.refused(where, f"{name} has no maps or patches that reach the output: {why}")
     else:
-        fields.invalid(field, f"is {name}, which comes after the target; must come before")
+        fields.invalid(field, f"is {name}, which does not come before the target; must")
     return name
 
 
@@ -288,7 +297,8 @@ def read_tensor(found: Violations, field: str, tensor: data_pb2.Tensor) -> NDArr
     dtype = DTYPES.get(tensor.data_type)
     shape = tuple(tensor.shape[: _MOST_AXES + 1])
     if dtype is None:
-        found.invalid(f"{field}.data_type", "required; for an image uint8 or float32")
+        allowed = one_of([data_pb2.DataType.Name(number) for number in DTYPES])
+        found.invalid(f"{field}.data_type", f"is {tensor.data_type}; must be {allowed}")
     elif len(tensor.shape) > _MOST_AXES:
         found.invalid(f"{field}.shape", f"has {len(tensor.shape)} axes; at most {_MOST_AXES}")
     elif not shape or min(shape) < 1:

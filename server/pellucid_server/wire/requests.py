@@ -38,6 +38,7 @@ from .fields import (
     check_finite,
     find_layer,
     like,
+    one_of,
     outside,
     read_parameters,
     read_tensor,
@@ -251,7 +252,7 @@ def _read_target(
     default = Score.LOGIT if method is None else method.score
     score = Score[fields.choice("score", default.name.lower()).upper()]
     if method is not None and method.logits_only and score is not Score.LOGIT:
-        fields.invalid("score", f"is {score.name}; {method.name} explains logits only")
+        fields.invalid("score", f"is SCORE_{score.name}; {method.name} explains SCORE_LOGIT only")
     against = _read_against(found, target, model)
     if target.WhichOneof("kind") == "neuron":
         for name in ("score", "against_class_index", "against_label"):
@@ -365,9 +366,8 @@ def _read_view(
     wanted = set(request.outputs)
     unknown = wanted - set(_OUTPUTS)
     if unknown:
-        found.invalid(
-            "outputs", f"{min(unknown)} is not an output; ATTRIBUTION, HEATMAP, RENDERING"
-        )
+        allowed = one_of([inference_pb2.ExplainOutput.Name(number) for number in _OUTPUTS])
+        found.invalid("outputs", f"has {min(unknown)}; each must be {allowed}")
     drawn = Fields(found, "rendering", request.rendering)
     percentile = drawn.number("percentile", PERCENTILE, 50.0, 100.0)
     longest = drawn.number("longest_side_px", LONGEST_SIDE_PX, LEAST_SIDE_PX, MOST_SIDE_PX)

@@ -17,7 +17,15 @@ from torch import Tensor
 
 from ..engine.costs import Costs
 from ..engine.job import Done, Spec
-from ..engine.rows import ClassesTarget, ClassTarget, Lane, NeuronTarget, Score, TopTarget
+from ..engine.rows import (
+    ClassesTarget,
+    ClassTarget,
+    Lane,
+    NeuronTarget,
+    Resolved,
+    Score,
+    TopTarget,
+)
 from ..errors import CODES, PellucidError
 from ..inputs import Loaded
 from ..methods.explain.explanation import ExplainMethod, Explanation, Window
@@ -79,7 +87,7 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
             spec, done, result.attribution, explain=_write_explain_request(spec, view, result)
         ),
     )
-    write_parameters(method, getattr(response, method.name))
+    write_parameters(method, getattr(response, method.name), tensors=False)
     if view.heatmap or view.rendering:
         attribution = result.attribution.float().numpy()
         values = render.reduce_channels(attribution, view.color_scale)
@@ -156,16 +164,7 @@ def _warnings(spec: Spec, result: Explanation, loaded: Loaded) -> Iterator[infer
     method, target = spec.method, result.target
     assert isinstance(method, ExplainMethod)
     lanes = method.row_counts(spec.model, spec.target)
-    probability = target.score if not isinstance(target, NeuronTarget) else Score.LOGIT
-    confidence = (
-        result.score if probability is Score.PROBABILITY else math.exp(min(0.0, result.score))
-    )
-    if (
-        Lane.GRADIENT in lanes
-        and probability is not Score.LOGIT
-        and isinstance(target, ClassTarget)
-        and confidence > _SATURATED
-    ):
+    if Lane.GRADIENT in lanes and (confidence := _confidence(target, result.score)) > _SATURATED:
         yield inference_pb2.Warning(
             reason="SATURATED",
             description=f"the probability is {confidence:.6g}, where its gradient all but "
@@ -188,6 +187,16 @@ def _warnings(spec: Spec, result: Explanation, loaded: Loaded) -> Iterator[infer
             reason="SAME_FOR_EVERY_CLASS",
             description="this map does not depend on the target: it is the same for every class",
         )
+
+
+def _confidence(target: Resolved, score: float) -> float:
+    """How close a score of probabilities is to where its gradient vanishes, which is at 1."""
+    match target:
+        case ClassTarget(score=Score.LOG_PROBABILITY):
+            return math.exp(min(0.0, score))
+        case ClassTarget(score=Score.PROBABILITY) | ClassesTarget(score=Score.PROBABILITY):
+            return abs(score)  # a contrast vanishes at -1, too
+    return 0.0
 
 
 def _write_occlusion_details(result: Explanation) -> inference_pb2.OcclusionDetails | None:
@@ -254,7 +263,7 @@ def _write_explain_request(
             legend=view.legend,
         ),
     )
-    write_parameters(method, getattr(request, method.name))
+    write_parameters(method, getattr(request, method.name), tensors=True)
     target, resolved = request.target, _write_target(spec, result)
     match resolved.WhichOneof("kind"):
         case "neuron":
@@ -384,7 +393,7 @@ def write_model(
         NotFound: There is none of that name.
     """
     for failed in registry.failed:
-        if failed.name == name:
+        if failed.name == name and name not in registry:
             return model_pb2.GetModelResponse(name=name, ready=False, reason=failed.reason)
     found = Violations()
     model = find_model(found, name, registry)

@@ -96,7 +96,7 @@ class Lime(_Segmented):
 
     Attributes:
         segmentation: grid or slic.
-        segment_count: Segments; slic may make fewer.
+        segment_count: Segments; there may be fewer.
         sample_count: Images with segments hidden, each segment with probability 1/2.
         kernel_width: Of the kernel.
         ridge: The penalty on squared weights.
@@ -150,7 +150,7 @@ class KernelShap(_Segmented):
 
     Attributes:
         segmentation: grid or slic.
-        segment_count: Segments; slic may make fewer.
+        segment_count: Segments; there may be fewer.
         sample_count: Coalitions.
         baseline: What hides segments.
         seed: Of the samples.
