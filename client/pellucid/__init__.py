@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .aio import AsyncClient
     from .client import Client
+    from .compare import Compared, Comparison
     from .errors import (
         Aborted,
         AlreadyExists,
@@ -37,13 +38,23 @@ if TYPE_CHECKING:
         Violation,
     )
     from .types import (
+        AgreementResult,
         Baseline,
         Batch,
         BatchCost,
         Box,
+        CascadeResult,
+        CascadeStage,
+        CompletenessResult,
+        Convergence,
+        Curve,
+        CurvesResult,
+        Evidence,
+        EvidenceResult,
         ExplainResult,
         Layer,
         MapWarning,
+        MethodAgreement,
         MethodSupport,
         Model,
         ModelSummary,
@@ -53,16 +64,20 @@ if TYPE_CHECKING:
         Prediction,
         PredictResult,
         Preprocessing,
+        RandomizationResult,
         Receipt,
         Replay,
         ResolvedTarget,
         Run,
         SegmentDetails,
+        StabilityResult,
         Target,
+        Until,
     )
 
 __all__ = [
     "Aborted",
+    "AgreementResult",
     "AlreadyExists",
     "AsyncClient",
     "BadArgument",
@@ -71,15 +86,26 @@ __all__ = [
     "BatchCost",
     "Box",
     "Cancelled",
+    "CascadeResult",
+    "CascadeStage",
     "Client",
+    "Compared",
+    "Comparison",
+    "CompletenessResult",
+    "Convergence",
+    "Curve",
+    "CurvesResult",
     "DataLoss",
     "DeadlineExceeded",
+    "Evidence",
+    "EvidenceResult",
     "ExplainResult",
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
     "Layer",
     "MapWarning",
+    "MethodAgreement",
     "MethodSupport",
     "Model",
     "ModelSummary",
@@ -95,18 +121,21 @@ __all__ = [
     "PredictResult",
     "Prediction",
     "Preprocessing",
+    "RandomizationResult",
     "Receipt",
     "Replay",
     "ResolvedTarget",
     "ResourceExhausted",
     "Run",
     "SegmentDetails",
+    "StabilityResult",
     "StatusError",
     "Target",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Until",
     "Violation",
 ]
 
@@ -116,7 +145,7 @@ __version__ = version("pellucid")
 def __getattr__(name: str) -> Any:
     # The command line and the server import this package too, and need no gRPC of it.
     if name in __all__:
-        for home in ("errors", "types", "client", "aio"):
+        for home in ("errors", "types", "compare", "client", "aio"):
             members = vars(import_module(f".{home}", __name__))
             if name in members:
                 return members[name]

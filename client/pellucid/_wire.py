@@ -11,7 +11,7 @@ import operator
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import Field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -34,13 +34,16 @@ from .errors import (
     Unknown,
     Violation,
 )
-from .v1 import data_pb2, inference_pb2, model_pb2
+from .v1 import data_pb2, evidence_pb2, inference_pb2, model_pb2
 
 _METHODS = {
     member.name: member.message_type
     for member in inference_pb2.ExplainRequest.DESCRIPTOR.oneofs_by_name["method"].fields
     if member.message_type is not None
 }
+
+
+_EVIDENCE = evidence_pb2.Evidence.DESCRIPTOR.fields_by_name
 
 
 class _Dataclass(Protocol):
@@ -82,6 +85,8 @@ def explain_request(
     model: str,
     outputs: Sequence[str] | None,
     bucket_size: int | None,
+    until: "types.Until | None",
+    evidence: "types.Evidence | None",
     rendering: Mapping[str, Any],
     method_parameters: Mapping[str, Any],
 ) -> inference_pb2.ExplainRequest:
@@ -94,8 +99,49 @@ def explain_request(
     _set(request.target, score=score)
     _set(request, model=model, outputs=outputs, bucket_size=bucket_size)
     _set(request.rendering, **rendering)
+    _set_until(request.until, until)
+    _set(request, evidence=evidence_of(evidence) or None)
+    if request.evidence.HasField("agreement") and not request.evidence.agreement.methods:
+        raise BadArgument(
+            'evidence: agreement needs methods, such as {"agreement": {"methods": ["rise"]}}'
+        )
     request.image.CopyFrom(_image(photo))
     return request
+
+
+def evidence_of(evidence: "types.Evidence | None") -> dict[str, Mapping[str, Any]]:
+    """The parameters of each piece of evidence, by its name."""
+    if evidence is None:
+        return {}
+    given: Any = evidence
+    if isinstance(given, Mapping):
+        return dict(given)
+    is_sequence = isinstance(given, Sequence) and not isinstance(given, str)
+    if is_sequence and all(isinstance(name, str) for name in given):
+        return {name: {} for name in given}
+    raise BadArgument(
+        f"evidence: is {evidence!r}; must be a sequence of names, or a mapping from names to "
+        f"their parameters; names are {', '.join(_EVIDENCE)}"
+    )
+
+
+def _set_until(message: evidence_pb2.Until, until: "types.Until | None") -> None:
+    if until is None:
+        return
+    if not isinstance(until, types.Until):
+        raise BadArgument(f"until: is {until!r}; must be an Until")
+    message.SetInParent()
+    _set(message, **vars(until))
+
+
+def common_score(target: "types.Target | None", score: str | None) -> str | None:
+    """The score that methods side by side explain, which neurons have no choice of."""
+    return "logit" if score is None and not isinstance(target, types.Neuron) else score
+
+
+def stream_request(request: inference_pb2.ExplainRequest) -> inference_pb2.ExplainStreamRequest:
+    """The same, to be shown as it is made."""
+    return inference_pb2.ExplainStreamRequest(explain=request)
 
 
 def get_model_request(name: str) -> model_pb2.GetModelRequest:
@@ -115,7 +161,7 @@ def _set_method(
     _set(message, **parameters)
 
 
-def _check_names(name: str, message: Message, parameters: Mapping[str, Any]) -> None:
+def _check_names(name: str, message: Message, parameters: Iterable[str]) -> None:
     known = message.DESCRIPTOR.fields_by_name
     unknown = [str(parameter) for parameter in parameters if parameter not in known]
     if unknown:
@@ -141,12 +187,42 @@ def parameter(method: str, text: str) -> tuple[str, Any]:
     field = descriptor.fields_by_name.get(path[-1])
     if field is not None and field.message_type is inference_pb2.Baseline.DESCRIPTOR:
         path.append("fill")  # baseline=blur is baseline.fill=blur
-    parsed: Any = value
-    if field is not None and field.message_type is None and field.enum_type is None:
-        parsed = _parse_scalar(name, field.cpp_type, value)
+    parsed = value if field is None else _parse(name, field, value)
     for step in reversed(path[1:]):
         parsed = {step: parsed}
     return path[0], parsed
+
+
+def evidence_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Evidence as the command line has it: NAME or NAME.PARAMETER=VALUE each."""
+    evidence: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        name, dot, option = path.partition(".")
+        if bool(equals) != bool(dot):
+            raise BadArgument(f"--evidence: is {text!r}; must be NAME or NAME.PARAMETER=VALUE")
+        if name not in _EVIDENCE:
+            raise BadArgument(f"--evidence: is {name!r}; must be one of {', '.join(_EVIDENCE)}")
+        parameters = evidence.setdefault(name, {})
+        if not dot:
+            continue
+        message = getattr(evidence_pb2.Evidence(), name)
+        _check_names(name, message, [option])
+        parsed = _parse(path, message.DESCRIPTOR.fields_by_name[option], value)
+        if isinstance(getattr(message, option), MutableSequence):
+            parameters.setdefault(option, []).append(parsed)
+        elif option in parameters:
+            raise BadArgument(f"--evidence: {path} is given more than once")
+        else:
+            parameters[option] = parsed
+    return evidence
+
+
+def _parse(name: str, field: Any, text: str) -> Any:
+    """A number or a truth value where the field is one; the text itself elsewhere."""
+    if field.message_type is None and field.enum_type is None:
+        return _parse_scalar(name, field.cpp_type, text)
+    return text
 
 
 def _parse_scalar(name: str, kind: int, text: str) -> Any:
@@ -203,13 +279,25 @@ def _set(message: Message, **values: Any) -> None:
             if field.message_type is not None:
                 _set_message(getattr(message, name), name, value)
             elif field.enum_type is None:
-                setattr(message, name, value)
+                _set_scalar(message, name, value)
             elif isinstance(value, str):
                 setattr(message, name, _number(field.enum_type, value))
             else:
                 getattr(message, name).extend(_number(field.enum_type, v) for v in value)
+        except BadArgument as error:  # of a field of the field
+            raise BadArgument(f"{name}.{error}") from None
         except (AttributeError, TypeError, ValueError) as error:
             raise BadArgument(f"{name}: is {value!r}; {error}") from None
+
+
+def _set_scalar(message: Message, name: str, value: Any) -> None:
+    several = getattr(message, name)
+    if not isinstance(several, MutableSequence):
+        setattr(message, name, value)
+    elif isinstance(value, str):
+        raise TypeError("must be a sequence of strings")
+    else:
+        several.extend(value)
 
 
 def _set_message(message: Message, name: str, value: Any) -> None:
@@ -244,6 +332,12 @@ def _number(enum: Any, short: str) -> int:
     if short not in names:
         raise ValueError(f"must be {' or '.join(map(repr, names))}")
     return names[short]
+
+
+def loaded(photo: types.Photo) -> bytes | NDArray[np.uint8] | NDArray[np.float32]:
+    """A photo as it is sent, read or encoded once for many requests."""
+    image = _image(photo)
+    return photo if isinstance(photo, np.ndarray) else image.encoded
 
 
 def _image(photo: types.Photo) -> data_pb2.Image:
@@ -339,8 +433,66 @@ def explain_result(response: inference_pb2.ExplainResponse) -> types.ExplainResu
         if response.HasField("segment_details")
         else None,
         warnings=tuple(_read(types.MapWarning, warning) for warning in response.warnings),
+        convergence=_convergence(response.convergence)
+        if response.HasField("convergence")
+        else None,
+        evidence=_evidence(response.evidence) if response.HasField("evidence") else None,
         receipt=_receipt(response.receipt),
         run=_run(response.run),
+    )
+
+
+def _convergence(message: evidence_pb2.Convergence) -> types.Convergence:
+    return _read(
+        types.Convergence,
+        message,
+        stop=_short(message, "stop"),
+        standard_error=_array(message.standard_error)
+        if message.HasField("standard_error")
+        else None,
+        residual=message.residual if message.HasField("residual") else None,
+    )
+
+
+def _evidence(message: evidence_pb2.EvidenceResult) -> types.EvidenceResult:
+    readers: dict[str, Callable[[Any], Any]] = {
+        "completeness": lambda part: _read(types.CompletenessResult, part),
+        "curves": _curves,
+        "stability": lambda part: _read(
+            types.StabilityResult, part, correlations=tuple(part.correlations)
+        ),
+        "randomization": lambda part: _read(types.RandomizationResult, part),
+        "cascade": lambda part: types.CascadeResult(
+            tuple(_read(types.CascadeStage, stage) for stage in part.stages)
+        ),
+        "agreement": lambda part: types.AgreementResult(
+            tuple(_read(types.MethodAgreement, one) for one in part.methods)
+        ),
+    }
+    return _read(
+        types.EvidenceResult,
+        message,
+        **{
+            name: read(getattr(message, name)) if message.HasField(name) else None
+            for name, read in readers.items()
+        },
+    )
+
+
+def _curves(message: evidence_pb2.CurvesResult) -> types.CurvesResult:
+    return types.CurvesResult(
+        shares=_doubles(message.shares),
+        curves=tuple(
+            _read(
+                types.Curve,
+                curve,
+                order=_short(curve, "order"),
+                deletion=_doubles(curve.deletion),
+                insertion=_doubles(curve.insertion),
+            )
+            for curve in message.curves
+        ),
+        chart_png=message.chart.data,
     )
 
 
@@ -360,7 +512,10 @@ def model(response: model_pb2.GetModelResponse) -> types.Model:
             )
             for x in response.layers
         ),
-        methods=tuple(_read(types.MethodSupport, method) for method in response.methods),
+        methods=tuple(
+            _read(types.MethodSupport, method, evidence=tuple(method.evidence))
+            for method in response.methods
+        ),
         labels=tuple(response.labels),
         costs=tuple(_read(types.BatchCost, x, lane=_short(x, "lane")) for x in response.costs),
     )
@@ -508,6 +663,8 @@ def _notes(before: inference_pb2.Receipt, after: inference_pb2.Receipt) -> Itera
     request = before.explain if before.HasField("explain") else before.predict
     if not request.HasField("bucket_size"):
         yield "made without bucket_size: equal bits were not promised"
+    if before.explain.until.HasField("time_ms"):
+        yield "ended by until.time_ms: how many rows that takes is not the same every time"
     for name in ("weights_sha256", "device", "thread_count"):
         was, now = getattr(before, name), getattr(after, name)
         if was != now:
@@ -548,6 +705,12 @@ def _array(tensor: data_pb2.Tensor) -> NDArray[Any]:
     return np.frombuffer(tensor.data, _DTYPES[tensor.data_type]).reshape(tensor.shape)
 
 
+def _doubles(values: Iterable[float]) -> NDArray[np.float64]:
+    array = np.array(values, np.float64)
+    array.flags.writeable = False
+    return array
+
+
 # Calls.
 
 
@@ -576,17 +739,22 @@ class Attempts:
     def remaining_s(self) -> float:
         return max(0.0, self._expires_s - time.monotonic())
 
-    def pause_s(self, error: grpc.RpcError) -> float:
+    def pause_s(self, error: grpc.RpcError, *, started: bool = False) -> float:
         """How long to wait before the next attempt.
 
+        Args:
+            error: What the call ended with.
+            started: Whether a part of the answer was there already.
+
         Raises:
-            StatusError: There is to be none: no retry was offered, none is left, or its delay
-                reaches beyond the deadline.
+            StatusError: There is to be none: the answer had started, no retry was offered, none
+                is left, or its delay reaches beyond the deadline.
         """
         failure = failure_of(error)
         delay_s = failure.retry_delay_s
         if (
-            not isinstance(failure, ResourceExhausted)
+            started
+            or not isinstance(failure, ResourceExhausted)
             or delay_s is None
             or self._retries_left <= 0
             or delay_s >= self.remaining_s()

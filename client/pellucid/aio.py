@@ -1,7 +1,8 @@
 """The client for asyncio: the twin of client.py."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,8 @@ from google.protobuf.message import Message
 
 from . import _wire, types
 from ._channel import connect_aio
+from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
+from .errors import StatusError
 from .v1 import model_pb2, service_pb2_grpc
 
 
@@ -80,6 +83,8 @@ class AsyncClient:
         format: str | None = None,
         legend: bool | None = None,
         bucket_size: int | None = None,
+        until: types.Until | None = None,
+        evidence: "types.Evidence | None" = None,
         timeout_s: float | None = None,
         **method_parameters: Any,
     ) -> types.ExplainResult:
@@ -94,6 +99,8 @@ class AsyncClient:
             model=model,
             outputs=outputs,
             bucket_size=bucket_size,
+            until=until,
+            evidence=evidence,
             rendering={
                 "color_scale": color_scale,
                 "percentile": percentile,
@@ -104,6 +111,121 @@ class AsyncClient:
             method_parameters=method_parameters,
         )
         return _wire.explain_result(await self._call("Explain", request, timeout_s))
+
+    async def explain_stream(
+        self,
+        photo: types.Photo,
+        method: str,
+        *,
+        target: "types.Target | None" = None,
+        against: int | str | None = None,
+        score: str | None = None,
+        model: str = "",
+        outputs: Sequence[str] | None = None,
+        color_scale: str | None = None,
+        percentile: float | None = None,
+        longest_side_px: int | None = None,
+        format: str | None = None,
+        legend: bool | None = None,
+        bucket_size: int | None = None,
+        until: types.Until | None = None,
+        evidence: "types.Evidence | None" = None,
+        timeout_s: float | None = None,
+        **method_parameters: Any,
+    ) -> AsyncGenerator[types.ExplainResult, None]:
+        """An explanation that is shown as it is made: see Client.explain_stream.
+
+        Leaving the loop ends the call once the generator is closed, which contextlib.aclosing
+        does at once, and the loop soon.
+        """
+        request = await asyncio.to_thread(
+            _wire.explain_request,
+            photo,
+            method,
+            target=target,
+            against=against,
+            score=score,
+            model=model,
+            outputs=outputs,
+            bucket_size=bucket_size,
+            until=until,
+            evidence=evidence,
+            rendering={
+                "color_scale": color_scale,
+                "percentile": percentile,
+                "longest_side_px": longest_side_px,
+                "format": format,
+                "legend": legend,
+            },
+            method_parameters=method_parameters,
+        )
+        stream = self._stream("ExplainStream", _wire.stream_request(request), timeout_s)
+        async with aclosing(stream) as responses:
+            async for response in responses:
+                yield _wire.explain_result(response.explanation)
+
+    async def compare(
+        self,
+        photo: types.Photo,
+        methods: Sequence[str] | None = None,
+        *,
+        target: "types.Target | None" = None,
+        against: int | str | None = None,
+        score: str | None = None,
+        model: str = "",
+        outputs: Sequence[str] | None = None,
+        longest_side_px: int | None = None,
+        until: types.Until | None = None,
+        evidence: "types.Evidence | None" = EVIDENCE,
+        timeout_s: float | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Comparison:
+        """Methods side by side on one photo: see Client.compare."""
+        image = await asyncio.to_thread(_wire.loaded, photo)
+        known = await self.get_model(model, timeout_s=timeout_s)
+        asked = questions(known, methods, _wire.evidence_of(evidence), until)
+        score = _wire.common_score(target, score)
+        limit = asyncio.Semaphore(CONCURRENCY)
+        rows: dict[str, Compared] = {}
+
+        async def ask(question: Question) -> Compared:
+            async with limit:
+                try:
+                    result = await self.explain(
+                        image,
+                        question.method,
+                        target=target,
+                        against=against,
+                        score=score,
+                        model=model,
+                        outputs=outputs,
+                        longest_side_px=longest_side_px,
+                        until=question.until,
+                        evidence=question.evidence,
+                        timeout_s=timeout_s,
+                    )
+                except StatusError as error:
+                    return Compared(question.method, None, error)
+            return Compared(question.method, result)
+
+        def done(row: Compared) -> None:
+            rows[row.method] = row
+            if on_progress is not None:
+                on_progress(len(rows), len(asked))
+
+        for question in asked:
+            if target is not None:
+                break
+            done(row := await ask(question))
+            target = None if row.result is None else row.result.target.class_index
+        tasks = [asyncio.ensure_future(ask(one)) for one in asked if one.method not in rows]
+        try:
+            for task in asyncio.as_completed(tasks):
+                done(await task)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return Comparison(image, tuple(rows[question.method] for question in asked))
 
     async def replay(
         self,
@@ -162,4 +284,23 @@ class AsyncClient:
                 return await send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error)
+            await asyncio.sleep(pause_s)
+
+    async def _stream(
+        self, rpc: str, request: Message, timeout_s: float | None
+    ) -> AsyncGenerator[Any, None]:
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        attempts = _wire.Attempts(timeout_s, self._max_retries)
+        send, started = getattr(self._stub, rpc), False
+        while True:
+            call = send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
+            try:
+                async for response in call:
+                    started = True
+                    yield response
+                return
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error, started=started)
+            finally:
+                call.cancel()
             await asyncio.sleep(pause_s)

@@ -164,6 +164,8 @@ def explain(
             model=model,
             outputs=outputs,
             bucket_size=bucket_size,
+            until=None,
+            evidence=None,
             rendering={
                 "color_scale": color_scale,
                 "percentile": percentile,

@@ -1,7 +1,9 @@
 """The client that blocks until the answer is there."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,6 +12,8 @@ from google.protobuf.message import Message
 
 from . import _wire, types
 from ._channel import connect
+from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
+from .errors import StatusError
 from .v1 import model_pb2, service_pb2_grpc
 
 
@@ -92,6 +96,8 @@ class Client:
         format: str | None = None,
         legend: bool | None = None,
         bucket_size: int | None = None,
+        until: types.Until | None = None,
+        evidence: "types.Evidence | None" = None,
         timeout_s: float | None = None,
         **method_parameters: Any,
     ) -> types.ExplainResult:
@@ -115,6 +121,8 @@ class Client:
             legend: Whether the rendering has one; True by default.
             bucket_size: The batch size to run at, one of the server's: fixes the result's bits.
                 The server chooses by default.
+            until: When it is good enough to end before all rows are run.
+            evidence: What to send along that would show it false: see Evidence.
             timeout_s: This call's deadline in seconds; the client's by default.
             **method_parameters: The method's own: see the README, or the method's message in
                 the contract. An enum is its short lower-case name, a baseline a Baseline.
@@ -131,6 +139,8 @@ class Client:
             model=model,
             outputs=outputs,
             bucket_size=bucket_size,
+            until=until,
+            evidence=evidence,
             rendering={
                 "color_scale": color_scale,
                 "percentile": percentile,
@@ -141,6 +151,166 @@ class Client:
             method_parameters=method_parameters,
         )
         return _wire.explain_result(self._call("Explain", request, timeout_s))
+
+    def explain_stream(
+        self,
+        photo: types.Photo,
+        method: str,
+        *,
+        target: "types.Target | None" = None,
+        against: int | str | None = None,
+        score: str | None = None,
+        model: str = "",
+        outputs: Sequence[str] | None = None,
+        color_scale: str | None = None,
+        percentile: float | None = None,
+        longest_side_px: int | None = None,
+        format: str | None = None,
+        legend: bool | None = None,
+        bucket_size: int | None = None,
+        until: types.Until | None = None,
+        evidence: "types.Evidence | None" = None,
+        timeout_s: float | None = None,
+        **method_parameters: Any,
+    ) -> Generator[types.ExplainResult, None, None]:
+        """An explanation that is shown as it is made, coarse to fine.
+
+        Yields estimates, of which convergence.stop is "running", and last the explanation itself,
+        with its receipt and evidence. Estimates that come faster than they are taken are left
+        out. Leaving the loop, or closing the generator, ends the call. A full queue, and every
+        error, is met at the first step.
+
+        Args:
+            photo: See Photo.
+            method: The name of one of which MethodSupport.anytime says that it can be streamed,
+                with its parameters as keywords.
+            target: See explain, for this and all that follows.
+            against: A class whose score is subtracted.
+            score: "logit", "log_probability" or "probability".
+            model: Its name.
+            outputs: Of each estimate, too.
+            color_scale: "signed" or "absolute".
+            percentile: The percentile that the strongest colour stands for.
+            longest_side_px: Of the renderings.
+            format: Of the renderings.
+            legend: Whether they have one.
+            bucket_size: The batch size to run at.
+            until: When it is good enough to end before all rows are run.
+            evidence: What to send along with the last one.
+            timeout_s: The deadline of all of it in seconds; the client's by default.
+            **method_parameters: The method's own.
+
+        Raises:
+            PhotoNotFound: There is no such file.
+        """
+        request = _wire.explain_request(
+            photo,
+            method,
+            target=target,
+            against=against,
+            score=score,
+            model=model,
+            outputs=outputs,
+            bucket_size=bucket_size,
+            until=until,
+            evidence=evidence,
+            rendering={
+                "color_scale": color_scale,
+                "percentile": percentile,
+                "longest_side_px": longest_side_px,
+                "format": format,
+                "legend": legend,
+            },
+            method_parameters=method_parameters,
+        )
+        stream = self._stream("ExplainStream", _wire.stream_request(request), timeout_s)
+        with closing(stream) as responses:
+            for response in responses:
+                yield _wire.explain_result(response.explanation)
+
+    def compare(
+        self,
+        photo: types.Photo,
+        methods: Sequence[str] | None = None,
+        *,
+        target: "types.Target | None" = None,
+        against: int | str | None = None,
+        score: str | None = None,
+        model: str = "",
+        outputs: Sequence[str] | None = None,
+        longest_side_px: int | None = None,
+        until: types.Until | None = None,
+        evidence: "types.Evidence | None" = EVIDENCE,
+        timeout_s: float | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Comparison:
+        """Methods side by side on one photo, and which of their maps to believe there.
+
+        All explain the same target and the same kind of score. A method that fails shows its
+        error in its row and does not stop the others; evidence that a method cannot have is left
+        out for it. A few methods are asked at a time.
+
+        Args:
+            photo: See Photo.
+            methods: Their names; all that the model supports when None.
+            target: See explain; the top prediction, resolved once, when None.
+            against: A class by index or label whose score is subtracted.
+            score: "logit" (the default here: every method has it), "log_probability" or
+                "probability".
+            model: Its name; the server's default model when empty.
+            outputs: See explain. Comparison.sheet needs the rendering.
+            longest_side_px: Of the renderings, 32 to 4096; 1024 by default.
+            until: When methods that can end early are good enough.
+            evidence: What is measured of each: see Evidence.
+            timeout_s: The deadline of each call in seconds; the client's by default.
+            on_progress: Called with the methods that are done and all of them, after each.
+
+        Raises:
+            PhotoNotFound: There is no such file.
+        """
+        image = _wire.loaded(photo)
+        known = self.get_model(model, timeout_s=timeout_s)
+        asked = questions(known, methods, _wire.evidence_of(evidence), until)
+        score = _wire.common_score(target, score)
+        rows: dict[str, Compared] = {}
+
+        def ask(question: Question) -> Compared:
+            try:
+                result = self.explain(
+                    image,
+                    question.method,
+                    target=target,
+                    against=against,
+                    score=score,
+                    model=model,
+                    outputs=outputs,
+                    longest_side_px=longest_side_px,
+                    until=question.until,
+                    evidence=question.evidence,
+                    timeout_s=timeout_s,
+                )
+            except StatusError as error:
+                return Compared(question.method, None, error)
+            return Compared(question.method, result)
+
+        def done(row: Compared) -> None:
+            rows[row.method] = row
+            if on_progress is not None:
+                on_progress(len(rows), len(asked))
+
+        for question in asked:
+            if target is not None:
+                break
+            done(row := ask(question))
+            target = None if row.result is None else row.result.target.class_index
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
+            futures = [pool.submit(ask, one) for one in asked if one.method not in rows]
+            try:
+                for future in as_completed(futures):
+                    done(future.result())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return Comparison(image, tuple(rows[question.method] for question in asked))
 
     def replay(
         self,
@@ -196,4 +366,23 @@ class Client:
                 return send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error)
+            time.sleep(pause_s)
+
+    def _stream(
+        self, rpc: str, request: Message, timeout_s: float | None
+    ) -> Generator[Any, None, None]:
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        attempts = _wire.Attempts(timeout_s, self._max_retries)
+        send, started = getattr(self._stub, rpc), False
+        while True:
+            call = send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
+            try:
+                for response in call:
+                    started = True
+                    yield response
+                return
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error, started=started)
+            finally:
+                call.cancel()
             time.sleep(pause_s)

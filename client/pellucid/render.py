@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 ColorScale = Literal["signed", "absolute"]
 Format = Literal["jpeg", "png"]
@@ -194,6 +194,25 @@ def encode(image: Image.Image, format: Format) -> bytes:
     else:
         image.save(file, "PNG")
     return file.getvalue()
+
+
+def upright(data: bytes) -> Image.Image:
+    """A photo's pixels as the server sees them: upright, on white where it is transparent, RGB.
+
+    Args:
+        data: The bytes of a JPEG, PNG or WebP file.
+
+    Raises:
+        OSError: It is none, or is damaged.
+    """
+    image = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    if image.mode.startswith("I"):  # 16 bits, which convert would clip
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        on_white = Image.new("RGBA", image.size, "white")
+        on_white.alpha_composite(image.convert("RGBA"))
+        image = on_white
+    return image.convert("RGB")
 
 
 def contact_sheet(

@@ -77,7 +77,7 @@ EXPLAINED = inference_pb2.ExplainResponse(
     target=inference_pb2.ResolvedTarget(
         class_index=0, label="tabby [cat]", score=2.25, top_prediction=True
     ),
-    occlusion=inference_pb2.Occlusion(window_px=2, stride_px=1, fill=inference_pb2.FILL_MEAN),
+    occlusion=inference_pb2.Occlusion(window_px=2, stride_px=1, fill=data_pb2.FILL_MEAN),
     attribution=tensor(ATTRIBUTION),
     heatmap=HEATMAP,
     rendering=data_pb2.EncodedImage(data=RENDERING, format=data_pb2.IMAGE_FORMAT_JPEG),

@@ -211,6 +211,11 @@ def test_the_twins_have_the_same_methods() -> None:
             if callable(member) and (not name.startswith("_") or name == "__init__")
         }
 
-    assert methods(Client) == methods(AsyncClient)
-    for name in methods(AsyncClient).keys() - {"__init__"}:
+    blocking, asynchronous = methods(Client), methods(AsyncClient)
+    streams = [blocking.pop("explain_stream"), asynchronous.pop("explain_stream")]
+    assert streams[0].parameters == streams[1].parameters
+    assert inspect.isgeneratorfunction(Client.explain_stream)
+    assert inspect.isasyncgenfunction(AsyncClient.explain_stream)
+    assert blocking == asynchronous
+    for name in asynchronous.keys() - {"__init__"}:
         assert inspect.iscoroutinefunction(getattr(AsyncClient, name))

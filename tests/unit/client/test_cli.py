@@ -114,7 +114,7 @@ def test_explain_options(server: FakeServer) -> None:
                 color_scale=inference_pb2.COLOR_SCALE_SIGNED, percentile=90, longest_side_px=64
             ),
             occlusion=inference_pb2.Occlusion(
-                window_px=8, stride_px=4, fill=inference_pb2.FILL_BLUR, blur_sigma_px=1.5
+                window_px=8, stride_px=4, fill=data_pb2.FILL_BLUR, blur_sigma_px=1.5
             ),
         )
     ]
@@ -208,12 +208,12 @@ def test_serve_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [arguments]
 
 
-def test_serve_without_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    def main(argv: list[str]) -> int:
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+@pytest.mark.parametrize("missing", ["pellucid_server", "torch"])
+def test_serve_without_the_server(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    def import_module(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
 
-    for module in (None, SimpleNamespace(main=main)):
-        monkeypatch.setitem(sys.modules, "pellucid_server.cli", module)
-        result = CliRunner().invoke(app, ["serve"])
-        assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr == "The server is not installed: pip install 'pellucid[server]'.\n"
+    monkeypatch.setattr("pellucid.cli.import_module", import_module)
+    result = CliRunner().invoke(app, ["serve"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "The server is not installed: pip install 'pellucid[server]'.\n"

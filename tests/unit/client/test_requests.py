@@ -25,6 +25,8 @@ def explain_request(method: Any = "gradient", **arguments: Any) -> inference_pb2
         "model": "",
         "outputs": None,
         "bucket_size": None,
+        "until": None,
+        "evidence": None,
         "rendering": {},
         "method_parameters": {},
     }
@@ -161,7 +163,7 @@ def test_fields_of_explain(call: Call, server: FakeServer) -> None:
             ),
             bucket_size=2,
             occlusion=inference_pb2.Occlusion(
-                window_px=5, fill=inference_pb2.FILL_BLUR, blur_sigma_px=2
+                window_px=5, fill=data_pb2.FILL_BLUR, blur_sigma_px=2
             ),
         )
     ]
@@ -180,10 +182,10 @@ def test_every_method_is_called_by_its_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("baseline", "expected"),
     [
-        ("blur", inference_pb2.Baseline(fill=inference_pb2.FILL_BLUR)),
+        ("blur", inference_pb2.Baseline(fill=data_pb2.FILL_BLUR)),
         (
             {"fill": "noise", "seed": 4},
-            inference_pb2.Baseline(fill=inference_pb2.FILL_NOISE, seed=4),
+            inference_pb2.Baseline(fill=data_pb2.FILL_NOISE, seed=4),
         ),
         (
             np.ones((3, 1, 2)),
@@ -213,7 +215,7 @@ def test_baselines(baseline: Any, expected: inference_pb2.Baseline) -> None:
         ("grad_cam", "layer=a.b=c", ("layer", "a.b=c")),
         ("grad_cam", "relu=False", ("relu", False)),
         ("rise", "keep_probability=0.25", ("keep_probability", 0.25)),
-        ("lime", "baseline=black", ("baseline", "black")),
+        ("lime", "baseline=black", ("baseline", {"fill": "black"})),
         ("lime", "baseline.blur_sigma_px=3", ("baseline", {"blur_sigma_px": 3.0})),
         ("lime", "nothing=3", ("nothing", "3")),  # is refused by name, with what there is
     ],
