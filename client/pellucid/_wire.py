@@ -139,6 +139,12 @@ def common_score(target: "types.Target | None", score: str | None) -> str | None
     return "logit" if score is None and not isinstance(target, types.Neuron) else score
 
 
+def endable(method: str) -> dict[str, Any]:
+    """The parameters without which a method takes all of its rows, whatever Until says."""
+    fields = _METHODS[method].fields_by_name if method in _METHODS else {}
+    return {"quadrature": "adaptive"} if "quadrature" in fields else {}
+
+
 def stream_request(request: inference_pb2.ExplainRequest) -> inference_pb2.ExplainStreamRequest:
     """The same, to be shown as it is made."""
     return inference_pb2.ExplainStreamRequest(explain=request)

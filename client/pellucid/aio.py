@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from . import _wire, types
 from ._channel import connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
-from .errors import StatusError
+from .errors import Internal, StatusError
 from .v1 import model_pb2, service_pb2_grpc
 
 
@@ -203,6 +203,7 @@ class AsyncClient:
                         until=question.until,
                         evidence=question.evidence,
                         timeout_s=timeout_s,
+                        **(_wire.endable(question.method) if question.until else {}),
                     )
                 except StatusError as error:
                     return Compared(question.method, None, error)
@@ -298,6 +299,8 @@ class AsyncClient:
                 async for response in call:
                     started = True
                     yield response
+                if not started:
+                    raise Internal("the server's stream is empty")
                 return
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error, started=started)

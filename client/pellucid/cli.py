@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +16,22 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+    from rich.progress import Progress
 
     from .client import Client
+    from .compare import Comparison
     from .errors import PellucidError
-    from .types import ExplainResult, Model, ModelSummary, PredictResult, Run, Target
+    from .types import (
+        EvidenceResult,
+        ExplainResult,
+        Model,
+        ModelSummary,
+        PredictResult,
+        Run,
+        Target,
+        Until,
+    )
+    from .v1 import inference_pb2
 
 # numpy, PIL and gRPC are imported where they are used: --help and serve need none of them.
 
@@ -47,6 +59,38 @@ Receipt = typer.Option(
     metavar="FILE.json", help="Write here what is needed to make it again: see replay."
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON, less its files.")]
+
+TargetClass = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Class, by index or label; again to add another's score; the top prediction if unset."
+    ),
+]
+Against = Annotated[
+    str | None, typer.Option(help="Class whose score is subtracted, by index or label.")
+]
+Evidence = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-e",
+        "--evidence",
+        metavar="NAME[.PARAMETER=VALUE]",
+        help="What would show it false: completeness, curves, stability, randomization, cascade "
+        "or agreement; as curves.step_count=32 or agreement.methods=METHOD with a parameter; "
+        "again for more.",
+    ),
+]
+Tolerance = Annotated[
+    float | None, typer.Option(help="End when the error is at most this, 0.0001 to 1.")
+]
+MaxRows = Annotated[int | None, typer.Option(help="End after so many rows.")]
+MaxMs = Annotated[float | None, typer.Option(help="End after so many milliseconds.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method", metavar="NAME", help="Again for more; all that the model supports if unset."
+    ),
+]
 
 
 def main() -> None:
@@ -87,16 +131,8 @@ def explain(
     method: Annotated[str, typer.Option(help="gradient, occlusion, ...: see models NAME.")] = (
         "gradient"
     ),
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Class, by index or label; again to add another's score; the top prediction if "
-            "unset."
-        ),
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Class whose score is subtracted, by index or label.")
-    ] = None,
+    target: TargetClass = None,
+    against: Against = None,
     score: Annotated[
         str | None,
         typer.Option(help="logit, log_probability or probability; the method's own if unset."),
@@ -139,6 +175,24 @@ def explain(
         typer.Option(metavar="FILE.npy", help="Write the attribution here, as float32."),
     ] = None,
     receipt: Annotated[Path | None, Receipt] = None,
+    evidence: Evidence = None,
+    tolerance: Tolerance = None,
+    max_rows: MaxRows = None,
+    max_ms: MaxMs = None,
+    chart: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Write the chart of deletion and insertion here; -e curves."
+        ),
+    ] = None,
+    live: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the image here, as .png or .jpg, again with every estimate while it is "
+            "made.",
+        ),
+    ] = None,
     server: Server = None,
     model: ModelName = "",
     timeout_s: Timeout = None,
@@ -146,15 +200,19 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Why the network answers as it does."""
-    if output is None and raw is None and not as_json:
+    if (output, raw, chart, live) == (None, None, None, None) and not as_json:
         output = Path(f"{photo.stem}-{method}.jpg")
+    drawn = [path for path in (output, live) if path is not None]
     outputs = ["heatmap"]
-    outputs += ["rendering"] if output is not None else []
+    outputs += ["rendering"] if drawn else []
     outputs += ["attribution"] if raw is not None else []
-    with _connected(server) as client:
+    with _connected(server, waiting=live is None) as client:
         from . import _wire
-        from .types import format_of
 
+        measured = _wire.evidence_options(evidence or ())
+        if chart is not None:
+            _check_png(chart)
+            measured.setdefault("curves", {})
         request = _wire.explain_request(
             photo,
             method,
@@ -164,29 +222,183 @@ def explain(
             model=model,
             outputs=outputs,
             bucket_size=bucket_size,
-            until=None,
-            evidence=None,
+            until=_until(tolerance, max_rows, max_ms),
+            evidence=measured,
             rendering={
                 "color_scale": color_scale,
                 "percentile": percentile,
                 "longest_side_px": longest_side_px,
-                "format": None if output is None else format_of(output),
+                "format": _common_format(drawn),
             },
             method_parameters=_parameters(method, parameter or []),
         )
-        response = client._call("Explain", request, timeout_s)
+        if live is None:
+            response = client._call("Explain", request, timeout_s)
+        else:
+            response = _explain_live(client, request, timeout_s, live)
         result = _wire.explain_result(response)
         if output is not None:
             result.save(output)
         if raw is not None:
             _save_array(raw, result)
+        if chart is not None and result.evidence and result.evidence.curves:
+            chart.write_bytes(result.evidence.curves.chart_png)
         if receipt is not None:
             result.receipt.save(receipt)
     if as_json:
         _print_json(response)
     else:
-        written = [path for path in (output, raw, receipt) if path is not None]
-        _print_explanation(result, written)
+        paths = (output, live, raw, chart, receipt)
+        _print_explanation(result, [path for path in paths if path is not None])
+
+
+def _explain_live(
+    client: "Client",
+    request: "inference_pb2.ExplainRequest",
+    timeout_s: float | None,
+    path: Path,
+) -> Any:
+    """The response that a stream ends with; what is drawn of each goes to the file."""
+    from . import _wire
+
+    response: Any = None
+    stream = client._stream("ExplainStream", _wire.stream_request(request), timeout_s)
+    rows = request.until.row_count if request.until.HasField("row_count") else None
+    with closing(stream) as responses, _progress("{task.fields[error]}") as progress:
+        task = progress.add_task("rows", total=rows, error="")
+        for event in responses:
+            response = event.explanation
+            result = _wire.explain_result(response)
+            _replace(path, result._rendering())
+            if result.convergence is not None:
+                made = result.convergence
+                error = f"error {made.error:.3g}"
+                progress.update(task, completed=made.row_count, error=error)
+    return response
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file so that whoever looks at it sees all of it, or what was there before."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+@app.command()
+def compare(
+    photo: Photo,
+    method: Methods = None,
+    target: TargetClass = None,
+    against: Against = None,
+    score: Annotated[
+        str | None, typer.Option(help="logit, log_probability or probability; logit if unset.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write all maps on a sheet here, as .png or .jpg; PHOTO-compare.jpg if unset, "
+            "and nothing else is asked for.",
+        ),
+    ] = None,
+    evidence: Evidence = None,
+    tolerance: Tolerance = None,
+    max_rows: MaxRows = None,
+    max_ms: MaxMs = None,
+    server: Server = None,
+    model: ModelName = "",
+    timeout_s: Timeout = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Which method's map to believe on one photo: methods side by side, measured and ranked."""
+    if output is None and not as_json:
+        output = Path(f"{photo.stem}-compare.jpg")
+    with _connected(server, waiting=False) as client:
+        from . import _wire
+        from .compare import EVIDENCE
+
+        format_ = _common_format([] if output is None else [output])
+        measured = _wire.evidence_options(evidence or EVIDENCE)
+        with _counted("methods") as on_progress:
+            comparison = client.compare(
+                photo,
+                method,
+                target=_target(target, None, None, None, None),
+                against=None if against is None else _class(against),
+                score=score,
+                model=model,
+                outputs=["heatmap", "rendering"],
+                longest_side_px=480,
+                until=_until(tolerance, max_rows, max_ms),
+                evidence=measured,
+                timeout_s=timeout_s,
+                on_progress=on_progress,
+            )
+        if output is not None and comparison.ranking():
+            from .render import encode
+
+            output.write_bytes(encode(comparison.sheet(), "png" if format_ == "png" else "jpeg"))
+    if as_json:
+        print(json.dumps(comparison.fields(), indent=2, ensure_ascii=False))
+    else:
+        _print_comparison(comparison, output)
+    raise typer.Exit(0 if comparison.ranking() else 1)
+
+
+@app.command()
+def evidence(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Photos; in truth.json, which class each is of, and where that is seen.",
+        ),
+    ],
+    method: Methods = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="REPORT_DIR",
+            help="Write report.html and results.json here; DIR-evidence if unset.",
+        ),
+    ] = None,
+    evidence: Evidence = None,
+    tolerance: Tolerance = None,
+    max_rows: MaxRows = None,
+    max_ms: MaxMs = None,
+    server: Server = None,
+    model: Annotated[
+        str, typer.Option(help="Its name; what truth.json says, or the server's default, if unset.")
+    ] = "",
+    timeout_s: Timeout = None,
+) -> None:
+    """Which methods' maps hold over a folder of photos: a page, and a file of numbers."""
+    with _connected(server, waiting=False) as client:
+        from . import _wire, benchmark
+
+        with _counted("explanations") as on_progress:
+            report = benchmark.measure(
+                client,
+                folder,
+                method,
+                model=model,
+                evidence=_wire.evidence_options(evidence or benchmark.EVIDENCE),
+                until=_until(tolerance, max_rows, max_ms),
+                timeout_s=timeout_s,
+                on_progress=on_progress,
+            )
+        paths = report.save(output or Path(f"{folder.resolve().name}-evidence"))
+    heading, *lines = report.lines()
+    table = Table(*heading)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    _print(table)
+    _print(Text(f"{len(report.photos)} photos, {report.model} {report.model_version}"))
+    _print(Text(f"written  {'  '.join(map(str, paths))}"))
 
 
 @app.command()
@@ -286,8 +498,16 @@ def _hand_on(function: str, arguments: list[str]) -> None:
 
 
 @contextmanager
-def _connected(server: str | None, *, failure_code: int = 1) -> Iterator["Client"]:
-    """A client; the errors of what is done with it become lines and an exit code."""
+def _connected(
+    server: str | None, *, failure_code: int = 1, waiting: bool = True
+) -> Iterator["Client"]:
+    """A client; the errors of what is done with it become lines and an exit code.
+
+    Args:
+        server: Its address; the default when None.
+        failure_code: What the process exits with where no argument is wrong.
+        waiting: Whether it is shown that the server is waited for.
+    """
     from .client import Client
     from .errors import BadArgument, PellucidError
 
@@ -295,7 +515,7 @@ def _connected(server: str | None, *, failure_code: int = 1) -> Iterator["Client
     try:
         with ExitStack() as stack:
             client = stack.enter_context(Client(server) if server else Client())
-            if console.is_terminal:
+            if waiting and console.is_terminal:
                 stack.enter_context(console.status("Waiting for the server"))
             yield client
     except PellucidError as error:
@@ -304,6 +524,54 @@ def _connected(server: str | None, *, failure_code: int = 1) -> Iterator["Client
     except OSError as error:
         print(f"pellucid: {error}", file=sys.stderr)
         raise typer.Exit(failure_code) from None
+
+
+def _progress(*columns: str) -> "Progress":
+    """A bar on the terminal; nothing elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    bar = BarColumn(), MofNCompleteColumn(), *columns, TimeElapsedColumn()
+    return Progress(
+        "{task.description}",
+        *bar,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+@contextmanager
+def _counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how much is done, and of how much."""
+    with _progress() as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, count: progress.update(task, completed=done, total=count)
+
+
+def _until(tolerance: float | None, max_rows: int | None, max_ms: float | None) -> "Until | None":
+    from .types import Until
+
+    until = Until(tolerance, max_rows, max_ms)
+    return None if until == Until() else until
+
+
+def _common_format(paths: list[Path]) -> str | None:
+    """The format of the files that one rendering is written to."""
+    from .errors import BadArgument
+    from .types import format_of
+
+    formats = {format_of(path) for path in paths}
+    if len(formats) > 1:
+        raise BadArgument("--live and --output: must be of the same format")
+    return formats.pop() if formats else None
+
+
+def _check_png(path: Path) -> None:
+    from .errors import BadArgument
+
+    if path.suffix.lower() != ".png":
+        raise BadArgument(f"{path}: must end with .png")
 
 
 def _target(
@@ -391,30 +659,82 @@ def _print_predictions(result: "PredictResult") -> None:
 
 
 def _print_explanation(result: "ExplainResult", written: list[Path]) -> None:
-    target = result.target
-    if target.neuron is not None:
-        neuron = target.neuron
-        channel = "all channels" if neuron.channel is None else f"channel {neuron.channel}"
-        place = "" if neuron.y is None else f" at {neuron.y}, {neuron.x}"
-        name = f"{neuron.layer}, {channel}{place}"
-    elif target.class_index is not None:
-        name = f"{target.label} (class {target.class_index})"
-    else:
-        name = " + ".join(target.labels)
-    if target.against_class_index is not None:
-        name += f" against {target.against_label} (class {target.against_class_index})"
+    from .compare import target_words
+
+    target, name = result.target, target_words(result)
     parameters = ", ".join(f"{k}={v}" for k, v in result.parameters.items())
     table = Table.grid(padding=(0, 2))
     table.add_row("method", Text(f"{result.method}({parameters})"))
     table.add_row("target", Text(name + (", the top prediction" if target.top_prediction else "")))
     kind = "" if target.score_kind is None else f", {target.score_kind.replace('_', ' ')}"
     table.add_row("score", f"{target.score:.4f}{kind}")
+    if result.convergence is not None:
+        made = result.convergence
+        ended = made.stop.replace("_", " ")
+        residual = "" if made.residual is None else f", residual {made.residual:.3g}"
+        text = f"{ended}, {made.row_count} rows, error {made.error:.3g}{residual}"
+        table.add_row("convergence", text)
+    for words in _evidence_words(result.evidence) if result.evidence is not None else ():
+        table.add_row(*map(Text, words))
     for warning in result.warnings:
         table.add_row("warning", Text(f"{warning.reason}: {warning.description}"))
     for path in written:
         table.add_row("written", Text(str(path)))
     _print(table)
     _print(_timings(result.run))
+
+
+def _evidence_words(evidence: "EvidenceResult") -> Iterator[tuple[str, str]]:
+    """Each piece of evidence in a line."""
+    if (sums := evidence.completeness) is not None:
+        yield (
+            "completeness",
+            f"the sum is {sums.attribution_sum:.4g}, of {sums.expected_sum:.4g}: "
+            f"relative error {sums.relative_error:.2g}",
+        )
+    if (curves := evidence.curves) is not None:
+        areas = f"insertion {curves.map.insertion_area:.3f}, deletion "
+        areas += f"{curves.map.deletion_area:.3f}"
+        yield "curves", f"{areas}, gain {curves.gain:.3f} over random and centre"
+    if (noisy := evidence.stability) is not None:
+        least = f"{noisy.least:.2f} at least, {len(noisy.correlations)} noisy images"
+        yield "stability", f"rank correlation {noisy.mean:.2f} on average, {least}"
+    if (permuted := evidence.randomization) is not None:
+        yield (
+            "randomization",
+            f"rank correlation {permuted.correlation:.2f}, of magnitudes "
+            f"{permuted.absolute_correlation:.2f}, with a permuted classifier",
+        )
+    if (cascade := evidence.cascade) is not None:
+        stages = (f"{s.absolute_correlation:.2f} from {s.layer} on" for s in cascade.stages)
+        yield "cascade", f"rank correlation of magnitudes, redrawn: {', '.join(stages)}"
+    if (agreement := evidence.agreement) is not None:
+        others = (
+            f"{one.method} {one.correlation:.2f} (top twentieth {one.top_overlap:.0%})"
+            for one in agreement.methods
+        )
+        yield "agreement", f"rank correlation with {', '.join(others)}"
+
+
+def _print_comparison(comparison: "Comparison", written: Path | None) -> None:
+    from .compare import COLUMNS, target_words
+
+    table = Table(*COLUMNS)
+    for line in comparison.table():
+        table.add_row(*map(Text, line))
+    _print(table)
+    ranking = comparison.ranking()
+    if not ranking:
+        return
+    about = Table.grid(padding=(0, 2))
+    about.add_row("target", Text(target_words(ranking[0].result)))
+    best = comparison.best
+    about.add_row(
+        "believe first", "none: there is a doubt of each" if best is None else best.method
+    )
+    if written is not None:
+        about.add_row("written", Text(str(written)))
+    _print(about)
 
 
 def _timings(run: "Run") -> Text:
@@ -444,9 +764,15 @@ def _print_model(model: "Model") -> None:
     about.add_row("input", f"{made.height_px} × {made.width_px} px, {made.interpolation}")
     about.add_row("classes", str(len(model.labels)))
     about.add_row("rectifiers", str(model.gate_count))
-    methods = Table("method", "supported")
+    methods = Table("method", "supported", "rows", "anytime", "evidence")
     for support in model.methods:
-        methods.add_row(support.method, Text("yes" if support.supported else support.reason))
+        methods.add_row(
+            support.method,
+            Text("yes" if support.supported else support.reason),
+            str(support.row_count) if support.supported else "",
+            "yes" if support.anytime else "",
+            ", ".join(support.evidence),
+        )
     layers = Table("layer", "type", "shape", "target", "note")
     for layer in model.layers:
         shape = " × ".join(map(str, layer.shape))

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from . import _wire, types
 from ._channel import connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
-from .errors import StatusError
+from .errors import Internal, StatusError
 from .v1 import model_pb2, service_pb2_grpc
 
 
@@ -260,7 +260,7 @@ class Client:
             model: Its name; the server's default model when empty.
             outputs: See explain. Comparison.sheet needs the rendering.
             longest_side_px: Of the renderings, 32 to 4096; 1024 by default.
-            until: When methods that can end early are good enough.
+            until: When methods that can end early are good enough; a quadrature is adaptive then.
             evidence: What is measured of each: see Evidence.
             timeout_s: The deadline of each call in seconds; the client's by default.
             on_progress: Called with the methods that are done and all of them, after each.
@@ -288,6 +288,7 @@ class Client:
                     until=question.until,
                     evidence=question.evidence,
                     timeout_s=timeout_s,
+                    **(_wire.endable(question.method) if question.until else {}),
                 )
             except StatusError as error:
                 return Compared(question.method, None, error)
@@ -380,6 +381,8 @@ class Client:
                 for response in call:
                     started = True
                     yield response
+                if not started:
+                    raise Internal("the server's stream is empty")
                 return
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error, started=started)

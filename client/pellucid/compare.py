@@ -170,6 +170,20 @@ class Compared:
         rows = sum(batch.own_row_count for batch in self.result.run.batches)
         return rows - (self.evidence.row_count if self.evidence else 0)
 
+    def numbers(self) -> dict[str, float | int | None]:
+        """All of the above by name: insertion, deletion, gain and so on."""
+        numbers = {
+            "gain": self.gain,
+            "insertion": self.insertion_area,
+            "deletion": self.deletion_area,
+            "randomization": self.randomization,
+            "stability": self.stability,
+            "completeness_error": self.completeness_error,
+        }
+        # What is not a number has no place in JSON.
+        finite = {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
+        return {**finite, "row_count": self.row_count}
+
     @cached_property
     def doubts(self) -> tuple[str, ...]:
         """Why not to believe the map, in words; empty where nothing is against it."""
@@ -242,6 +256,21 @@ class Comparison:
         failed = (row for row in self.rows if row.error is not None)
         blank = ("-",) * (len(COLUMNS) - 2)
         return lines + [(row.method, *blank, f"failed: {row.error}") for row in failed]
+
+    def fields(self) -> dict[str, Any]:
+        """All numbers as JSON has them."""
+        ranked = self.ranking()
+        return {
+            "target": target_words(ranked[0].result) if ranked else None,
+            "best": None if self.best is None else self.best.method,
+            "ranking": [row.method for row in ranked],
+            "methods": {
+                row.method: {**row.numbers(), "doubts": row.doubts}
+                if row.error is None
+                else {"error": str(row.error)}
+                for row in self.rows
+            },
+        }
 
     def sheet(self, *, cell_px: int = 320, column_count: int = 4) -> "Image":
         """The photo, then each method's rendering in the order of the ranking, in a grid.
