@@ -20,6 +20,15 @@ class ImageFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     IMAGE_FORMAT_UNSPECIFIED: _ClassVar[ImageFormat]
     IMAGE_FORMAT_JPEG: _ClassVar[ImageFormat]
     IMAGE_FORMAT_PNG: _ClassVar[ImageFormat]
+
+class Fill(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FILL_UNSPECIFIED: _ClassVar[Fill]
+    FILL_BLACK: _ClassVar[Fill]
+    FILL_WHITE: _ClassVar[Fill]
+    FILL_MEAN: _ClassVar[Fill]
+    FILL_BLUR: _ClassVar[Fill]
+    FILL_NOISE: _ClassVar[Fill]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_UINT8: DataType
 DATA_TYPE_FLOAT32: DataType
@@ -28,6 +37,12 @@ DATA_TYPE_INT64: DataType
 IMAGE_FORMAT_UNSPECIFIED: ImageFormat
 IMAGE_FORMAT_JPEG: ImageFormat
 IMAGE_FORMAT_PNG: ImageFormat
+FILL_UNSPECIFIED: Fill
+FILL_BLACK: Fill
+FILL_WHITE: Fill
+FILL_MEAN: Fill
+FILL_BLUR: Fill
+FILL_NOISE: Fill
 
 class Tensor(_message.Message):
     __slots__ = ("data_type", "shape", "data")

@@ -1,4 +1,5 @@
 from pellucid.v1 import data_pb2 as _data_pb2
+from pellucid.v1 import evidence_pb2 as _evidence_pb2
 from pellucid.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -16,20 +17,12 @@ class Score(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCORE_LOG_PROBABILITY: _ClassVar[Score]
     SCORE_PROBABILITY: _ClassVar[Score]
 
-class Fill(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    FILL_UNSPECIFIED: _ClassVar[Fill]
-    FILL_BLACK: _ClassVar[Fill]
-    FILL_WHITE: _ClassVar[Fill]
-    FILL_MEAN: _ClassVar[Fill]
-    FILL_BLUR: _ClassVar[Fill]
-    FILL_NOISE: _ClassVar[Fill]
-
 class Quadrature(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     QUADRATURE_UNSPECIFIED: _ClassVar[Quadrature]
     QUADRATURE_GAUSS_LEGENDRE: _ClassVar[Quadrature]
     QUADRATURE_TRAPEZOID: _ClassVar[Quadrature]
+    QUADRATURE_ADAPTIVE: _ClassVar[Quadrature]
 
 class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -73,15 +66,10 @@ SCORE_UNSPECIFIED: Score
 SCORE_LOGIT: Score
 SCORE_LOG_PROBABILITY: Score
 SCORE_PROBABILITY: Score
-FILL_UNSPECIFIED: Fill
-FILL_BLACK: Fill
-FILL_WHITE: Fill
-FILL_MEAN: Fill
-FILL_BLUR: Fill
-FILL_NOISE: Fill
 QUADRATURE_UNSPECIFIED: Quadrature
 QUADRATURE_GAUSS_LEGENDRE: Quadrature
 QUADRATURE_TRAPEZOID: Quadrature
+QUADRATURE_ADAPTIVE: Quadrature
 STATISTIC_UNSPECIFIED: Statistic
 STATISTIC_MEAN: Statistic
 STATISTIC_MEAN_SQUARE: Statistic
@@ -254,25 +242,27 @@ class Baseline(_message.Message):
     BLUR_SIGMA_PX_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
-    fill: Fill
+    fill: _data_pb2.Fill
     blur_sigma_px: float
     seed: int
     tensor: _data_pb2.Tensor
-    def __init__(self, fill: _Optional[_Union[Fill, str]] = ..., blur_sigma_px: _Optional[float] = ..., seed: _Optional[int] = ..., tensor: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    def __init__(self, fill: _Optional[_Union[_data_pb2.Fill, str]] = ..., blur_sigma_px: _Optional[float] = ..., seed: _Optional[int] = ..., tensor: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class Occlusion(_message.Message):
-    __slots__ = ("window_px", "stride_px", "fill", "blur_sigma_px", "seed")
+    __slots__ = ("window_px", "stride_px", "fill", "blur_sigma_px", "seed", "window_count")
     WINDOW_PX_FIELD_NUMBER: _ClassVar[int]
     STRIDE_PX_FIELD_NUMBER: _ClassVar[int]
     FILL_FIELD_NUMBER: _ClassVar[int]
     BLUR_SIGMA_PX_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_COUNT_FIELD_NUMBER: _ClassVar[int]
     window_px: int
     stride_px: int
-    fill: Fill
+    fill: _data_pb2.Fill
     blur_sigma_px: float
     seed: int
-    def __init__(self, window_px: _Optional[int] = ..., stride_px: _Optional[int] = ..., fill: _Optional[_Union[Fill, str]] = ..., blur_sigma_px: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+    window_count: int
+    def __init__(self, window_px: _Optional[int] = ..., stride_px: _Optional[int] = ..., fill: _Optional[_Union[_data_pb2.Fill, str]] = ..., blur_sigma_px: _Optional[float] = ..., seed: _Optional[int] = ..., window_count: _Optional[int] = ...) -> None: ...
 
 class InputXGradient(_message.Message):
     __slots__ = ()
@@ -475,13 +465,15 @@ class Heatmap(_message.Message):
     def __init__(self, image: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., color_scale: _Optional[_Union[ColorScale, str]] = ..., limit: _Optional[float] = ..., percentile: _Optional[float] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "image", "target", "outputs", "rendering", "bucket_size", "gradient", "deconvnet", "guided_backprop", "occlusion", "input_x_gradient", "integrated_gradients", "smooth_grad", "expected_gradients", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "guided_grad_cam", "score_cam", "rise", "lime", "kernel_shap", "lrp", "deep_lift", "attention_rollout")
+    __slots__ = ("model", "image", "target", "outputs", "rendering", "bucket_size", "until", "evidence", "gradient", "deconvnet", "guided_backprop", "occlusion", "input_x_gradient", "integrated_gradients", "smooth_grad", "expected_gradients", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "guided_grad_cam", "score_cam", "rise", "lime", "kernel_shap", "lrp", "deep_lift", "attention_rollout")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     RENDERING_FIELD_NUMBER: _ClassVar[int]
     BUCKET_SIZE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_FIELD_NUMBER: _ClassVar[int]
     DECONVNET_FIELD_NUMBER: _ClassVar[int]
     GUIDED_BACKPROP_FIELD_NUMBER: _ClassVar[int]
@@ -508,6 +500,8 @@ class ExplainRequest(_message.Message):
     outputs: _containers.RepeatedScalarFieldContainer[ExplainOutput]
     rendering: Rendering
     bucket_size: int
+    until: _evidence_pb2.Until
+    evidence: _evidence_pb2.Evidence
     gradient: Gradient
     deconvnet: Deconvnet
     guided_backprop: GuidedBackprop
@@ -528,10 +522,10 @@ class ExplainRequest(_message.Message):
     lrp: Lrp
     deep_lift: DeepLift
     attention_rollout: AttentionRollout
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[ExplainOutput, str]]] = ..., rendering: _Optional[_Union[Rendering, _Mapping]] = ..., bucket_size: _Optional[int] = ..., gradient: _Optional[_Union[Gradient, _Mapping]] = ..., deconvnet: _Optional[_Union[Deconvnet, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackprop, _Mapping]] = ..., occlusion: _Optional[_Union[Occlusion, _Mapping]] = ..., input_x_gradient: _Optional[_Union[InputXGradient, _Mapping]] = ..., integrated_gradients: _Optional[_Union[IntegratedGradients, _Mapping]] = ..., smooth_grad: _Optional[_Union[SmoothGrad, _Mapping]] = ..., expected_gradients: _Optional[_Union[ExpectedGradients, _Mapping]] = ..., grad_cam: _Optional[_Union[GradCam, _Mapping]] = ..., grad_cam_plus_plus: _Optional[_Union[GradCamPlusPlus, _Mapping]] = ..., layer_cam: _Optional[_Union[LayerCam, _Mapping]] = ..., hires_cam: _Optional[_Union[HiResCam, _Mapping]] = ..., guided_grad_cam: _Optional[_Union[GuidedGradCam, _Mapping]] = ..., score_cam: _Optional[_Union[ScoreCam, _Mapping]] = ..., rise: _Optional[_Union[Rise, _Mapping]] = ..., lime: _Optional[_Union[Lime, _Mapping]] = ..., kernel_shap: _Optional[_Union[KernelShap, _Mapping]] = ..., lrp: _Optional[_Union[Lrp, _Mapping]] = ..., deep_lift: _Optional[_Union[DeepLift, _Mapping]] = ..., attention_rollout: _Optional[_Union[AttentionRollout, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[ExplainOutput, str]]] = ..., rendering: _Optional[_Union[Rendering, _Mapping]] = ..., bucket_size: _Optional[int] = ..., until: _Optional[_Union[_evidence_pb2.Until, _Mapping]] = ..., evidence: _Optional[_Union[_evidence_pb2.Evidence, _Mapping]] = ..., gradient: _Optional[_Union[Gradient, _Mapping]] = ..., deconvnet: _Optional[_Union[Deconvnet, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackprop, _Mapping]] = ..., occlusion: _Optional[_Union[Occlusion, _Mapping]] = ..., input_x_gradient: _Optional[_Union[InputXGradient, _Mapping]] = ..., integrated_gradients: _Optional[_Union[IntegratedGradients, _Mapping]] = ..., smooth_grad: _Optional[_Union[SmoothGrad, _Mapping]] = ..., expected_gradients: _Optional[_Union[ExpectedGradients, _Mapping]] = ..., grad_cam: _Optional[_Union[GradCam, _Mapping]] = ..., grad_cam_plus_plus: _Optional[_Union[GradCamPlusPlus, _Mapping]] = ..., layer_cam: _Optional[_Union[LayerCam, _Mapping]] = ..., hires_cam: _Optional[_Union[HiResCam, _Mapping]] = ..., guided_grad_cam: _Optional[_Union[GuidedGradCam, _Mapping]] = ..., score_cam: _Optional[_Union[ScoreCam, _Mapping]] = ..., rise: _Optional[_Union[Rise, _Mapping]] = ..., lime: _Optional[_Union[Lime, _Mapping]] = ..., kernel_shap: _Optional[_Union[KernelShap, _Mapping]] = ..., lrp: _Optional[_Union[Lrp, _Mapping]] = ..., deep_lift: _Optional[_Union[DeepLift, _Mapping]] = ..., attention_rollout: _Optional[_Union[AttentionRollout, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("run", "target", "gradient", "deconvnet", "guided_backprop", "occlusion", "input_x_gradient", "integrated_gradients", "smooth_grad", "expected_gradients", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "guided_grad_cam", "score_cam", "rise", "lime", "kernel_shap", "lrp", "deep_lift", "attention_rollout", "attribution", "heatmap", "rendering", "input_box", "occlusion_details", "segment_details", "warnings", "receipt")
+    __slots__ = ("run", "target", "gradient", "deconvnet", "guided_backprop", "occlusion", "input_x_gradient", "integrated_gradients", "smooth_grad", "expected_gradients", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "guided_grad_cam", "score_cam", "rise", "lime", "kernel_shap", "lrp", "deep_lift", "attention_rollout", "attribution", "heatmap", "rendering", "input_box", "occlusion_details", "segment_details", "warnings", "receipt", "convergence", "evidence")
     RUN_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_FIELD_NUMBER: _ClassVar[int]
@@ -562,6 +556,8 @@ class ExplainResponse(_message.Message):
     SEGMENT_DETAILS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    CONVERGENCE_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     run: Run
     target: ResolvedTarget
     gradient: Gradient
@@ -592,7 +588,9 @@ class ExplainResponse(_message.Message):
     segment_details: SegmentDetails
     warnings: _containers.RepeatedCompositeFieldContainer[Warning]
     receipt: Receipt
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., target: _Optional[_Union[ResolvedTarget, _Mapping]] = ..., gradient: _Optional[_Union[Gradient, _Mapping]] = ..., deconvnet: _Optional[_Union[Deconvnet, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackprop, _Mapping]] = ..., occlusion: _Optional[_Union[Occlusion, _Mapping]] = ..., input_x_gradient: _Optional[_Union[InputXGradient, _Mapping]] = ..., integrated_gradients: _Optional[_Union[IntegratedGradients, _Mapping]] = ..., smooth_grad: _Optional[_Union[SmoothGrad, _Mapping]] = ..., expected_gradients: _Optional[_Union[ExpectedGradients, _Mapping]] = ..., grad_cam: _Optional[_Union[GradCam, _Mapping]] = ..., grad_cam_plus_plus: _Optional[_Union[GradCamPlusPlus, _Mapping]] = ..., layer_cam: _Optional[_Union[LayerCam, _Mapping]] = ..., hires_cam: _Optional[_Union[HiResCam, _Mapping]] = ..., guided_grad_cam: _Optional[_Union[GuidedGradCam, _Mapping]] = ..., score_cam: _Optional[_Union[ScoreCam, _Mapping]] = ..., rise: _Optional[_Union[Rise, _Mapping]] = ..., lime: _Optional[_Union[Lime, _Mapping]] = ..., kernel_shap: _Optional[_Union[KernelShap, _Mapping]] = ..., lrp: _Optional[_Union[Lrp, _Mapping]] = ..., deep_lift: _Optional[_Union[DeepLift, _Mapping]] = ..., attention_rollout: _Optional[_Union[AttentionRollout, _Mapping]] = ..., attribution: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., heatmap: _Optional[_Union[Heatmap, _Mapping]] = ..., rendering: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., input_box: _Optional[_Union[_data_pb2.Box, _Mapping]] = ..., occlusion_details: _Optional[_Union[OcclusionDetails, _Mapping]] = ..., segment_details: _Optional[_Union[SegmentDetails, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    convergence: _evidence_pb2.Convergence
+    evidence: _evidence_pb2.EvidenceResult
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., target: _Optional[_Union[ResolvedTarget, _Mapping]] = ..., gradient: _Optional[_Union[Gradient, _Mapping]] = ..., deconvnet: _Optional[_Union[Deconvnet, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackprop, _Mapping]] = ..., occlusion: _Optional[_Union[Occlusion, _Mapping]] = ..., input_x_gradient: _Optional[_Union[InputXGradient, _Mapping]] = ..., integrated_gradients: _Optional[_Union[IntegratedGradients, _Mapping]] = ..., smooth_grad: _Optional[_Union[SmoothGrad, _Mapping]] = ..., expected_gradients: _Optional[_Union[ExpectedGradients, _Mapping]] = ..., grad_cam: _Optional[_Union[GradCam, _Mapping]] = ..., grad_cam_plus_plus: _Optional[_Union[GradCamPlusPlus, _Mapping]] = ..., layer_cam: _Optional[_Union[LayerCam, _Mapping]] = ..., hires_cam: _Optional[_Union[HiResCam, _Mapping]] = ..., guided_grad_cam: _Optional[_Union[GuidedGradCam, _Mapping]] = ..., score_cam: _Optional[_Union[ScoreCam, _Mapping]] = ..., rise: _Optional[_Union[Rise, _Mapping]] = ..., lime: _Optional[_Union[Lime, _Mapping]] = ..., kernel_shap: _Optional[_Union[KernelShap, _Mapping]] = ..., lrp: _Optional[_Union[Lrp, _Mapping]] = ..., deep_lift: _Optional[_Union[DeepLift, _Mapping]] = ..., attention_rollout: _Optional[_Union[AttentionRollout, _Mapping]] = ..., attribution: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., heatmap: _Optional[_Union[Heatmap, _Mapping]] = ..., rendering: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., input_box: _Optional[_Union[_data_pb2.Box, _Mapping]] = ..., occlusion_details: _Optional[_Union[OcclusionDetails, _Mapping]] = ..., segment_details: _Optional[_Union[SegmentDetails, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., convergence: _Optional[_Union[_evidence_pb2.Convergence, _Mapping]] = ..., evidence: _Optional[_Union[_evidence_pb2.EvidenceResult, _Mapping]] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("predict", "explain", "image_sha256", "weights_sha256", "preprocessing", "precision", "device", "thread_count", "versions", "result_sha256", "sketch")
@@ -626,3 +624,17 @@ class Receipt(_message.Message):
     result_sha256: str
     sketch: _data_pb2.Tensor
     def __init__(self, predict: _Optional[_Union[PredictRequest, _Mapping]] = ..., explain: _Optional[_Union[ExplainRequest, _Mapping]] = ..., image_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., preprocessing: _Optional[_Union[_model_pb2.Preprocessing, _Mapping]] = ..., precision: _Optional[_Union[_model_pb2.Precision, str]] = ..., device: _Optional[str] = ..., thread_count: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., result_sha256: _Optional[str] = ..., sketch: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class ExplainStreamRequest(_message.Message):
+    __slots__ = ("explain",)
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    explain: ExplainRequest
+    def __init__(self, explain: _Optional[_Union[ExplainRequest, _Mapping]] = ...) -> None: ...
+
+class ExplainStreamResponse(_message.Message):
+    __slots__ = ("explanation", "last")
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    explanation: ExplainResponse
+    last: bool
+    def __init__(self, explanation: _Optional[_Union[ExplainResponse, _Mapping]] = ..., last: bool = ...) -> None: ...

@@ -90,14 +90,20 @@ class Layer(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., targetable: bool = ..., note: _Optional[str] = ..., layout: _Optional[_Union[Layout, str]] = ..., grid: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class MethodSupport(_message.Message):
-    __slots__ = ("method", "supported", "reason")
+    __slots__ = ("method", "supported", "reason", "row_count", "anytime", "evidence")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     SUPPORTED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ANYTIME_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     method: str
     supported: bool
     reason: str
-    def __init__(self, method: _Optional[str] = ..., supported: bool = ..., reason: _Optional[str] = ...) -> None: ...
+    row_count: int
+    anytime: bool
+    evidence: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, method: _Optional[str] = ..., supported: bool = ..., reason: _Optional[str] = ..., row_count: _Optional[int] = ..., anytime: bool = ..., evidence: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BatchCost(_message.Message):
     __slots__ = ("lane", "bucket_size", "row_ms")

@@ -50,6 +50,11 @@ class PellucidServiceStub(object):
                 request_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.ExplainStream = channel.unary_stream(
+                '/pellucid.v1.PellucidService/ExplainStream',
+                request_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainStreamRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainStreamResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/pellucid.v1.PellucidService/ListModels',
                 request_serializer=pellucid_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
@@ -84,6 +89,13 @@ class PellucidServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainStream(self, request, context):
+        """The same, shown coarse to fine while it is made. Cancelling ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The models of the server.
         """
@@ -110,6 +122,11 @@ def add_PellucidServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainRequest.FromString,
                     response_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ExplainStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExplainStream,
+                    request_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainStreamRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainStreamResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -181,6 +198,33 @@ class PellucidService(object):
             '/pellucid.v1.PellucidService/Explain',
             pellucid_dot_v1_dot_inference__pb2.ExplainRequest.SerializeToString,
             pellucid_dot_v1_dot_inference__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pellucid.v1.PellucidService/ExplainStream',
+            pellucid_dot_v1_dot_inference__pb2.ExplainStreamRequest.SerializeToString,
+            pellucid_dot_v1_dot_inference__pb2.ExplainStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

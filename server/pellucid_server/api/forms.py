@@ -26,6 +26,9 @@ from ..errors import InvalidArgument, Violation
 METHOD = "method"
 """The form field that names a member of the request's oneof of the same name."""
 
+EVIDENCE = "evidence"
+"""The form field that names members of the request's message of the same name."""
+
 TIMEOUT = "timeout_ms"
 """The form field, and query parameter, of the deadline."""
 
@@ -276,8 +279,7 @@ class FormField:
 
     def split(self, text: str) -> list[str]:
         """The elements of a repeated one in a text; a label may have a comma itself."""
-        is_text = self.descriptor.cpp_type == FieldDescriptor.CPPTYPE_STRING
-        return [text] if is_text else text.split(",")
+        return [text] if self.name == "labels" else text.split(",")
 
     def read(self, text: str) -> object:
         """The text as the JSON value that it stands for; as it is when it stands for none."""
@@ -345,7 +347,8 @@ def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
         names[field.dotted] = field
         if field.path[0] == method:
             names[".".join(field.path[1:])] = field
-        if field.name not in reserved:
+        # What is measured is named in full: a seed alone is the method's.
+        if field.name not in reserved and field.path[0] != EVIDENCE:
             names.setdefault(field.name, field)
         if field.name == "fill" and len(field.path) > 2:  # baseline=blur is baseline.fill=blur
             names.setdefault(field.path[-2], field)
@@ -431,6 +434,7 @@ def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part])
     timeouts = texts.pop(TIMEOUT, [])
     tree = _Object()
     method = _read_method(found, descriptor, texts, tree)
+    _read_evidence(found, descriptor, texts, tree)
     _read_texts(found, descriptor, texts, method, tree)
     _fill(found, request, tree, "")
     for name, given in files.items():
@@ -486,6 +490,28 @@ def _read_method(
     return None
 
 
+def measures(request: Descriptor) -> tuple[str, ...]:
+    """Names of the evidence that a request can ask for."""
+    field = request.fields_by_name.get(EVIDENCE)
+    inner = None if field is None else field.message_type
+    return () if inner is None else tuple(inner.fields_by_name)
+
+
+def _read_evidence(
+    found: list[Violation], descriptor: Descriptor, texts: dict[str, list[str]], tree: _Object
+) -> None:
+    allowed = measures(descriptor)
+    if not allowed:
+        return
+    for text in texts.pop(EVIDENCE, []):
+        for name in (word.strip() for word in text.split(",")):
+            if name in allowed:
+                _insert(tree, (EVIDENCE, name, ""), None)
+            else:
+                one_of = ", ".join(allowed)
+                found.append(Violation(EVIDENCE, f"is {_shown(name)}; must be among {one_of}"))
+
+
 def _read_texts(
     found: list[Violation],
     descriptor: Descriptor,
@@ -515,11 +541,15 @@ def _read_texts(
 
 
 def _insert(tree: _Object, path: Sequence[str], value: object) -> None:
-    """Adds a leaf to the tree; one that is there already stays, to be seen."""
+    """Adds a leaf to the tree; one that is there already stays, to be seen.
+
+    A leaf without a name makes the object that it would be in.
+    """
     for name in path[:-1]:
         inner = next((item for known, item in tree if known == name), None)
         if inner is None:
             inner = _Object()
             tree.append((name, inner))
         tree = inner
-    tree.append((path[-1], value))
+    if path[-1]:
+        tree.append((path[-1], value))

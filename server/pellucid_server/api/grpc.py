@@ -1,6 +1,7 @@
 """gRPC: translation only."""
 
 import asyncio
+import contextlib
 import logging
 import time
 import urllib.parse
@@ -61,6 +62,11 @@ class PellucidServicer:
                     inference_pb2.ExplainRequest.FromString,
                     inference_pb2.ExplainResponse.SerializeToString,
                 ),
+                "ExplainStream": grpc.stream_stream_rpc_method_handler(
+                    self.ExplainStream,
+                    inference_pb2.ExplainStreamRequest.FromString,
+                    inference_pb2.ExplainStreamResponse.SerializeToString,
+                ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
                     self.ListModels,
                     model_pb2.ListModelsRequest.FromString,
@@ -87,6 +93,27 @@ class PellucidServicer:
         empty = inference_pb2.ExplainRequest()
         answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.explain)
         return await _answer(context, answer)
+
+    async def ExplainStream(
+        self, messages: AsyncIterator[inference_pb2.ExplainStreamRequest], context: _Context
+    ) -> AsyncIterator[inference_pb2.ExplainStreamResponse]:
+        request = inference_pb2.ExplainStreamRequest()
+        try:
+            with self._service.arrival(lambda: request.explain) as held:
+                call = self._call(context)
+                self._service.check_room(Priority.EXPLAIN)
+                request = await self._receive(messages, call)
+                held.add(request.ByteSize())
+                shown = self._service.explain_stream(request.explain, call, held, self._shown)
+                async with contextlib.aclosing(shown):
+                    async for response, last in shown:
+                        response.last = last
+                        yield response
+        except PellucidError as error:
+            await _abort(context, error)
+        except Exception:
+            log.exception("a request failed")
+            await _abort(context, Internal())
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: _Context
@@ -123,6 +150,13 @@ class PellucidServicer:
             raise InvalidArgument("the call has no message") from None
 
     def _fitting(self, response: Message) -> Message:
+        check_size(response.ByteSize(), self._max_message_bytes)
+        return response
+
+    def _shown(
+        self, explanation: inference_pb2.ExplainResponse
+    ) -> inference_pb2.ExplainStreamResponse:
+        response = inference_pb2.ExplainStreamResponse(explanation=explanation, last=True)
         check_size(response.ByteSize(), self._max_message_bytes)
         return response
 

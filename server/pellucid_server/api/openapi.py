@@ -76,6 +76,7 @@ def document(max_body_bytes: int) -> Schema:
                     pictures=True,
                 )
             },
+            "/v1/explain/stream": {"post": _stream(explain)},
             "/v1/models": {"get": _get("ListModels", "The models of the server")},
             "/v1/models/{name}": {
                 "get": _get("GetModel", "One model in full: layers, methods, preprocessing, costs")
@@ -134,6 +135,16 @@ def _call(request: Descriptor, name: str, summary: str, *, pictures: bool) -> Sc
         },
         "responses": {"200": answer, **_error_refs(*_errors())},
     }
+
+
+def _stream(request: Descriptor) -> Schema:
+    made = _call(request, "ExplainStream", "The same, shown while it is made", pictures=False)
+    made["responses"]["200"] = {
+        "description": "Server-sent events: estimate, again and again, then result, each with an "
+        "ExplainResponse as its data; or error, with an Error.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+    return made
 
 
 def _get(name: str, summary: str) -> Schema:
@@ -309,13 +320,17 @@ def _form(request: Descriptor) -> Schema:
         name: {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
         for name in files
     }
+    if measures := forms.measures(request):
+        one = {"type": "string", "enum": list(measures)}
+        properties[forms.EVIDENCE] = {"type": "array", "items": one}
     if methods:
         properties[forms.METHOD] = {"type": "string", "enum": list(methods)}
     for field in forms.form_fields(request):
         enum = [*field.enum_names, *field.enum_names.values()]
         one = {"type": "string", "enum": enum} if enum else _SCALARS[field.descriptor.type]
         schema = {"type": "array", "items": one} if field.descriptor.is_repeated else one
-        properties.setdefault(field.name, schema | {"description": f"{field.dotted}."})
+        name = field.dotted if field.path[0] == forms.EVIDENCE else field.name
+        properties.setdefault(name, schema | {"description": f"{field.dotted}."})
     properties[forms.TIMEOUT] = _TIMEOUT
     return {
         "type": "object",

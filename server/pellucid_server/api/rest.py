@@ -1,13 +1,15 @@
 """REST: translation only."""
 
 import asyncio
+import contextlib
 import functools
 import json
+import logging
 import math
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -19,7 +21,7 @@ from pellucid.v1 import data_pb2, inference_pb2, model_pb2
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
 from .. import wire
@@ -44,8 +46,14 @@ from . import forms, openapi
 from .grpc import CALLER_KEY
 from .service import Service, check_size
 
+log = logging.getLogger(__name__)
+
 JSON = "application/json"
 FORM = "multipart/form-data"
+EVENTS = "text/event-stream"
+_LIVE = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""What keeps proxies from holding events back."""
+
 PICTURES: dict[str, data_pb2.ImageFormat] = {
     "image/png": data_pb2.IMAGE_FORMAT_PNG,
     "image/jpeg": data_pb2.IMAGE_FORMAT_JPEG,
@@ -60,6 +68,7 @@ def build_app(service: Service, settings: Settings) -> FastAPI:
     rest = _Rest(service, settings)
     app.add_route("/v1/predict", rest.predict, methods=["POST"])
     app.add_route("/v1/explain", rest.explain, methods=["POST"])
+    app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
     app.add_route("/health/live", rest.live, methods=["GET"])
@@ -102,6 +111,19 @@ class _Rest:
             answer = await _unless_gone(request, self._service.explain(message, call, held, write))
             answer.headers["vary"] = "accept"
             return answer
+
+    async def explain_stream(self, request: Request) -> Response:
+        """Server-sent events: what is wrong before the first one is an error like any other."""
+        message = inference_pb2.ExplainRequest()
+        async with contextlib.AsyncExitStack() as open_parts:
+            held = open_parts.enter_context(self._service.arrival(lambda: message))
+            _accepted(request, [EVENTS])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            shown = self._service.explain_stream(message, call, held, self._write_data)
+            await open_parts.enter_async_context(contextlib.aclosing(shown))
+            first = await _unless_gone(request, anext(shown))
+            parts = open_parts.pop_all()
+        return StreamingResponse(_events(first, shown, parts), headers=_LIVE, media_type=EVENTS)
 
     async def list_models(self, request: Request) -> Response:
         _accepted(request, [JSON])
@@ -177,6 +199,12 @@ class _Rest:
         check_size(len(content), self._settings.max_message_bytes)
         return Response(content, media_type=JSON)
 
+    def _write_data(self, message: Message) -> str:
+        """In a worker: the message as the data of an event, which has no line breaks."""
+        data = json.dumps(_mapping(message), ensure_ascii=False)
+        check_size(len(data.encode()), self._settings.max_message_bytes)
+        return data
+
     def _write_picture(self, response: inference_pb2.ExplainResponse, media: str) -> Response:
         """In a worker: the rendering alone."""
         headers = {
@@ -192,9 +220,31 @@ class _Rest:
         )
 
 
-async def _unless_gone(request: Request, answer: Coroutine[Any, Any, _Returned]) -> _Returned:
+async def _events(
+    first: tuple[str, bool],
+    shown: AsyncIterator[tuple[str, bool]],
+    parts: contextlib.AsyncExitStack,
+) -> AsyncIterator[str]:
+    """A stream as server-sent events: estimates, then the result, or the error that it ends in."""
+    async with parts:
+        try:
+            yield _event(*first)
+            async for data, last in shown:
+                yield _event(data, last)
+        except Exception as error:
+            told = error if isinstance(error, PellucidError) else Internal()
+            if told is not error:
+                log.exception("a stream failed")
+            yield f"event: error\ndata: {json.dumps(_error_content(told))}\n\n"
+
+
+def _event(data: str, last: bool) -> str:
+    return f"event: {'result' if last else 'estimate'}\ndata: {data}\n\n"
+
+
+async def _unless_gone(request: Request, answer: Awaitable[_Returned]) -> _Returned:
     """What is awaited, cancelled when the caller goes away: no server does that by itself."""
-    answering = asyncio.create_task(answer)
+    answering = asyncio.ensure_future(answer)
     leaving = asyncio.create_task(_leave(request))
     try:
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -248,14 +298,16 @@ _QUALITY = re.compile(r"\s*q\s*=\s*(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\s*", re.IGNOR
 def _accepted(request: Request, offered: Sequence[str]) -> str:
     """The media type to answer with: by quality, then by how exactly and how early it is named.
 
-    Wildcards mean JSON: a picture is answered only to who names its type.
+    Wildcards mean the first that is offered: a picture is answered only to who names its type.
 
     Raises:
         NotAcceptable: None of the offered is accepted.
     """
     header = ",".join(request.headers.getlist("accept"))
     ranges = _read_ranges(header if header.strip() else "*/*")
-    names = {media: (media,) for media in offered} | {JSON: (JSON, "application/*", "*/*")}
+    usual = offered[0]
+    names: dict[str, tuple[str, ...]] = {media: (media,) for media in offered}
+    names[usual] = (usual, f"{usual.partition('/')[0]}/*", "*/*")
     candidates = []
     for media in offered:
         named = [(-n, ranges[name]) for n, name in enumerate(names[media]) if name in ranges]
@@ -313,18 +365,21 @@ _HEADER_SAFE = " ,.;:'()/#+-_"
 
 def _write_error(error: PellucidError, headers: Mapping[str, str] | None = None) -> Response:
     """An error's google.rpc.Status as JSON, under the error's HTTP status."""
-    status = wire.write_error(error)
-    code = CODES[type(error)].http
     headers = dict(headers or {})
     if error.retry_delay_ms is not None:
         headers["retry-after"] = str(math.ceil(error.retry_delay_ms / 1e3))
+    return JSONResponse(_error_content(error), CODES[type(error)].http, headers)
+
+
+def _error_content(error: PellucidError) -> dict[str, Any]:
+    status = wire.write_error(error)
     content = {
-        "code": code,
+        "code": CODES[type(error)].http,
         "status": code_pb2.Code.Name(status.code),
         "message": status.message,
         "details": [json_format.MessageToDict(detail) for detail in status.details],
     }
-    return JSONResponse({"error": content}, code, headers)
+    return {"error": content}
 
 
 async def _write_exception(request: Request, error: Exception) -> Response:

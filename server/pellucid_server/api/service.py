@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -118,6 +119,52 @@ class Service:
 
         return await self._answer(Priority.EXPLAIN, call, held, read)
 
+    async def explain_stream(
+        self,
+        request: inference_pb2.ExplainRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[inference_pb2.ExplainResponse], _Answer],
+    ) -> AsyncGenerator[tuple[_Answer, bool], None]:
+        """As explain, coarse to fine: estimates, and the explanation; each, and whether it is that.
+
+        Closing it cancels the job. An estimate that is overtaken by a better one is left out.
+        """
+        arrived_s = time.monotonic()
+        async with self._permit(Priority.EXPLAIN) as registry:
+            with _answerable():
+                async with asyncio.timeout(call.deadline_s - arrived_s):
+                    spec, view = await self._work(
+                        Priority.PREDICT,
+                        call,
+                        lambda: wire.read_explain(
+                            request, call, registry, self._limits, watched=True
+                        ),
+                    )
+                    held.add(spec.byte_count)
+            newest = _Newest()
+            job = self._engine.submit(spec, arrived_s, newest.put)
+            ended = asyncio.wrap_future(job.future)
+            ended.add_done_callback(lambda _: newest.end())
+            try:
+                last = False
+                while not last:
+                    done = await newest.get()
+                    last = done is None
+                    with _answerable():
+                        async with asyncio.timeout(call.deadline_s - time.monotonic()):
+                            answer = await self._work(
+                                Priority.EXPLAIN,
+                                call,
+                                functools.partial(
+                                    self._write_shown, spec, view, done or await ended, write
+                                ),
+                            )
+                    yield answer, last
+            finally:
+                if not job.future.done():
+                    self._engine.cancel(job)
+
     async def list_models(self, _: model_pb2.ListModelsRequest) -> model_pb2.ListModelsResponse:
         return wire.write_models(self._open_registry())
 
@@ -155,19 +202,13 @@ class Service:
         """Validates, runs and renders, all of it by the deadline."""
         arrived_s = time.monotonic()
         async with self._permit(priority) as registry:
-            try:
+            with _answerable():
                 async with asyncio.timeout(call.deadline_s - arrived_s):
                     # Reading headers is short: what must be refused is, before any rendering.
                     spec, write = await self._work(Priority.PREDICT, call, lambda: read(registry))
                     held.add(spec.byte_count)
                     done = await self._run(spec, arrived_s)
                     return await self._work(priority, call, lambda: self._write(spec, done, write))
-            except TimeoutError:
-                raise DeadlineExpired("the deadline passed before the result was ready") from None
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise OutOfMemory("the server has too little memory for this request") from None
-                raise
 
     @contextlib.asynccontextmanager
     async def _permit(self, priority: Priority) -> AsyncIterator[Registry]:
@@ -196,10 +237,57 @@ class Service:
             if not job.future.done():
                 self._engine.cancel(job)
 
+    def _write_shown(
+        self,
+        spec: Spec,
+        view: wire.View,
+        done: Done,
+        write: Callable[[inference_pb2.ExplainResponse], _Answer],
+    ) -> _Answer:
+        return self._write(spec, done, lambda of: write(wire.write_explain(spec, view, of)))
+
     def _write(self, spec: Spec, done: Done, write: Callable[[Done], _Answer]) -> _Answer:
         done.timing.render_started_s = time.monotonic()
         self._metrics.queued(spec.method.name, done.timing.queue_ms)
         return write(done)
+
+
+class _Newest:
+    """The newest estimate of a job, which takes the place of the one before. On the loop."""
+
+    def __init__(self) -> None:
+        self._done: Done | None = None
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def put(self, done: Done) -> None:
+        self._done = done
+        self._changed.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    async def get(self) -> Done | None:
+        """Waits for a newer one; None: the job has ended."""
+        while self._done is None and not self._ended:
+            await self._changed.wait()
+            self._changed.clear()
+        done, self._done = self._done, None
+        return None if self._ended else done
+
+
+@contextlib.contextmanager
+def _answerable() -> Iterator[None]:
+    """What runs out, of time or of memory, as an error that a caller can be told."""
+    try:
+        yield
+    except TimeoutError:
+        raise DeadlineExpired("the deadline passed before the result was ready") from None
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory("the server has too little memory for this request") from None
+        raise
 
 
 def check_size(byte_count: int, most: int) -> None:

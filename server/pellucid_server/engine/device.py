@@ -85,8 +85,11 @@ class Device(Protocol):
         ...
 
     @contextmanager
-    def aside(self, flight: Flight) -> Iterator[None]:
-        """Device work on what a landed flight brought, not behind the next one."""
+    def aside(self, flight: Flight | None = None) -> Iterator[None]:
+        """Device work on what a landed flight brought, not behind the next one.
+
+        What is downloaded meanwhile has arrived when it ends.
+        """
         yield
 
     def download(self, result: Any) -> Any:
@@ -141,7 +144,7 @@ class TorchDevice:
         if lane is Lane.DEEPLIFT:  # the references' half is no row
             heads = {name: activation[:bucket_size] for name, activation in activations.items()}
         targets = [rows.target for rows in all_rows] + [None] * padding
-        scores = score(heads, targets, network.place_of)
+        scores = score(heads, targets, network.place_of, network.classifier)
         finite = scores.values.isfinite()
         kept = {name: heads[name].detach() for r in all_rows if (name := r.layer) is not None}
         gradient = logits = None
@@ -227,11 +230,12 @@ class TorchDevice:
         return float(flight.started.elapsed_time(flight.landed))
 
     @contextmanager
-    def aside(self, flight: Flight) -> Iterator[None]:
+    def aside(self, flight: Flight | None = None) -> Iterator[None]:
         if not self.pipelined:
             yield
             return
-        self._side.wait_event(flight.landed)
+        if flight is not None:
+            self._side.wait_event(flight.landed)
         with torch.cuda.stream(self._side):
             yield
         self._side.synchronize()

@@ -6,11 +6,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..errors import (
     Cancelled,
@@ -22,6 +24,8 @@ from ..errors import (
     Unavailable,
     Violation,
 )
+from ..models.gates import Rule
+from ..models.network import Network
 from ..models.registry import Model
 from ..workers import Workers
 from .admission import Admission, QueueLimits
@@ -29,7 +33,7 @@ from .costs import Costs
 from .device import Device, Flight
 from .job import Done, Job, Ride, Spec, Timing, Work
 from .memory import is_out_of_memory
-from .rows import Chore, Lane, Rows, TopTarget, Want
+from .rows import Chore, Event, Rows, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
 
 log = logging.getLogger(__name__)
@@ -92,6 +96,7 @@ class Engine:
         self._costs: dict[str, Costs] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._schedule = Schedule()
+        self._shown: list[tuple[Job, Done]] = []
         self._finished: list[tuple[Job, Outcome]] = []
         self._numbers = itertools.count()
         self._stopping = False
@@ -126,12 +131,18 @@ class Engine:
         """Runs every bucket of every lane and measures it."""
         self.call(lambda: self._measure(model))
 
-    def submit(self, spec: Spec, arrived_s: float | None = None) -> Job:
+    def submit(
+        self,
+        spec: Spec,
+        arrived_s: float | None = None,
+        outlet: Callable[[Done], None] | None = None,
+    ) -> Job:
         """Admits a spec, before its image is decoded.
 
         Args:
             spec: What to run.
             arrived_s: When its request arrived, by time.monotonic(); now by default.
+            outlet: Gets what the method shows before it is done, where futures are resolved.
 
         Raises:
             Overloaded, DeadlineExpired, DeadlineTooShort, Unavailable: It is not admitted.
@@ -139,8 +150,10 @@ class Engine:
         costs = self.costs_of(spec.model)
         rows = spec.method.row_counts(spec.model, spec.target)
         cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
+        cost_ms = min(cost_ms, spec.method.most_ms)
         timing = Timing(submitted_s=time.monotonic() if arrived_s is None else arrived_s)
-        job = Job(spec, cost_ms, timing, next(self._numbers), row_count=sum(rows.values()))
+        row_count = sum(rows.values())
+        job = Job(spec, cost_ms, timing, next(self._numbers), row_count, outlet)
         if not self.alive:
             raise Unavailable("the engine has stopped; another replica will answer")
         self.admission.admit(job)
@@ -183,7 +196,8 @@ class Engine:
 
         def go_on() -> None:
             if not job.ended:
-                self._guarded(job, lambda: then(future.result()))
+                with self._device.aside():
+                    self._guarded(job, lambda: then(future.result()))
 
         future.add_done_callback(lambda _: self._inbox.put(go_on))
 
@@ -250,7 +264,7 @@ class Engine:
         out_of_memory = False
         try:
             picks = [(ticket.work.rows, ticket.index) for ticket in batch.tickets]
-            return batch, self._device.launch(batch.key.model.network, picks, batch.bucket_size)
+            return batch, self._device.launch(batch.key.network, picks, batch.bucket_size)
         except Exception as error:
             out_of_memory = is_out_of_memory(error)
             if not out_of_memory:
@@ -358,10 +372,12 @@ class Engine:
         """Lets a job's method go on until it wants something or is done."""
         try:
             wanted = self._next(job, job.work.traces() if job.work else answer)
+            while isinstance(wanted, Event):
+                if job.outlet is not None:
+                    self._shown.append((job, self._done(job, wanted.value)))
+                wanted = self._next(job, None)
         except StopIteration as stop:
-            job.timing.finished_s = time.monotonic()
-            result = self._device.download(stop.value)
-            self._end(job, Done(result, job.loaded, tuple(job.rides), job.timing))
+            self._end(job, self._done(job, stop.value))
             return
         if isinstance(wanted, Rows):
             job.work = Work(wanted)
@@ -371,7 +387,12 @@ class Engine:
             self._schedule.remove(job)
             self._offload(job, lambda: do(job.loaded.input), lambda got: self._advance(job, got))
 
-    def _next(self, job: Job, answer: Any) -> Rows | Chore:
+    def _done(self, job: Job, result: Any) -> Done:
+        """What came of a job, or has come of it so far."""
+        timing = replace(job.timing, finished_s=time.monotonic())
+        return Done(self._device.download(result), job.loaded, tuple(job.rides), timing)
+
+    def _next(self, job: Job, answer: Any) -> Rows | Chore | Event:
         if job.program is not None:
             return job.program.send(answer)
         spec = job.spec
@@ -392,15 +413,19 @@ class Engine:
         self._finished.append((job, outcome))
 
     def _deliver(self) -> None:
-        """Hands over all that ended in this iteration, with one call."""
+        """Hands over all that was shown or ended in this iteration, with one call."""
+        shown, self._shown = self._shown, []
         finished, self._finished = self._finished, []
-        if not finished:
+        if not shown and not finished:
             return
         for job, outcome in finished:
             self._observer.ended(job, outcome)
             self.admission.release(job)
 
         def resolve() -> None:
+            for job, done in shown:
+                assert job.outlet is not None
+                job.outlet(done)
             for job, outcome in finished:
                 if isinstance(outcome, Done):
                     job.future.set_result(outcome)
@@ -416,9 +441,8 @@ class Engine:
         shape = (self.buckets[-1], 3, network.height_px, network.width_px)
         images = torch.randn(shape, generator=generator)
         uploaded = self._device.upload(images, network.dtype)
-        for lane in Lane:
-            want = Want.GRADIENT if lane is Lane.GRADIENT else Want.SCORE
-            rows = Rows(uploaded, TopTarget(), want)
+        for rows in _of_every_lane(network, uploaded):
+            lane = rows.lane
             for bucket in self.buckets:
                 picks = [(rows, index) for index in range(bucket)]
                 try:
@@ -435,6 +459,16 @@ class Engine:
                 if min(taken_ms) > self._iteration_budget_ms:
                     break
         self._device.release_memory()
+
+
+def _of_every_lane(network: Network, images: Tensor) -> Iterator[Rows]:
+    """Rows of each lane that is defined on a network."""
+    yield Rows(images, TopTarget())
+    yield Rows(images, TopTarget(), Want.GRADIENT)
+    if network.lrp_refusal is None:
+        yield Rows(images, TopTarget(), Want.GRADIENT, Rule.LRP_COMPOSITE, epsilon=1e-6)
+    if network.deeplift_refusal is None:
+        yield Rows(images, TopTarget(), Want.GRADIENT, references=torch.zeros_like(images))
 
 
 def _by_work(tickets: Sequence[Ticket]) -> Mapping[Work, list[int]]:

@@ -1,7 +1,7 @@
 """A job: a validated request in flight."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -30,8 +30,17 @@ class Method(Protocol):
     @property
     def priority(self) -> Priority: ...
 
+    @property
+    def most_ms(self) -> float:
+        """Milliseconds that it takes at most, whatever its rows cost."""
+        ...
+
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
+        ...
+
+    def byte_count(self, model: Model) -> int:
+        """Bytes that it holds besides a few images."""
         ...
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Any]:
@@ -77,9 +86,10 @@ class Spec:
 
     @property
     def byte_count(self) -> int:
-        """Bytes that it holds until it is answered: its image and its input, float64."""
+        """Bytes that it holds until it is answered: its image, its input as float64, and more."""
         network = self.model.network
-        return self.source.byte_count + 3 * network.height_px * network.width_px * 8
+        input_bytes = 3 * network.height_px * network.width_px * 8
+        return self.source.byte_count + input_bytes + self.method.byte_count(self.model)
 
 
 @dataclass(frozen=True)
@@ -166,6 +176,7 @@ class Job:
     Attributes:
         sequence: Its number, in the order of arrival.
         row_count: Rows that its cost was predicted for.
+        outlet: Gets what the method shows before it is done; called as the future is resolved.
         chore: What a worker does for it.
     """
 
@@ -174,6 +185,7 @@ class Job:
     timing: Timing
     sequence: int
     row_count: int = 1
+    outlet: Callable[[Done], None] | None = None
     future: "Future[Done]" = field(default_factory=Future)
     cancelled: bool = False
     chore: "Future[Any] | None" = None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ..models.gates import Rule
-from ..models.network import OUTPUT
+from ..models.network import OUTPUT, PENULTIMATE, Network
 
 
 class Lane(enum.Enum):
@@ -77,7 +77,24 @@ class NeuronTarget:
         return self.layer
 
 
-Resolved = ClassTarget | ClassesTarget | NeuronTarget
+@dataclass(frozen=True)
+class PermutedTarget:
+    """The weighted sum of the scores of classes whose rows of the classifier are permuted.
+
+    Its scores and gradients start from what the classifier gets.
+
+    Attributes:
+        weights: As of ClassesTarget.
+        orders: For each of them, where each weight of its row comes from.
+    """
+
+    weights: tuple[tuple[int, float], ...]
+    orders: tuple[tuple[int, ...], ...]
+    score: Score = Score.LOGIT
+    tap = PENULTIMATE
+
+
+Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
 Target = Resolved | TopTarget
 
 
@@ -108,6 +125,7 @@ class Rows:
         layer: The layer of ACTIVATION and LAYER_GRADIENT.
         epsilon: Of LRP's rules: keeps divisors away from 0.
         references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
+        network: Which network they go through instead of the model's: a twin of it.
     """
 
     images: Tensor
@@ -117,6 +135,7 @@ class Rows:
     layer: str | None = None
     epsilon: float = 0.0
     references: Tensor | None = None
+    network: Network | None = None
 
     @property
     def lane(self) -> Lane:
@@ -173,6 +192,17 @@ class Chore:
     do: Callable[[Tensor], Any]
 
 
+@dataclass(frozen=True)
+class Event:
+    """What a method shows while it works: a result as far as it is made. It gets None.
+
+    Attributes:
+        value: What the job's outlet is handed, its tensors on the host.
+    """
+
+    value: Any
+
+
 Result = TypeVar("Result")
-Program = Generator[Rows | Chore, Any, Result]
+Program = Generator[Rows | Chore | Event, Any, Result]
 """A method in the middle of its work: it yields rows and gets traces, and returns its result."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..models.gates import Rule
+from ..models.network import Network
 from ..models.registry import Model
 from .costs import Costs
 from .job import Job, Priority, Work
@@ -44,6 +45,7 @@ class Key:
     model: Model
     lane: Lane
     bucket_size: int | None
+    network: Network
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Batch:
 
 def key_of(job: Job) -> Key:
     assert job.work is not None
-    return Key(job.spec.model, job.work.rows.lane, job.spec.bucket_size)
+    model, rows = job.spec.model, job.work.rows
+    return Key(model, rows.lane, job.spec.bucket_size, rows.network or model.network)
 
 
 class Schedule:

@@ -11,8 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models.network import OUTPUT
-from .rows import ClassesTarget, ClassTarget, NeuronTarget, Score, Target, TopTarget
+from ..models.network import OUTPUT, PENULTIMATE, Classifier
+from .rows import (
+    ClassesTarget,
+    ClassTarget,
+    NeuronTarget,
+    PermutedTarget,
+    Score,
+    Target,
+    TopTarget,
+)
 
 _ALL, _NONE = -1, -2
 
@@ -44,6 +52,7 @@ def score(
     activations: Mapping[str, Tensor],
     targets: Sequence[Target | None],
     place_of: Callable[[NeuronTarget], Place] = channels_first,
+    classifier: Classifier | None = None,
 ) -> Scores:
     """Scores every row; a row without a target (padding) scores 0 and seeds nothing.
 
@@ -51,6 +60,7 @@ def score(
         activations: For each tap, n×… .
         targets: One for each row.
         place_of: Where a neuron is in its layer's activation.
+        classifier: The network's last layer, for targets of which rows are permuted.
     """
     some = next(iter(activations.values()))
     values = some.new_zeros(len(targets), dtype=torch.float64)
@@ -61,6 +71,17 @@ def score(
         weights, classes = _class_weights(logits, targets)
         values, seed = _class_scores(logits.double(), weights, targets)
         seeds[OUTPUT] = seed.to(logits.dtype)
+    permuted = [(row, t) for row, t in enumerate(targets) if isinstance(t, PermutedTarget)]
+    if permuted:
+        assert classifier is not None
+        features = activations[PENULTIMATE].detach()
+        seeds[PENULTIMATE] = torch.zeros_like(features)
+        values, weight = values.clone(), classifier.weight.double()
+        for row, scrambled in permuted:
+            values[row], seed = _permuted_score(
+                features[row].double(), scrambled, weight, classifier.bias
+            )
+            seeds[PENULTIMATE][row] = seed.to(features.dtype)
     rows_by_layer: dict[str, list[int]] = defaultdict(list)
     for row, target in enumerate(targets):
         if isinstance(target, NeuronTarget):
@@ -116,6 +137,29 @@ def _class_scores(
             scores = torch.where(kind == which, of_score, scores)
             seed = torch.where(kind == which, of_seed, seed)
     return torch.where(weights != 0, weights * scores, 0).sum(1), seed
+
+
+def _permuted_score(
+    features: Tensor, target: PermutedTarget, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The score of one row's target, and its gradient by what the classifier gets; float64."""
+    orders = {
+        index: upload(list(order), weight.device)
+        for (index, _), order in zip(target.weights, target.orders, strict=True)
+    }
+    moved = {index: weight[index, order] - weight[index] for index, order in orders.items()}
+    logits = torch.mv(weight, features)
+    if bias is not None:
+        logits = logits + bias.double()
+    for index, change in moved.items():
+        logits[index] += change.dot(features)
+    plain = ClassesTarget(target.weights, target.score)
+    weights, _ = _class_weights(logits[None], [plain])
+    values, seed = _class_scores(logits[None], weights, [plain])
+    by_features = torch.mv(weight.T, seed[0])
+    for index, change in moved.items():
+        by_features = by_features + seed[0, index] * change
+    return values[0], by_features
 
 
 def _chosen_neurons(activation: Tensor, rows: Sequence[int], places: Sequence[Place]) -> Tensor:

@@ -7,8 +7,13 @@ from torch import Tensor
 
 
 def _generator(seed: int, step: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator().manual_seed(_number(f"{seed} {step}"))
+
+
+def _number(text: str) -> int:
+    """Of 63 bits, another one for every text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def normal(seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
@@ -24,3 +29,9 @@ def uniform(seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
 def permutation(seed: int, step: int, count: int) -> Tensor:
     """0 to count - 1 in random order, int64, on the host."""
     return torch.randperm(count, generator=_generator(seed, step))
+
+
+def named_normal(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers, float32, on the host; for weights, of which there are many."""
+    generator = torch.Generator().manual_seed(_number(f"{seed} {name}"))
+    return torch.randn(shape, generator=generator)

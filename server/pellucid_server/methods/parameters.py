@@ -87,11 +87,21 @@ class Inputs:
 Parameter = Number | Choice | Flag | LayerName | Nested | Inputs
 
 
-def number(default: Bound, least: float, most: Bound) -> Any:
+def number(default: Bound, least: float, most: Bound, **without: Any) -> Any:
+    """A field for a number.
+
+    Args:
+        default: In a message; of the dataclass, too, unless it follows from what is known.
+        least: Included.
+        most: Included.
+        **without: `without=value`: the dataclass's own default.
+    """
     metadata = {"parameter": Number(default, least, most)}
-    return (
-        field(metadata=metadata) if callable(default) else field(default=default, metadata=metadata)
-    )
+    if without:
+        return field(default=without["without"], metadata=metadata)
+    if callable(default):
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def choice(default: str) -> Any:

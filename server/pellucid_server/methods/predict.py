@@ -1,5 +1,6 @@
 """What is in an image: one forward row."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,9 +33,13 @@ class Predict:
 
     name: ClassVar[str] = "predict"
     priority: ClassVar[Priority] = Priority.PREDICT
+    most_ms: ClassVar[float] = math.inf
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1}
+
+    def byte_count(self, model: Model) -> int:
+        return 0
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[PredictResult]:
         traces = yield Rows(image[None], target, Want.LOGITS)

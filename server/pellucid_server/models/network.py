@@ -1,8 +1,10 @@
 """A network as it is served: frozen, folded, its layers tapped and its gates ruled."""
 
+import copy
 import enum
+import math
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -19,6 +21,9 @@ from .rescale import Rescale
 
 OUTPUT = ""
 """The tap of the network's own output: the logits."""
+
+PENULTIMATE = "(penultimate)"
+"""The tap of what the classifier gets: the features that logits are weighted sums of."""
 
 
 class UnservableNetwork(ValueError):
@@ -199,6 +204,21 @@ def _cuts_patches(module: nn.Conv2d) -> bool:
     return module.kernel_size == module.stride and min(module.stride) > 1
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """The dense layer that makes the logits.
+
+    Attributes:
+        name: Its dotted name.
+        weight: Classes × features.
+        bias: Of each class; None where it has none.
+    """
+
+    name: str
+    weight: Tensor
+    bias: Tensor | None
+
+
 class _DeepestTapReached(Exception):
     """Ends a forward pass: nobody in the batch asked for anything deeper."""
 
@@ -243,8 +263,11 @@ class Network:
         self._module = module.to(device, dtype).to(memory_format=torch.channels_last)
         example = example.to(device, dtype).contiguous(memory_format=torch.channels_last)
         self.layers = tuple(self._list_layers(example, folded))
-        self._order = {layer.name: place for place, layer in enumerate(self.layers)}
+        self.classifier = self._find_classifier(example)
+        self._order: dict[str, float] = {y.name: place for place, y in enumerate(self.layers)}
         self._order[OUTPUT] = len(self.layers)
+        if self.classifier is not None:
+            self._order[PENULTIMATE] = self._order[self.classifier.name] - 0.5
         for mode in (None, Gates([Rule.GUIDED] * len(example))):
             actual = self.forward(example, mode=mode)[OUTPUT].double().cpu()
             _expect_close(actual, expected, dtype, "its logits moved by {} when it was prepared")
@@ -256,18 +279,59 @@ class Network:
         )
         self.deeplift_refusal = self._why_not(Rescale(), example)
 
+    @property
+    def pixel_count(self) -> int:
+        return self.height_px * self.width_px
+
     def layer(self, name: str) -> Layer | None:
         """The layer of that name, or None."""
         place = self._order.get(name)
-        return None if place is None or name == OUTPUT else self.layers[place]
+        taps = (OUTPUT, PENULTIMATE)
+        return None if place is None or name in taps else self.layers[int(place)]
 
     def place_of(self, neuron: NeuronLike) -> tuple[int | None, ...]:
         """Where a neuron is along each axis of its layer's activation."""
-        return self.layers[self._order[neuron.layer]].place(neuron.channel, neuron.y, neuron.x)
+        layer = self.layer(neuron.layer)
+        assert layer is not None
+        return layer.place(neuron.channel, neuron.y, neuron.x)
 
     def spatial_layers(self, before: str) -> tuple[Layer, ...]:
         """The layers with maps that end before another one does, in the order of their ends."""
-        return tuple(layer for layer in self.layers[: self._order[before]] if layer.spatial)
+        ended = self.layers[: math.ceil(self._order[before])]
+        return tuple(layer for layer in ended if layer.spatial)
+
+    @property
+    def weighted_layers(self) -> tuple[str, ...]:
+        """Names of the layers with weights of their own, in the order of the forward pass."""
+        names = dict.fromkeys(layer.name.partition("#")[0] for layer in self.layers)
+        return tuple(name for name in names if self.parameters_of(name))
+
+    def parameters_of(self, layer: str) -> Mapping[str, Tensor]:
+        """The weights of a layer with their biases, by full names; norms have none."""
+        own = dict(self._module.get_submodule(layer).named_parameters(recurse=False))
+        if all(parameter.dim() < 2 for parameter in own.values()):
+            return {}
+        return {f"{layer}.{name}": parameter for name, parameter in own.items()}
+
+    def redrawn(self, drawn: Mapping[str, Tensor]) -> "Network":
+        """A twin that shares all weights but those that are drawn anew.
+
+        Args:
+            drawn: Standard normal numbers by the full names of parameters. Each parameter keeps
+                its mean and its standard deviation.
+        """
+        shared = [*self._module.parameters(), *self._module.buffers()]
+        twin = copy.copy(self)
+        twin._module = copy.deepcopy(self._module, {id(tensor): tensor for tensor in shared})
+        for full_name, numbers in drawn.items():
+            layer, _, name = full_name.rpartition(".")
+            module = twin._module.get_submodule(layer)
+            old = getattr(module, name)
+            new = old.mean() + old.std(correction=0) * numbers.to(old)
+            setattr(module, name, nn.Parameter(new, requires_grad=False))
+        if self.classifier is not None:
+            twin.classifier = _classifier(twin._module, self.classifier.name)
+        return twin
 
     def forward(
         self,
@@ -298,6 +362,27 @@ class Network:
             with suppress(_DeepestTapReached):
                 kept[OUTPUT] = self._module(images)
         return kept
+
+    def _find_classifier(self, example: Tensor) -> Classifier | None:
+        """The dense layer whose output the logits are, if there is one."""
+        outputs: dict[str, Tensor | None] = {}
+
+        def hook_for(name: str) -> Any:
+            def note(_module: nn.Module, inputs: Any, output: Any) -> None:
+                usable = inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() == 2
+                outputs[name] = output if usable and name not in outputs else None
+
+            return note
+
+        with torch.no_grad(), ExitStack() as hooks:
+            for name, module in self._module.named_modules():
+                if name and isinstance(module, nn.Linear):
+                    hooks.callback(module.register_forward_hook(hook_for(name)).remove)
+            logits = self._module(example)
+        for name, output in outputs.items():
+            if output is not None and output.data_ptr() == logits.data_ptr():
+                return _classifier(self._module, name)
+        return None
 
     def _why_not(self, mode: TorchFunctionMode, example: Tensor) -> str | None:
         """Why a backward program is not defined on the network, if so."""
@@ -334,8 +419,17 @@ class Network:
 
             return keep
 
+        def keep_features(_module: nn.Module, inputs: Any) -> None:
+            kept[PENULTIMATE] = inputs[0]
+            if deepest == PENULTIMATE:
+                raise _DeepestTapReached
+
         with ExitStack() as hooks:
-            for module_name in {name.partition("#")[0] for name in taps}:
+            if PENULTIMATE in taps:
+                assert self.classifier is not None
+                module = self._module.get_submodule(self.classifier.name)
+                hooks.callback(module.register_forward_pre_hook(keep_features).remove)
+            for module_name in {name.partition("#")[0] for name in taps - {PENULTIMATE}}:
                 module = self._module.get_submodule(module_name)
                 hooks.callback(module.register_forward_hook(hook_for(module_name)).remove)
             yield
@@ -385,6 +479,12 @@ class Network:
             if layer.spatial and (gradient is None or not layer.maps(gradient).any()):
                 layer = replace(layer, decisive=False)
             yield layer
+
+
+def _classifier(module: nn.Module, name: str) -> Classifier:
+    dense = module.get_submodule(name)
+    assert isinstance(dense, nn.Linear)
+    return Classifier(name, dense.weight, dense.bias)
 
 
 def _call_name(module_name: str, calls: dict[str, int]) -> str:

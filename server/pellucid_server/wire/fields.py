@@ -4,12 +4,13 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from google.protobuf.message import Message
 from numpy.typing import NDArray
+from pellucid import render
 from pellucid.v1 import data_pb2
 from torch import Tensor
 
@@ -334,6 +335,17 @@ def write_tensor(tensor: Tensor) -> data_pb2.Tensor:
     )
     data_type = data_pb2.DATA_TYPE_INT64 if integers else data_pb2.DATA_TYPE_FLOAT32
     return data_pb2.Tensor(data_type=data_type, shape=array.shape, data=array.tobytes())
+
+
+def write_picture(picture: Any, file_format: render.Format) -> data_pb2.EncodedImage:
+    """A PIL image as a file."""
+    number = number_of(data_pb2.ImageFormat.DESCRIPTOR, file_format)
+    return data_pb2.EncodedImage(
+        format=cast(data_pb2.ImageFormat, number),
+        data=render.encode(picture, file_format),
+        width_px=picture.width,
+        height_px=picture.height,
+    )
 
 
 # Words.

@@ -22,6 +22,7 @@ from ..methods.explain.cams import (
     LayerCam,
     ScoreCam,
 )
+from ..methods.explain.explain import Explain
 from ..methods.explain.explanation import ExplainMethod
 from ..methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop, InputXGradient
 from ..methods.explain.occlusion import Occlusion
@@ -30,7 +31,9 @@ from ..methods.explain.programs import AttentionRollout, DeepLift, Lrp
 from ..methods.explain.rise import Rise
 from ..methods.explain.segments import KernelShap, Lime
 from ..methods.predict import Predict
+from ..models.network import OUTPUT
 from ..models.registry import Model, Registry
+from .evidence import read_measures, read_until
 from .fields import (
     DTYPES,
     Fields,
@@ -115,9 +118,21 @@ def read_predict(
 
 
 def read_explain(
-    request: inference_pb2.ExplainRequest, call: Call, registry: Registry, limits: Limits
+    request: inference_pb2.ExplainRequest,
+    call: Call,
+    registry: Registry,
+    limits: Limits,
+    *,
+    watched: bool = False,
 ) -> tuple[Spec, View]:
     """An ExplainRequest as a Spec, and what is to be returned of its result.
+
+    Args:
+        request: What is asked.
+        call: Who asks.
+        registry: The models.
+        limits: What may be asked for.
+        watched: Whether estimates are shown as they are made.
 
     Raises:
         InvalidArgument, NotFound, FailedPrecondition: With every violation.
@@ -137,6 +152,11 @@ def read_explain(
     else:
         tap = None if target is None else target.tap
         method = read_parameters(found, name, getattr(request, name), kind, model, tap)
+    stops = request.until if request.HasField("until") else None
+    until = read_until(found, stops, method, model, watched=watched)
+    measures = read_measures(
+        found, request.evidence, kind, model, target, lambda name: _other_method(name, model)
+    )
     view = _read_view(found, request, kind)
     bucket_size = _read_bucket_size(found, request, limits)
     canvas_px = view.longest_side_px if view.rendering else None
@@ -146,7 +166,28 @@ def read_explain(
     assert method is not None
     assert source is not None
     assert target is not None
-    return Spec(model, method, source, target, call.deadline_s, call.caller, bucket_size), view
+    asked = Explain(method, until, measures, watched)
+    return Spec(model, asked, source, target, call.deadline_s, call.caller, bucket_size), view
+
+
+def default_method(kind: type[ExplainMethod], model: Model) -> ExplainMethod | str:
+    """A method as its defaults make it, or why it does not apply to the model."""
+    refusal = kind.refusal(model)
+    if refusal is not None:
+        return refusal
+    message = getattr(inference_pb2.ExplainRequest(), kind.name)
+    made = read_parameters(Violations(), kind.name, message, kind, model, OUTPUT)
+    assert made is not None
+    return made
+
+
+def _other_method(name: str, model: Model | None) -> ExplainMethod | str:
+    if name not in METHODS:
+        return f"{quoted(name)} is not a method; must be one of {', '.join(METHODS)}"
+    if model is None:
+        return f"{name} needs a model"
+    made = default_method(METHODS[name], model)
+    return f"{name} does not apply: {made}" if isinstance(made, str) else made
 
 
 def find_model(found: Violations, name: str, registry: Registry) -> Model | None:

@@ -28,13 +28,15 @@ from ..engine.rows import (
 )
 from ..errors import CODES, PellucidError
 from ..inputs import Loaded
-from ..methods.explain.explanation import ExplainMethod, Explanation, Window
+from ..methods.explain.explain import Explain
+from ..methods.explain.explanation import Explanation, Stop, Window
 from ..methods.predict import Predict, PredictResult
 from ..models.network import Layout
 from ..models.registry import Model, Precision, Registry
 from ..versions import VERSIONS
-from .fields import Violations, number_of, write_parameters, write_tensor
-from .requests import METHODS, View, find_model
+from .evidence import MEASURES, write_convergence, write_evidence, write_measures
+from .fields import Violations, number_of, write_parameters, write_picture, write_tensor
+from .requests import METHODS, View, default_method, find_model
 
 ERROR_DOMAIN = "pellucid"
 
@@ -70,8 +72,8 @@ def write_predict(spec: Spec, done: Done) -> inference_pb2.PredictResponse:
 def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainResponse:
     """A finished explanation, rendered."""
     result, loaded = done.result, done.loaded
-    method = spec.method
-    assert isinstance(method, ExplainMethod)
+    asked = spec.method
+    assert isinstance(asked, Explain)
     assert isinstance(result, Explanation)
     assert isinstance(loaded, Loaded)
     started_s = time.monotonic()
@@ -83,11 +85,18 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
         occlusion_details=_write_occlusion_details(result),
         segment_details=_write_segment_details(result),
         warnings=_warnings(spec, result, loaded),
-        receipt=_write_receipt(
-            spec, done, result.attribution, explain=_write_explain_request(spec, view, result)
-        ),
     )
-    write_parameters(method, getattr(response, method.name), tensors=False)
+    write_parameters(asked.method, getattr(response, asked.name), tensors=False)
+    made = result.convergence
+    if made is not None:
+        response.convergence.CopyFrom(write_convergence(made, tensors=view.attribution))
+    if result.evidence:
+        rows = sum(ride.own_row_count for ride in done.rides)
+        response.evidence.CopyFrom(write_evidence(result.evidence, rows - result.row_count))
+    if made is None or made.stop is not Stop.RUNNING:
+        explain = _write_explain_request(spec, asked, view, result)
+        receipt = _write_receipt(spec, done, result.attribution, explain=explain)
+        response.receipt.CopyFrom(receipt)
     if view.heatmap or view.rendering:
         attribution = result.attribution.float().numpy()
         values = render.reduce_channels(attribution, view.color_scale)
@@ -97,7 +106,7 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
         response.heatmap.percentile = view.percentile
         if view.heatmap:
             grey = render.quantize(values, limit, view.color_scale)
-            response.heatmap.image.CopyFrom(_write_picture(Image.fromarray(grey), "png"))
+            response.heatmap.image.CopyFrom(write_picture(Image.fromarray(grey), "png"))
         if view.rendering:
             assert loaded.canvas is not None
             scale = loaded.canvas.shape[1] / loaded.photo_size[0]
@@ -111,7 +120,7 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
                 percentile=view.percentile,
                 legend=view.legend,
             )
-            response.rendering.CopyFrom(_write_picture(picture, view.format))
+            response.rendering.CopyFrom(write_picture(picture, view.format))
     response.run.CopyFrom(_write_run(spec, done, (time.monotonic() - started_s) * 1e3))
     return response
 
@@ -119,16 +128,6 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
 def _color_scale(short_name: str) -> inference_pb2.ColorScale:
     number = number_of(inference_pb2.ColorScale.DESCRIPTOR, short_name)
     return cast(inference_pb2.ColorScale, number)
-
-
-def _write_picture(picture: Any, file_format: render.Format) -> data_pb2.EncodedImage:
-    number = number_of(data_pb2.ImageFormat.DESCRIPTOR, file_format)
-    return data_pb2.EncodedImage(
-        format=cast(data_pb2.ImageFormat, number),
-        data=render.encode(picture, file_format),
-        width_px=picture.width,
-        height_px=picture.height,
-    )
 
 
 def _write_target(spec: Spec, result: Explanation) -> inference_pb2.ResolvedTarget:
@@ -161,8 +160,9 @@ def _write_score(score: Score) -> inference_pb2.Score:
 
 def _warnings(spec: Spec, result: Explanation, loaded: Loaded) -> Iterator[inference_pb2.Warning]:
     """Why the map may mislead."""
-    method, target = spec.method, result.target
-    assert isinstance(method, ExplainMethod)
+    asked, target = spec.method, result.target
+    assert isinstance(asked, Explain)
+    method, tolerance, made = asked.method, asked.until.tolerance, result.convergence
     lanes = method.row_counts(spec.model, spec.target)
     if Lane.GRADIENT in lanes and (confidence := _confidence(target, result.score)) > _SATURATED:
         yield inference_pb2.Warning(
@@ -181,6 +181,13 @@ def _warnings(spec: Spec, result: Explanation, loaded: Loaded) -> Iterator[infer
         yield inference_pb2.Warning(
             reason="CONSTANT_INPUT",
             description="the network's input is of one colour: its map shows the network alone",
+        )
+    over = made is not None and made.stop not in (Stop.TOLERANCE, Stop.RUNNING)
+    if over and tolerance is not None and made is not None and made.error > tolerance:
+        yield inference_pb2.Warning(
+            reason="NOT_CONVERGED",
+            description=f"the error is {made.error:.3g} after {made.row_count} rows, where "
+            f"{tolerance:.3g} was asked for: this is the best that was reached",
         )
     if method.class_blind:
         yield inference_pb2.Warning(
@@ -244,11 +251,13 @@ def _write_predict_request(spec: Spec) -> inference_pb2.PredictRequest:
 
 
 def _write_explain_request(
-    spec: Spec, view: View, result: Explanation
+    spec: Spec, asked: Explain, view: View, result: Explanation
 ) -> inference_pb2.ExplainRequest:
-    """The request without its image, every parameter filled in, the target resolved."""
-    method = spec.method
-    assert isinstance(method, ExplainMethod)
+    """The request without its image, every parameter filled in, the target resolved.
+
+    Rows are those that were run: of what stopped them, the tolerance alone is left.
+    """
+    method = asked.used(result)
     request = inference_pb2.ExplainRequest(
         model=spec.model.name,
         outputs=view.outputs,
@@ -264,6 +273,10 @@ def _write_explain_request(
         ),
     )
     write_parameters(method, getattr(request, method.name), tensors=True)
+    if asked.until.tolerance is not None:
+        request.until.tolerance = asked.until.tolerance
+    if asked.measures:
+        write_measures(asked.measures, request.evidence)
     target, resolved = request.target, _write_target(spec, result)
     match resolved.WhichOneof("kind"):
         case "neuron":
@@ -419,16 +432,7 @@ def write_model(
             )
             for layer in network.layers
         ],
-        methods=[
-            model_pb2.MethodSupport(method=Predict.name, supported=True),
-            *(
-                model_pb2.MethodSupport(
-                    method=method, supported=refusal is None, reason=refusal or ""
-                )
-                for method, kind in METHODS.items()
-                for refusal in [kind.refusal(model)]
-            ),
-        ],
+        methods=list(_method_supports(model)),
         labels=model.labels,
         costs=[
             model_pb2.BatchCost(lane=_LANES[lane], bucket_size=bucket, row_ms=batch_ms / bucket)
@@ -439,6 +443,27 @@ def write_model(
         gate_count=network.gates.site_count,
         device=network.device.type,
     )
+
+
+def _method_supports(model: Model) -> Iterator[model_pb2.MethodSupport]:
+    """Every method, and whether it applies."""
+    yield model_pb2.MethodSupport(method=Predict.name, supported=True, row_count=1)
+    for name, kind in METHODS.items():
+        made = default_method(kind, model)
+        if isinstance(made, str):
+            yield model_pb2.MethodSupport(method=name, reason=made)
+            continue
+        yield model_pb2.MethodSupport(
+            method=name,
+            supported=True,
+            row_count=sum(made.row_counts(model, TopTarget()).values()),
+            anytime=kind.anytime,
+            evidence=[
+                measure
+                for measure, of in MEASURES.items()
+                if of.method_refusal(kind) is None and of.refusal(model) is None
+            ],
+        )
 
 
 def write_error(error: PellucidError) -> status_pb2.Status:

@@ -1,22 +1,26 @@
 """What every explanation is, and what it results in."""
 
+import enum
+import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 from torch import Tensor
 
 from ...engine.job import Priority
 from ...engine.rows import (
     ClassesTarget,
     ClassTarget,
+    Event,
     Lane,
-    NeuronTarget,
     Program,
     Resolved,
     Score,
     Target,
+    TopTarget,
     Traces,
 )
 from ...models.registry import Model
@@ -24,6 +28,10 @@ from ..parameters import Parameters
 
 CHUNK_ROWS = 64
 """Rows that a wide method asks for at a time, so that memory stays flat."""
+
+
+LEAST_SAMPLES = 8
+"""What the first estimate is made of."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,27 @@ class Segments:
     labels: Tensor
     values: Tensor
     baseline_score: float
+
+
+class Stop(enum.Enum):
+    """Why no more rows were run; see the contract's StopReason."""
+
+    COMPLETE = "complete"
+    TOLERANCE = "tolerance"
+    ROW_COUNT = "row_count"
+    TIME = "time"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """How far an explanation came; see the contract's Convergence."""
+
+    stop: Stop
+    row_count: int
+    error: float
+    standard_error: Tensor | None
+    residual: float | None
 
 
 Window = tuple[slice, slice]
@@ -71,6 +100,9 @@ class Explanation:
         score: Its score for the image.
         falls: Of occlusion; None for others.
         segments: Of methods that cut the image into segments; None for others.
+        convergence: How far it came, of methods that are made of many rows, if it was asked for.
+        evidence: What was measured of it, by the measure's name.
+        row_count: Rows that were run for it, those of evidence not counted; 0 where nobody counted.
     """
 
     attribution: Tensor
@@ -78,6 +110,9 @@ class Explanation:
     score: float
     falls: Falls | None = None
     segments: Segments | None = None
+    convergence: Convergence | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    row_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +124,8 @@ class ExplainMethod(Parameters):
         score: What of a class it explains by default.
         logits_only: Whether it is defined for logits, and for no other score of a class.
         class_blind: Whether its map is the same for every target.
+        anytime: Whether it is made of many rows, coarse to fine, and can be stopped.
+        additive: Whether its attributions sum to something known: see expected_sum.
     """
 
     name: ClassVar[str]
@@ -97,6 +134,9 @@ class ExplainMethod(Parameters):
     score: ClassVar[Score] = Score.LOGIT
     logits_only: ClassVar[bool] = False
     class_blind: ClassVar[bool] = False
+    anytime: ClassVar[bool] = False
+    additive: ClassVar[bool] = False
+    most_ms: ClassVar[float] = math.inf
 
     @staticmethod
     def refusal(model: Model) -> str | None:
@@ -107,14 +147,48 @@ class ExplainMethod(Parameters):
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
 
+    def byte_count(self, model: Model) -> int:
+        """Bytes that it holds besides a few images."""
+        return 0
+
     @abstractmethod
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         """Its work on one image, 3×H×W, on the device."""
 
+    # Of those that can be stopped.
+
+    @property
+    def tolerance(self) -> float | None:
+        """The error that it stops at where a request names none; None: it does not."""
+        return None
+
+    def why_endless(self) -> str | None:
+        """Why it cannot be stopped as its parameters are, if so."""
+        return None if self.anytime else "all its rows are needed"
+
+    def least_rows(self, model: Model) -> int:
+        """Rows that its first estimate takes."""
+        raise NotImplementedError
+
+    def within(self, row_count: int) -> Self:
+        """The same method with no more rows than that, at least least_rows."""
+        raise NotImplementedError
+
+    # Of those that sum to something known.
+
+    @property
+    def reference_count(self) -> int:
+        """How many references there are."""
+        return 1
+
+    def references(self, model: Model, image: Tensor) -> Tensor | None:
+        """Images, n×3×H×W, whose mean score is what attributions are counted from; None: 0."""
+        raise NotImplementedError
+
 
 def resolved(target: Target, traces: Traces) -> Resolved:
     """The target itself, or the class that the first row's top prediction is."""
-    if isinstance(target, (ClassTarget, ClassesTarget, NeuronTarget)):
+    if not isinstance(target, TopTarget):
         return target
     top = int(traces.classes[0])
     if target.against is None:
@@ -126,3 +200,121 @@ def chunks(count: int) -> Iterator[slice]:
     """0 to count, a chunk at a time."""
     for start in range(0, count, CHUNK_ROWS):
         yield slice(start, min(start + CHUNK_ROWS, count))
+
+
+# Explanations that are made coarse to fine.
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An explanation as far as it is made.
+
+    Attributes:
+        explanation: Of tensors that do not change any more.
+        standard_error: Of each element of the attribution, or of each segment's value; None
+            where nothing is drawn.
+        residual: By how much the attributions' sum misses the score's change, where it is known.
+        error: See the contract's Until.tolerance.
+    """
+
+    explanation: Explanation
+    standard_error: Tensor | None
+    residual: float | None
+    error: float
+
+
+@dataclass(frozen=True)
+class Partial(Event):
+    """What a method yields after every part of its rows; it gets whether to stop.
+
+    Attributes:
+        value: Makes the estimate, if somebody looks.
+        on_host: Whether it takes long, and touches the host only.
+    """
+
+    value: Callable[[], Estimate]
+    on_host: bool = False
+
+
+def drawn_estimate(explanation: Explanation, values: Tensor, standard_error: Tensor) -> Estimate:
+    """An estimate by draws; values are what the standard errors are of."""
+    error = _ratio(float(standard_error.norm()), float(values.double().norm()))
+    return Estimate(explanation, standard_error, None, error)
+
+
+def summed_estimate(explanation: Explanation, residual: float, change: float) -> Estimate:
+    """An estimate whose sum is known to miss the score's change by the residual."""
+    return Estimate(explanation, None, residual, _ratio(abs(residual), abs(change)))
+
+
+def _ratio(part: float, whole: float) -> float:
+    if whole > 0:
+        return part / whole
+    return math.inf if part > 0 else 0.0
+
+
+class Sampling:
+    """0 to count in parts that grow to CHUNK_ROWS, or end where they are told to.
+
+    Where parts end does not depend on the count: what is summed part by part has the same bits
+    when it is stopped.
+
+    Args:
+        count: Of all samples.
+        first: The least number of samples that an estimate is made of.
+        ends: Where else parts end.
+    """
+
+    def __init__(self, count: int, first: int = LEAST_SAMPLES, ends: Sequence[int] = ()) -> None:
+        self._ends = [end for end in ends if end < count] + [count]
+        if not ends:
+            self._ends = [*_doubling(first, count), count]
+        self.done = 0
+
+    def __iter__(self) -> Iterator[range]:
+        for end in self._ends:
+            steps = range(self.done, end)
+            self.done = end
+            yield steps
+
+
+def _doubling(first: int, count: int) -> Iterator[int]:
+    end = first
+    while end < count:
+        yield end
+        end += min(end, max(CHUNK_ROWS, first))
+
+
+class Moments:
+    """The mean of equally distributed tensors, and what is known of its error.
+
+    Args:
+        like: Of the shape of one of them.
+        order: The highest power that is summed, 2 or 4.
+    """
+
+    def __init__(self, like: Tensor, order: int = 2) -> None:
+        self.count = 0
+        self._sums = [torch.zeros_like(like, dtype=torch.float64) for _ in range(order)]
+
+    def add(self, samples: Tensor) -> None:
+        """Takes n of them, n×…."""
+        self.count += len(samples)
+        samples = samples.double()
+        power = samples
+        for total in self._sums:
+            total += power.sum(0)
+            power = power * samples
+
+    def raw(self, order: int) -> Tensor:
+        """The mean of a power of them."""
+        return self._sums[order - 1] / self.count
+
+    @property
+    def mean(self) -> Tensor:
+        return self.raw(1)
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Of the mean."""
+        return ((self.raw(2) - self.mean.square()).clamp_min(0) / (self.count - 1)).sqrt()

@@ -1,19 +1,32 @@
 """Gradients at many images near one, or on the way to it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.rows import Lane, Program, Rows, Target, Want
+from ...engine.rows import Lane, Program, Resolved, Rows, Target, Want
 from ...models.registry import Model
 from .. import draws
-from ..parameters import choice, inputs, nested, number, seed
+from ..parameters import Known, choice, inputs, nested, number, seed
 from .baselines import Baseline
-from .explanation import ExplainMethod, Explanation, chunks, resolved
+from .explanation import (
+    LEAST_SAMPLES,
+    Estimate,
+    ExplainMethod,
+    Explanation,
+    Moments,
+    Partial,
+    Sampling,
+    chunks,
+    drawn_estimate,
+    resolved,
+    summed_estimate,
+)
 
 
 def gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
@@ -32,6 +45,17 @@ def trapezoid(count: int) -> tuple[Tensor, Tensor]:
 _QUADRATURES = {"gauss_legendre": gauss_legendre, "trapezoid": trapezoid}
 
 
+ADAPTIVE = "adaptive"
+_FIRST_NODES = 9
+_DEFAULT_NODES, _MOST_ADAPTIVE_NODES = 50, 300
+_MOST_HALVED = 16
+"""Panels halved at once: what fills a batch, and is still chosen by what the last ones showed."""
+
+
+def _default_nodes(known: Known) -> int:
+    return _MOST_ADAPTIVE_NODES if known.values["quadrature"] == ADAPTIVE else _DEFAULT_NODES
+
+
 @dataclass(frozen=True)
 class IntegratedGradients(ExplainMethod):
     """The gradient integrated from a baseline to the image, times their difference.
@@ -39,25 +63,41 @@ class IntegratedGradients(ExplainMethod):
     Sundararajan, Taly and Yan 2017, arXiv:1703.01365.
 
     Attributes:
-        step_count: Gradients on the path.
-        quadrature: How they are placed and weighted: gauss_legendre or trapezoid.
+        quadrature: How gradients are placed and weighted: gauss_legendre, trapezoid or adaptive.
+        step_count: Gradients on the path; of adaptive, at most so many.
         baseline: Where the path starts.
     """
 
-    step_count: int = number(50, 2, 1000)
     quadrature: str = choice("gauss_legendre")
+    step_count: int = number(_default_nodes, 2, 1000, without=_DEFAULT_NODES)
     baseline: Baseline = nested(Baseline, fill="black")
 
     name: ClassVar[str] = "integrated_gradients"
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
+    anytime: ClassVar[bool] = True
+    additive: ClassVar[bool] = True
+
+    def contradictions(self, model: Model) -> Mapping[str, str]:
+        if self.quadrature != ADAPTIVE or self.step_count >= _FIRST_NODES:
+            return {}
+        least = f"must be at least {_FIRST_NODES} with QUADRATURE_ADAPTIVE"
+        return {"step_count": f"is {self.step_count}; {least}"}
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1, Lane.GRADIENT: self.step_count}
+
+    def byte_count(self, model: Model) -> int:
+        if self.quadrature != ADAPTIVE:
+            return 0
+        network = model.network
+        return self.step_count * 3 * network.height_px * network.width_px * network.dtype.itemsize
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         traces = yield Rows(image[None], target)
         target, score = resolved(target, traces), float(traces.scores[0])
         baseline = self.baseline.image(model, image)
+        if self.quadrature == ADAPTIVE:
+            return (yield from self._adaptive(image, baseline, target, score))
         nodes, weights = (
             numbers.to(image.device)[:, None, None, None]
             for numbers in _QUADRATURES[self.quadrature](self.step_count)
@@ -69,6 +109,115 @@ class IntegratedGradients(ExplainMethod):
             assert traces.gradient is not None
             total += (weights[chunk] * traces.gradient).sum(0)
         return Explanation(total * (image - baseline), target, score)
+
+    def _adaptive(
+        self, image: Tensor, baseline: Tensor, target: Resolved, score: float
+    ) -> Program[Explanation]:
+        """Trapezoids; those that miss the score's change across them most are halved."""
+        path = _Path(image - baseline)
+        places = torch.linspace(0, 1, _FIRST_NODES, dtype=torch.float64).tolist()
+        while places:
+            steps = torch.tensor(places, dtype=torch.float64).to(image)[:, None, None, None]
+            traces = yield Rows(baseline + steps * path.difference, target, Want.GRADIENT)
+            assert traces.gradient is not None
+            path.add(places, traces.scores.tolist(), traces.gradient)
+
+            def estimate() -> Estimate:
+                made = Explanation(path.attribution(), target, score)
+                return summed_estimate(made, path.residual, path.change)
+
+            if (yield Partial(estimate)):
+                break
+            places = path.next_places(self.step_count - len(path))
+        return Explanation(path.attribution(), target, score)
+
+    @property
+    def tolerance(self) -> float | None:
+        return 0.01 if self.quadrature == ADAPTIVE else None
+
+    def why_endless(self) -> str | None:
+        if self.quadrature == ADAPTIVE:
+            return None
+        return "with a fixed step_count all its rows are needed; QUADRATURE_ADAPTIVE can be stopped"
+
+    def least_rows(self, model: Model) -> int:
+        return 1 + _FIRST_NODES
+
+    def within(self, row_count: int) -> Self:
+        return replace(self, step_count=min(self.step_count, row_count - 1))
+
+    def references(self, model: Model, image: Tensor) -> Tensor:
+        return self.baseline.image(model, image)[None]
+
+
+@dataclass
+class _Node:
+    """A place on a path: its score, and its gradient, whole and along the path."""
+
+    score: float
+    slope: float
+    gradient: Tensor
+
+
+class _Path:
+    """Gradients at some places of a straight path, and the trapezoids between them.
+
+    Args:
+        difference: 3×H×W: from its start to its end.
+    """
+
+    def __init__(self, difference: Tensor) -> None:
+        self.difference = difference
+        self._nodes: dict[float, _Node] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def add(self, places: Sequence[float], scores: Sequence[float], gradients: Tensor) -> None:
+        along = gradients.double().flatten(1) @ self.difference.double().flatten()
+        for place, score, slope, gradient in zip(
+            places, scores, along.tolist(), gradients, strict=True
+        ):
+            self._nodes[place] = _Node(score, slope, gradient)
+        self._nodes = dict(sorted(self._nodes.items()))
+
+    @property
+    def change(self) -> float:
+        """Of the score, from the start to the end."""
+        return self._nodes[1.0].score - self._nodes[0.0].score
+
+    @property
+    def residual(self) -> float:
+        """By how much the attributions' sum misses the change."""
+        return sum(missed for _, missed in self._panels())
+
+    def attribution(self) -> Tensor:
+        """3×H×W, float64."""
+        places = list(self._nodes)
+        total = torch.zeros_like(self.difference, dtype=torch.float64)
+        for before, place, after in zip([0.0, *places], places, [*places[1:], 1.0], strict=False):
+            total += (after - before) / 2 * self._nodes[place].gradient
+        return total * self.difference
+
+    def next_places(self, most: int) -> list[float]:
+        """The middles of the panels that together miss half of all that is missed, or more."""
+        panels = sorted(self._panels(), key=lambda panel: -abs(panel[1]))
+        missed = sum(abs(missed) for _, missed in panels)
+        chosen: list[float] = []
+        for middle, own in panels[: min(most, _MOST_HALVED)]:
+            chosen.append(middle)
+            missed -= 2 * abs(own)
+            if missed <= 0:
+                break
+        return chosen
+
+    def _panels(self) -> list[tuple[float, float]]:
+        """The middle of each panel, and what its trapezoid misses of the score's change."""
+        nodes = list(self._nodes.items())
+        return [
+            ((a + b) / 2, (b - a) / 2 * (from_.slope + to.slope) - (to.score - from_.score))
+            for (a, from_), (b, to) in itertools.pairwise(nodes)
+        ]
 
 
 @dataclass(frozen=True)
@@ -93,6 +242,7 @@ class SmoothGrad(ExplainMethod):
 
     name: ClassVar[str] = "smooth_grad"
     color_scale: ClassVar[Literal["signed", "absolute"]] = "absolute"
+    anytime: ClassVar[bool] = True
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1, Lane.GRADIENT: self.sample_count}
@@ -101,20 +251,39 @@ class SmoothGrad(ExplainMethod):
         traces = yield Rows(image[None], target)
         target, score = resolved(target, traces), float(traces.scores[0])
         deviation = self.noise_level * (image.max() - image.min())
-        total, squares = (torch.zeros_like(image, dtype=torch.float64) for _ in range(2))
-        for chunk in chunks(self.sample_count):
-            steps = range(self.sample_count)[chunk]
+        gradients = Moments(image, order=2 if self.statistic == "mean" else 4)
+        for steps in Sampling(self.sample_count):
             noise = torch.stack([draws.normal(self.seed, s, tuple(image.shape)) for s in steps])
             noisy = image + deviation * noise.to(image)
             traces = yield Rows(noisy, target, Want.GRADIENT)
             assert traces.gradient is not None
-            gradients = traces.gradient.double()
-            total += gradients.sum(0)
-            squares += gradients.square().sum(0)
-        mean, mean_square = total / self.sample_count, squares / self.sample_count
-        variance = (mean_square - mean.square()).clamp_min(0)
-        statistic = {"mean": mean, "mean_square": mean_square, "variance": variance}
-        return Explanation(statistic[self.statistic], target, score)
+            gradients.add(traces.gradient)
+
+            def estimate() -> Estimate:
+                value, standard_error = _statistic(self.statistic, gradients)
+                return drawn_estimate(Explanation(value, target, score), value, standard_error)
+
+            if (yield Partial(estimate)):
+                break
+        return Explanation(_statistic(self.statistic, gradients)[0], target, score)
+
+    def least_rows(self, model: Model) -> int:
+        return 1 + min(LEAST_SAMPLES, self.sample_count)
+
+    def within(self, row_count: int) -> Self:
+        return replace(self, sample_count=min(self.sample_count, row_count - 1))
+
+
+def _statistic(name: str, of: Moments) -> tuple[Tensor, Tensor]:
+    """A statistic of samples, and its standard error."""
+    if name == "mean":
+        return of.mean, of.standard_error
+    first, second, third, fourth = (of.raw(order) for order in (1, 2, 3, 4))
+    if name == "mean_square":
+        return second, ((fourth - second.square()).clamp_min(0) / (of.count - 1)).sqrt()
+    variance = (second - first.square()).clamp_min(0)
+    central = fourth - 4 * first * third + 6 * first.square() * second - 3 * first.pow(4)
+    return variance, ((central - variance.square()).clamp_min(0) / (of.count - 1)).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +298,7 @@ class ExpectedGradients(ExplainMethod):
     """Gradients at random places on the paths from random baselines, times their lengths.
 
     Expected gradients (Erion and others 2019, arXiv:1906.10670), which GradientSHAP (Lundberg
-    and Lee 2017, arXiv:1705.07874) is without its extra noise. Places are stratified: one in
-    each of sample_count equal parts of the path.
+    and Lee 2017, arXiv:1705.07874) is, but for its noise on the image.
 
     Attributes:
         sample_count: Random places.
@@ -144,6 +312,8 @@ class ExpectedGradients(ExplainMethod):
 
     name: ClassVar[str] = "expected_gradients"
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
+    anytime: ClassVar[bool] = True
+    additive: ClassVar[bool] = True
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1, Lane.GRADIENT: self.sample_count}
@@ -151,18 +321,43 @@ class ExpectedGradients(ExplainMethod):
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         traces = yield Rows(image[None], target)
         target, score = resolved(target, traces), float(traces.scores[0])
-        count = self.sample_count
-        jitter = draws.uniform(self.seed, 0, (count,))
-        places = ((torch.arange(count) + jitter) / count).to(image)[:, None, None, None]
-        drawn = draws.permutation(self.seed, 1, count).tolist()
-        total = torch.zeros_like(image, dtype=torch.float64)
-        for chunk in chunks(count):
-            baselines = torch.stack(
-                [self.baseline.image(model, image, step) for step in drawn[chunk]]
-            )
-            traces = yield Rows(
-                baselines + places[chunk] * (image - baselines), target, Want.GRADIENT
-            )
+        gains = Moments(image)
+        for steps in Sampling(self.sample_count):
+            baselines = self._baselines(model, image, steps)
+            drawn = [float(draws.uniform(self.seed, step, (2,))[0]) for step in steps]
+            places = torch.tensor(drawn, dtype=torch.float64).to(image)[:, None, None, None]
+            traces = yield Rows(baselines + places * (image - baselines), target, Want.GRADIENT)
             assert traces.gradient is not None
-            total += ((image - baselines) * traces.gradient.double()).sum(0)
-        return Explanation(total / count, target, score)
+            gains.add((image - baselines) * traces.gradient.double())
+
+            def estimate() -> Estimate:
+                made = Explanation(gains.mean, target, score)
+                return drawn_estimate(made, gains.mean, gains.standard_error)
+
+            if (yield Partial(estimate)):
+                break
+        return Explanation(gains.mean, target, score)
+
+    def _baselines(self, model: Model, image: Tensor, steps: Iterable[int]) -> Tensor:
+        """The baseline of each sample, n×3×H×W: its own noise, or one of the tensors."""
+        return torch.stack([self.baseline.image(model, image, self._which(step)) for step in steps])
+
+    def _which(self, step: int) -> int:
+        tensor = self.baseline.tensor
+        if tensor is None:
+            return step
+        count = len(tensor) if tensor.dim() == 4 else 1
+        return int(draws.uniform(self.seed, step, (2,))[1] * count)
+
+    def least_rows(self, model: Model) -> int:
+        return 1 + min(LEAST_SAMPLES, self.sample_count)
+
+    def within(self, row_count: int) -> Self:
+        return replace(self, sample_count=min(self.sample_count, row_count - 1))
+
+    @property
+    def reference_count(self) -> int:
+        return self.sample_count
+
+    def references(self, model: Model, image: Tensor) -> Tensor:
+        return self._baselines(model, image, range(self.sample_count))

@@ -36,10 +36,18 @@ class Lrp(ExplainMethod):
     name: ClassVar[str] = "lrp"
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
     logits_only: ClassVar[bool] = True
+    additive: ClassVar[bool] = True
 
     @staticmethod
     def refusal(model: Model) -> str | None:
         return model.network.lrp_refusal
+
+    @property
+    def reference_count(self) -> int:
+        return 0
+
+    def references(self, model: Model, image: Tensor) -> None:
+        return None
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.LRP: 1}
@@ -66,10 +74,14 @@ class DeepLift(ExplainMethod):
     name: ClassVar[str] = "deep_lift"
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
     logits_only: ClassVar[bool] = True
+    additive: ClassVar[bool] = True
 
     @staticmethod
     def refusal(model: Model) -> str | None:
         return model.network.deeplift_refusal
+
+    def references(self, model: Model, image: Tensor) -> Tensor:
+        return self.baseline.image(model, image)[None]
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.DEEPLIFT: 1}

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,17 @@ from ...engine.rows import Lane, Program, Rows, Score, Target
 from ...models.registry import Model
 from .. import draws
 from ..parameters import number, seed
-from .explanation import ExplainMethod, Explanation, chunks, resolved
+from .explanation import (
+    LEAST_SAMPLES,
+    Estimate,
+    ExplainMethod,
+    Explanation,
+    Moments,
+    Partial,
+    Sampling,
+    drawn_estimate,
+    resolved,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Rise(ExplainMethod):
     name: ClassVar[str] = "rise"
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
     score: ClassVar[Score] = Score.PROBABILITY
+    anytime: ClassVar[bool] = True
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1 + self.mask_count}
@@ -46,16 +57,26 @@ class Rise(ExplainMethod):
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         traces = yield Rows(image[None], target)
         target, score = resolved(target, traces), float(traces.scores[0])
-        total = torch.zeros_like(image[:1], dtype=torch.float64)
-        score_sum = 0.0
-        for chunk in chunks(self.mask_count):
-            masks = self.masks(model, image, range(self.mask_count)[chunk])
+        gains = Moments(image[:1])
+        for steps in Sampling(self.mask_count):
+            masks = self.masks(model, image, steps)
             traces = yield Rows(image * masks.to(image), target)
             scores = traces.scores.to(image.device)[:, None, None, None]
-            total += (scores * masks).sum(0)
-            score_sum += float(traces.scores.sum())
-        seen = total / (self.mask_count * self.keep_probability)
-        return Explanation(seen - score_sum / self.mask_count, target, score)
+            gains.add(scores * (masks / self.keep_probability - 1))
+
+            def estimate() -> Estimate:
+                made = Explanation(gains.mean, target, score)
+                return drawn_estimate(made, gains.mean, gains.standard_error)
+
+            if (yield Partial(estimate)):
+                break
+        return Explanation(gains.mean, target, score)
+
+    def least_rows(self, model: Model) -> int:
+        return 1 + min(LEAST_SAMPLES, self.mask_count)
+
+    def within(self, row_count: int) -> Self:
+        return replace(self, mask_count=min(self.mask_count, row_count - 1))
 
     def masks(self, model: Model, image: Tensor, steps: range) -> Tensor:
         """The masks of some steps, n×1×H×W, from 0 (hidden) to 1, float64.

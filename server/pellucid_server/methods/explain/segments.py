@@ -1,14 +1,17 @@
 """Explanations by segments of an image that are seen or hidden: LIME and Kernel SHAP."""
 
+import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine.rows import Chore, Lane, Program, Rows, Score, Target
@@ -16,7 +19,18 @@ from ...models.registry import Model
 from .. import draws
 from ..parameters import Known, choice, nested, number, seed
 from .baselines import Baseline
-from .explanation import ExplainMethod, Explanation, Segments, chunks, resolved
+from .explanation import (
+    LEAST_SAMPLES,
+    Estimate,
+    ExplainMethod,
+    Explanation,
+    Partial,
+    Sampling,
+    Segments,
+    chunks,
+    drawn_estimate,
+    resolved,
+)
 
 _SLIC_COMPACTNESS = 10.0
 
@@ -33,19 +47,21 @@ class _Segmented(ExplainMethod):
 
     segmentation: str = choice("slic")
     segment_count: int = number(50, 2, _pixel_count)
+    sample_count: int = number(1000, 2, 20_000)
+    baseline: Baseline = nested(Baseline, fill="mean")
+    seed: int = seed()
 
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
+    anytime: ClassVar[bool] = True
 
     def contradictions(self, model: Model) -> Mapping[str, str]:
-        samples: int = vars(self)["sample_count"]
-        if samples >= self.segment_count:
+        if self.sample_count >= self.segment_count:
             return {}
-        return {
-            "sample_count": f"is {samples}; must be at least segment_count, {self.segment_count}"
-        }
+        least = f"must be at least segment_count, {self.segment_count}"
+        return {"sample_count": f"is {self.sample_count}; {least}"}
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
-        return {Lane.FORWARD: 2 + vars(self)["sample_count"]}
+        return {Lane.FORWARD: 2 + self.sample_count}
 
     def labels(self, model: Model, image: Tensor) -> Program[Tensor]:
         """The segment of each pixel, H×W, int64, from 0 without gaps, on the device."""
@@ -58,32 +74,79 @@ class _Segmented(ExplainMethod):
         labels = yield Chore(lambda host: cut(model, host, self.segment_count))
         return model.network.cache.put(key, labels.to(image.device))
 
-    def scores(
-        self,
-        image: Tensor,
-        baseline: Tensor,
-        labels: Tensor,
-        seen: Tensor,
-        target: Target,
-    ) -> Program[Tensor]:
-        """The score with some segments seen and the others as the baseline has them.
+    def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
+        labels = yield from self.labels(model, image)
+        traces = yield Rows(image[None], target)
+        target, score = resolved(target, traces), float(traces.scores[0])
+        baseline = self.baseline.image(model, image)
+        traces = yield Rows(baseline[None], target)
+        baseline_score = float(traces.scores[0])
+        on_host, count = labels.cpu(), int(labels.max()) + 1
+        sampling, coalitions = self.coalitions(count)
+        scores = torch.empty(coalitions.count, dtype=torch.float64)
+
+        def estimate(done: int) -> Estimate:
+            values, standard_error = self.fit(
+                coalitions.seen(range(done)), scores[:done], score, baseline_score
+            )
+            segments = Segments(on_host, values, baseline_score)
+            made = Explanation(values[on_host][None], target, score, segments=segments)
+            return drawn_estimate(made, values, standard_error)
+
+        for steps in sampling:
+            seen = coalitions.seen(steps)
+            for chunk in chunks(len(steps)):
+                masks = seen[chunk].to(image.device)[:, labels][:, None]
+                traces = yield Rows(torch.where(masks, image, baseline), target)
+                scores[steps.start + chunk.start : steps.start + chunk.stop] = traces.scores
+            if (yield Partial(functools.partial(estimate, steps.stop), on_host=True)):
+                break
+        final: Estimate = yield Chore(lambda _: estimate(sampling.done))
+        return final.explanation
+
+    @abstractmethod
+    def coalitions(self, count: int) -> tuple[Sampling, "Coalitions"]:
+        """Which of so many segments are seen, sample by sample."""
+
+    @abstractmethod
+    def fit(
+        self, seen: Tensor, scores: Tensor, score: float, baseline_score: float
+    ) -> tuple[Tensor, Tensor]:
+        """The value of each segment, and its standard error; float64.
 
         Args:
-            image: 3×H×W.
-            baseline: 3×H×W: what hides.
-            labels: H×W: the segment of each pixel.
-            seen: n×segments, bool, on the host.
-            target: Whose score.
-
-        Returns:
-            n, float64, on the host.
+            seen: n×segments, bool.
+            scores: n, float64.
+            score: With all segments seen.
+            baseline_score: With none.
         """
-        scores = torch.empty(len(seen), dtype=torch.float64)
-        for chunk in chunks(len(seen)):
-            masks = seen[chunk].to(image.device)[:, labels][:, None]
-            traces = yield Rows(torch.where(masks, image, baseline), target)
-            scores[chunk] = traces.scores
-        return scores
+
+    def least_rows(self, model: Model) -> int:
+        return 2 + min(_first(self.segment_count), self.sample_count)
+
+    def within(self, row_count: int) -> Self:
+        return replace(self, sample_count=min(self.sample_count, row_count - 2))
+
+
+def _first(segment_count: int) -> int:
+    """Samples of the first estimate: about two for each unknown."""
+    return max(LEAST_SAMPLES, 2 * segment_count)
+
+
+@dataclass(frozen=True)
+class Coalitions:
+    """Which segments are seen.
+
+    Attributes:
+        count: Of samples.
+        draw: Makes those of some steps, n×segments, bool, on the host.
+    """
+
+    count: int
+    draw: Callable[[int], Tensor]
+
+    def seen(self, steps: range) -> Tensor:
+        return torch.stack([self.draw(step) for step in steps])
 
 
 @dataclass(frozen=True)
@@ -107,38 +170,28 @@ class Lime(_Segmented):
     sample_count: int = number(500, 2, 20_000)
     kernel_width: float = number(0.25, 0.01, 100.0)
     ridge: float = number(1.0, 0.0, 1000.0)
-    baseline: Baseline = nested(Baseline, fill="mean")
-    seed: int = seed()
 
     name: ClassVar[str] = "lime"
     score: ClassVar[Score] = Score.PROBABILITY
 
-    def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
-        labels = yield from self.labels(model, image)
-        traces = yield Rows(image[None], target)
-        target, score = resolved(target, traces), float(traces.scores[0])
-        baseline = self.baseline.image(model, image)
-        traces = yield Rows(baseline[None], target)
-        baseline_score = float(traces.scores[0])
-        count = int(labels.max()) + 1
-        seen = draws.uniform(self.seed, 0, (self.sample_count, count)) < 0.5
-        seen[0] = True
-        scores = yield from self.scores(image, baseline, labels, seen, target)
-        values = yield Chore(lambda _: self._fit(seen.double(), scores))
-        attribution = values.to(labels.device)[labels][None]
-        segments = Segments(labels, values, baseline_score)
-        return Explanation(attribution, target, score, segments=segments)
+    def coalitions(self, count: int) -> tuple[Sampling, Coalitions]:
+        def draw(step: int) -> Tensor:
+            if step == 0:
+                return torch.ones(count, dtype=torch.bool)
+            return draws.uniform(self.seed, step, (count,)) < 0.5
 
-    def _fit(self, seen: Tensor, scores: Tensor) -> Tensor:
-        cosine = seen.mean(1).sqrt()
-        weights = torch.exp(-(((1 - cosine) / self.kernel_width) ** 2))
-        share = (weights / weights.sum())[:, None]
-        rows = weights.sqrt()[:, None] * (seen - (share * seen).sum(0))
-        values = weights.sqrt() * (scores - (share[:, 0] * scores).sum())
-        penalty = math.sqrt(self.ridge) * torch.eye(seen.shape[1], dtype=torch.float64)
-        system = torch.cat([rows, penalty])
-        sought = torch.cat([values, torch.zeros(seen.shape[1], dtype=torch.float64)])
-        return _least_squares(system, sought)
+        sampling = Sampling(self.sample_count, first=_first(self.segment_count))
+        return sampling, Coalitions(self.sample_count, draw)
+
+    def fit(
+        self, seen: Tensor, scores: Tensor, score: float, baseline_score: float
+    ) -> tuple[Tensor, Tensor]:
+        known = seen.double()
+        weights = torch.exp(-(((1 - known.mean(1).sqrt()) / self.kernel_width) ** 2))
+        share = weights / weights.sum()
+        root = weights.sqrt()
+        system = root[:, None] * (known - share @ known)
+        return _least_squares(system, root * (scores - share @ scores), self.ridge)
 
 
 @dataclass(frozen=True)
@@ -156,47 +209,54 @@ class KernelShap(_Segmented):
         seed: Of the samples.
     """
 
-    sample_count: int = number(1000, 2, 20_000)
-    baseline: Baseline = nested(Baseline, fill="mean")
-    seed: int = seed()
-
     name: ClassVar[str] = "kernel_shap"
+    additive: ClassVar[bool] = True
 
-    def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
-        labels = yield from self.labels(model, image)
-        traces = yield Rows(image[None], target)
-        target, score = resolved(target, traces), float(traces.scores[0])
-        baseline = self.baseline.image(model, image)
-        traces = yield Rows(baseline[None], target)
-        baseline_score = float(traces.scores[0])
-        seen, weights = yield Chore(lambda _: self._coalitions(int(labels.max()) + 1))
-        scores = yield from self.scores(image, baseline, labels, seen, target)
-        values = yield Chore(
-            lambda _: _shapley(
-                seen.double(), weights, scores - baseline_score, score - baseline_score
-            )
-        )
-        attribution = values.to(labels.device)[labels][None]
-        segments = Segments(labels, values, baseline_score)
-        return Explanation(attribution, target, score, segments=segments)
-
-    def _coalitions(self, count: int) -> tuple[Tensor, Tensor]:
-        """Which segments are seen, n×count, bool; and the weight of each coalition."""
-        if 2**count - 2 <= self.sample_count:
+    def coalitions(self, count: int) -> tuple[Sampling, Coalitions]:
+        if _all_fit(count, self.sample_count):
             every = list(itertools.product((False, True), repeat=count))[1:-1]
-            seen = torch.tensor(every, dtype=torch.bool).view(-1, count)
-            weights = [_kernel(count, sum(coalition)) for coalition in every]
-            return seen, torch.tensor(weights, dtype=torch.float64)
+            total = len(every)
+            return Sampling(total, first=total), Coalitions(
+                total, lambda step: torch.tensor(every[step])
+            )
         sizes = torch.arange(1, count, dtype=torch.float64)
         reach = ((count - 1) / (sizes * (count - sizes))).cumsum(0)
-        seen = torch.zeros(self.sample_count, count, dtype=torch.bool)
-        drawn = draws.uniform(self.seed, 0, (self.sample_count,)) * reach[-1]
-        for row in range(0, self.sample_count, 2):
-            size = 1 + int(torch.searchsorted(reach, drawn[row], right=True))
-            seen[row, draws.permutation(self.seed, 1 + row, count)[:size]] = True
-            if row + 1 < self.sample_count:
-                seen[row + 1] = ~seen[row]
-        return seen, torch.ones(self.sample_count, dtype=torch.float64)
+
+        def draw(step: int) -> Tensor:
+            pair = step - step % 2
+            drawn = float(draws.uniform(self.seed, pair, (1,))) * reach[-1]
+            size = 1 + int(torch.searchsorted(reach, drawn, right=True))
+            seen = torch.zeros(count, dtype=torch.bool)
+            seen[draws.permutation(self.seed, 1 + pair, count)[:size]] = True
+            return seen if step == pair else ~seen
+
+        sampling = Sampling(self.sample_count, first=_first(self.segment_count))
+        return sampling, Coalitions(self.sample_count, draw)
+
+    def references(self, model: Model, image: Tensor) -> Tensor:
+        return self.baseline.image(model, image)[None]
+
+    def fit(
+        self, seen: Tensor, scores: Tensor, score: float, baseline_score: float
+    ) -> tuple[Tensor, Tensor]:
+        """Values that fit the gains of coalitions best, among those that sum to the total."""
+        count, total = seen.shape[1], score - baseline_score
+        exact = _all_fit(count, self.sample_count)
+        root = torch.ones(len(seen), dtype=torch.float64)
+        if exact:
+            root = torch.tensor([_kernel(count, int(n)) for n in seen.sum(1)]).double().sqrt()
+        known, last = seen[:, :-1].double(), seen[:, -1].double()
+        gains = scores - baseline_score - last * total
+        values, errors = _least_squares(
+            root[:, None] * (known - last[:, None]), root * gains, group=2, summed=True
+        )
+        values = torch.cat([values, (total - values.sum())[None]])
+        return values, torch.zeros_like(values) if exact else errors
+
+
+def _all_fit(count: int, samples: int) -> bool:
+    """Whether all coalitions of so many segments fit into the samples."""
+    return (1 << count) - 2 <= samples
 
 
 def _kernel(count: int, size: int) -> float:
@@ -204,19 +264,44 @@ def _kernel(count: int, size: int) -> float:
     return (count - 1) / (math.comb(count, size) * size * (count - size))
 
 
-def _shapley(seen: Tensor, weights: Tensor, gains: Tensor, total: float) -> Tensor:
-    """Values that fit the gains of coalitions best, among those that sum to the total."""
-    last = seen[:, -1]
-    root = weights.sqrt()
-    values = _least_squares(
-        root[:, None] * (seen[:, :-1] - last[:, None]), root * (gains - last * total)
-    )
-    return torch.cat([values, (total - values.sum())[None]])
+def _least_squares(
+    system: Tensor, sought: Tensor, ridge: float = 0.0, *, group: int = 1, summed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The shortest of the best solutions, and the standard error of each of its values.
+
+    The errors are those of the sandwich that needs no equal variances, residuals being divided
+    by one less their leverage (HC3: MacKinnon and White 1985, doi:10.1016/0304-4076(85)90158-7).
+
+    Args:
+        system: n×values.
+        sought: n.
+        ridge: The penalty on squared values.
+        group: How many samples that follow each other were drawn together.
+        summed: Whether the error of the sum of all values is to follow, too.
+    """
+    count = system.shape[1]
+    inverse = torch.linalg.pinv(system.T @ system + ridge * torch.eye(count).double())
+    pull = inverse @ system.T
+    values = torch.from_numpy(_solved(system.numpy(), sought.numpy(), ridge))
+    left = sought - system @ values
+    leverage = (system * pull.T).sum(1)
+    moves = pull * (left / (1 - leverage).clamp_min(1e-6))
+    if summed:
+        moves = torch.cat([moves, moves.sum(0, keepdim=True)])
+    if len(sought) <= count + 1:
+        return values, torch.full((len(moves),), math.inf, dtype=torch.float64)
+    whole = len(sought) // group * group
+    squares = moves[:, :whole].unflatten(1, (-1, group)).sum(2).square().sum(1)
+    return values, (squares + moves[:, whole:].square().sum(1)).sqrt()
 
 
-def _least_squares(system: Tensor, sought: Tensor) -> Tensor:
-    """The shortest of the best solutions."""
-    return torch.from_numpy(np.linalg.lstsq(system.numpy(), sought.numpy(), rcond=None)[0])
+def _solved(system: NDArray[Any], sought: NDArray[Any], ridge: float) -> NDArray[Any]:
+    if ridge:
+        count = system.shape[1]
+        system = np.concatenate([system, math.sqrt(ridge) * np.eye(count)])
+        sought = np.concatenate([sought, np.zeros(count)])
+    solution: NDArray[Any] = np.linalg.lstsq(system, sought, rcond=None)[0]
+    return solution
 
 
 def _cut_grid(_model: Model, image: Tensor, count: int) -> Tensor:

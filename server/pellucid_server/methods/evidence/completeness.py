@@ -1,0 +1,60 @@
+"""Whether attributions sum to what they should."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ...engine.rows import Lane, Program, Rows, Target
+from ...models.registry import Model
+from ..explain.explanation import ExplainMethod, chunks
+from .measure import Measure, Subject
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What attributions sum to, and what they should."""
+
+    attribution_sum: float
+    expected_sum: float
+    relative_error: float
+
+
+@dataclass(frozen=True)
+class Completeness(Measure):
+    """By how much the sum misses the score's change from the baseline.
+
+    Sundararajan, Taly and Yan 2017, arXiv:1703.01365. LRP's should be the score itself.
+    """
+
+    name: ClassVar[str] = "completeness"
+
+    @staticmethod
+    def method_refusal(method: type[ExplainMethod]) -> str | None:
+        if method.additive:
+            return None
+        return f"attributions of {method.name} do not sum to anything known"
+
+    def row_counts(self, model: Model, method: ExplainMethod, target: Target) -> Mapping[Lane, int]:
+        references = method.reference_count
+        return {Lane.FORWARD: references} if references else {}
+
+    def program(self, model: Model, image: Tensor, subject: Subject) -> Program[Sums]:
+        explanation = subject.explanation
+        made = explanation.convergence
+        method = subject.method if made is None else subject.method.within(made.row_count)
+        expected = explanation.score
+        references = method.references(model, image)
+        if references is not None:
+            total = 0.0
+            for chunk in chunks(len(references)):
+                traces = yield Rows(references[chunk], explanation.target)
+                total += float(traces.scores.sum())
+            expected -= total / len(references)
+        values = explanation.attribution
+        if explanation.segments is not None:
+            values = explanation.segments.values
+        found = float(values.double().sum())
+        error = abs(found - expected)
+        return Sums(found, expected, error / abs(expected) if expected else error)
