@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
     from .client import Client
     from .compare import Comparison
@@ -531,7 +531,12 @@ def _progress(*columns: str) -> "Progress":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     console = Console(stderr=True)
-    bar = BarColumn(), MofNCompleteColumn(), *columns, TimeElapsedColumn()
+    bar: tuple[str | ProgressColumn, ...] = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        *columns,
+        TimeElapsedColumn(),
+    )
     return Progress(
         "{task.description}",
         *bar,

@@ -2,8 +2,9 @@
 
 import asyncio
 import io
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 from pellucid import AsyncClient, Client
-from pellucid.v1 import data_pb2, inference_pb2, model_pb2, service_pb2_grpc
+from pellucid.v1 import data_pb2, evidence_pb2, inference_pb2, model_pb2, service_pb2_grpc
 from PIL import Image
 
 PREPROCESSING = model_pb2.Preprocessing(
@@ -62,6 +63,7 @@ HEATMAP = inference_pb2.Heatmap(
     limit=2.0,
     percentile=99.5,
 )
+CHART = encode(np.full((2, 4, 3), 250, np.uint8), "PNG")
 RENDERING = encode(np.full((4, 5, 3), 200, np.uint8), "JPEG")
 
 PREDICTED = inference_pb2.PredictResponse(
@@ -86,6 +88,75 @@ EXPLAINED = inference_pb2.ExplainResponse(
         falls=tensor(FALLS), largest_fall=data_pb2.Box(width_px=2, height_px=2)
     ),
 )
+
+
+def curve(order: int, deletion_area: float, insertion_area: float) -> evidence_pb2.Curve:
+    return evidence_pb2.Curve(
+        order=order,
+        deletion=[0.75, 0.5, 0.125],
+        insertion=[0.125, 0.5, 0.75],
+        deletion_area=deletion_area,
+        insertion_area=insertion_area,
+    )
+
+
+def measured(
+    *,
+    insertion_area: float = 0.75,
+    deletion_area: float = 0.25,
+    randomization: float = 0.125,
+    stability: float = 0.875,
+) -> evidence_pb2.EvidenceResult:
+    """Evidence of a map; the yardsticks' insertion less deletion is 0.125 and 0.25."""
+    return evidence_pb2.EvidenceResult(
+        completeness=evidence_pb2.CompletenessResult(
+            attribution_sum=3, expected_sum=4, relative_error=0.25
+        ),
+        curves=evidence_pb2.CurvesResult(
+            shares=[0, 0.5, 1],
+            curves=[
+                curve(evidence_pb2.CURVE_ORDER_MAP, deletion_area, insertion_area),
+                curve(evidence_pb2.CURVE_ORDER_RANDOM, 0.5, 0.625),
+                curve(evidence_pb2.CURVE_ORDER_CENTER, 0.5, 0.75),
+            ],
+            chart=data_pb2.EncodedImage(data=CHART, format=data_pb2.IMAGE_FORMAT_PNG),
+        ),
+        stability=evidence_pb2.StabilityResult(
+            correlations=[0.75, 1.0], mean=stability, least=0.75
+        ),
+        randomization=evidence_pb2.RandomizationResult(
+            correlation=-0.5, absolute_correlation=randomization
+        ),
+        row_count=40,
+    )
+
+
+def explained(method: str = "occlusion", **fields: Any) -> inference_pb2.ExplainResponse:
+    """EXPLAINED of another method, and with other fields."""
+    response = inference_pb2.ExplainResponse()
+    response.CopyFrom(EXPLAINED)
+    getattr(response, method).SetInParent()
+    for name, value in fields.items():
+        getattr(response, name).CopyFrom(value)
+    return response
+
+
+def estimates() -> list[inference_pb2.ExplainStreamResponse]:
+    """What a stream answers: two estimates and the explanation."""
+    stops = [evidence_pb2.STOP_REASON_RUNNING] * 2 + [evidence_pb2.STOP_REASON_TOLERANCE]
+    return [
+        inference_pb2.ExplainStreamResponse(
+            explanation=explained(
+                convergence=evidence_pb2.Convergence(
+                    stop=stop, row_count=8 * 2**number, error=0.5 / 2**number
+                )
+            ),
+            last=number == 2,
+        )
+        for number, stop in enumerate(stops)
+    ]
+
+
 LISTED = model_pb2.ListModelsResponse(
     models=[
         model_pb2.ModelSummary(name="lite", ready=True, version="0123456789ab"),
@@ -110,7 +181,26 @@ MODEL = model_pb2.GetModelResponse(
             grid=[112, 112],
         )
     ],
-    methods=[model_pb2.MethodSupport(method="deconvnet", reason="it has no ReLU")],
+    methods=[
+        model_pb2.MethodSupport(method="predict", supported=True, row_count=1),
+        model_pb2.MethodSupport(method="deconvnet", reason="it has no ReLU"),
+        model_pb2.MethodSupport(
+            method="gradient",
+            supported=True,
+            row_count=1,
+            evidence=["curves", "stability", "randomization", "agreement"],
+        ),
+        model_pb2.MethodSupport(
+            method="rise",
+            supported=True,
+            row_count=1001,
+            anytime=True,
+            evidence=["curves", "stability", "randomization", "agreement"],
+        ),
+        model_pb2.MethodSupport(
+            method="attention_rollout", supported=True, row_count=1, evidence=["curves"]
+        ),
+    ],
     labels=["lynx", "dog", "tabby"],
     costs=[model_pb2.BatchCost(lane=model_pb2.LANE_GRADIENT, bucket_size=4, row_ms=1.5)],
     gate_count=33,
@@ -129,6 +219,11 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
         self.failures: list[status_pb2.Status] = []
         self.delay_s = 0.0
         self.explained = EXPLAINED
+        self.by_method: dict[str, inference_pb2.ExplainResponse | str] = {}
+        self.events: list[inference_pb2.ExplainStreamResponse | str] = [*estimates()]
+        self.ended = threading.Event()
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     def fail(self, code: grpc.StatusCode, message: str, *details: Message, times: int = 1) -> None:
         packed = []
@@ -142,7 +237,21 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
         return self._answer(request, context, PREDICTED)
 
     def Explain(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self._answer(request, context, self.explained)
+        answer = self.by_method.get(request.WhichOneof("method"), self.explained)
+        if isinstance(answer, str):
+            self.fail(grpc.StatusCode.INTERNAL, answer)
+        return self._answer(request, context, answer)
+
+    def ExplainStream(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Each of events; after the first one it waits until goes_on."""
+        self._answer(request, context, None)
+        context.add_callback(self.ended.set)
+        for number, event in enumerate(self.events):
+            if isinstance(event, str):
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, event)
+            yield event
+            if number == 0:
+                self.goes_on.wait(5)
 
     def ListModels(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._answer(request, context, LISTED)
@@ -177,13 +286,17 @@ Call = Callable[..., Any]
 
 def _blocking(address: str, name: str, /, *args: Any, options: Any, **kwargs: Any) -> Any:
     with Client(address, **options) as client:
-        return getattr(client, name)(*args, **kwargs)
+        answer = getattr(client, name)(*args, **kwargs)
+        return list(answer) if isinstance(answer, Generator) else answer
 
 
 def _asynchronous(address: str, name: str, /, *args: Any, options: Any, **kwargs: Any) -> Any:
     async def run() -> Any:
         async with AsyncClient(address, **options) as client:
-            return await getattr(client, name)(*args, **kwargs)
+            answer = getattr(client, name)(*args, **kwargs)
+            if isinstance(answer, AsyncGenerator):
+                return [one async for one in answer]
+            return await answer
 
     return asyncio.run(run())
 

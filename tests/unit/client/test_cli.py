@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from pellucid.cli import app
-from pellucid.v1 import data_pb2, inference_pb2, model_pb2
+from pellucid.v1 import data_pb2, evidence_pb2, inference_pb2, model_pb2
 from typer.testing import CliRunner, Result
 
 from .conftest import ATTRIBUTION, EXPLAINED, RENDERING, FakeServer
@@ -64,7 +64,7 @@ def test_all_bytes_of_responses_are_called_data() -> None:
     for message in data_pb2.DESCRIPTOR.message_types_by_name.values():
         if message.name != "Image":  # which only requests have
             assert all(f.name == "data" for f in message.fields if f.type == f.TYPE_BYTES)
-    for contract in (inference_pb2, model_pb2):
+    for contract in (evidence_pb2, inference_pb2, model_pb2):
         for message in contract.DESCRIPTOR.message_types_by_name.values():
             assert not any(field.type == field.TYPE_BYTES for field in message.fields)
 

@@ -135,8 +135,16 @@ def test_models(call: Call) -> None:
                 "conv_stem", "Conv2d", (32, 112, 112), True, "folded", "maps", (112, 112)
             ),
         ),
-        methods=(pellucid.MethodSupport("deconvnet", False, "it has no ReLU"),),
+        methods=model.methods,
         labels=("lynx", "dog", "tabby"),
         costs=(pellucid.BatchCost("gradient", 4, 1.5),),
         gate_count=33,
+    )
+    both = ("curves", "stability", "randomization", "agreement")
+    assert model.methods == (
+        pellucid.MethodSupport("predict", True, "", 1, False, ()),
+        pellucid.MethodSupport("deconvnet", False, "it has no ReLU"),
+        pellucid.MethodSupport("gradient", True, "", 1, False, both),
+        pellucid.MethodSupport("rise", True, "", 1001, True, both),
+        pellucid.MethodSupport("attention_rollout", True, "", 1, False, ("curves",)),
     )
