@@ -238,9 +238,10 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
 
     def Explain(self, request: Any, context: grpc.ServicerContext) -> Any:
         answer = self.by_method.get(request.WhichOneof("method"), self.explained)
+        self._answer(request, context, None)
         if isinstance(answer, str):
-            self.fail(grpc.StatusCode.INTERNAL, answer)
-        return self._answer(request, context, answer)
+            context.abort(grpc.StatusCode.INTERNAL, answer)
+        return answer
 
     def ExplainStream(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Each of events; after the first one it waits until goes_on."""

@@ -11,9 +11,19 @@ import pytest
 from google.rpc import error_details_pb2
 from pellucid.cli import app
 from pellucid.v1 import data_pb2, evidence_pb2, inference_pb2, model_pb2
+from PIL import Image
 from typer.testing import CliRunner, Result
 
-from .conftest import ATTRIBUTION, EXPLAINED, RENDERING, FakeServer
+from .conftest import (
+    ATTRIBUTION,
+    CHART,
+    EXPLAINED,
+    RENDERING,
+    FakeServer,
+    estimates,
+    explained,
+    measured,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -217,3 +227,151 @@ def test_serve_without_the_server(monkeypatch: pytest.MonkeyPatch, missing: str)
     result = CliRunner().invoke(app, ["serve"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "The server is not installed: pip install 'pellucid[server]'.\n"
+
+
+def asked_of(server: FakeServer) -> inference_pb2.ExplainRequest:
+    (request,) = server.requests
+    assert isinstance(request, inference_pb2.ExplainRequest)
+    return request
+
+
+def test_explain_with_evidence(server: FakeServer) -> None:
+    sent = measured()
+    sent.cascade.stages.add(layer="fc", layer_count=1, absolute_correlation=0.5)
+    sent.agreement.methods.add(method="lime", correlation=0.25, top_overlap=0.125)
+    made = evidence_pb2.Convergence(
+        stop=evidence_pb2.STOP_REASON_ROW_COUNT, row_count=96, error=0.125, residual=0.5
+    )
+    server.explained = explained("rise", evidence=sent, convergence=made)
+    arguments = (
+        "explain cat.jpg --method rise -e stability -e curves.step_count=32 -e cascade "
+        "-e agreement.methods=lime --tolerance 0.25 --max-rows 96 --max-ms 1500 --chart why.png"
+    )
+    result = run(server, *arguments.split())
+    assert result.exit_code == 0, result.stderr
+    for line in (
+        "convergence   row count, 96 rows, error 0.125, residual 0.5",
+        "completeness  the sum is 3, of 4: relative error 0.25",
+        "curves        insertion 0.750, deletion 0.250, gain 0.250 over random and centre",
+        "stability     rank correlation 0.88 on average, 0.75 at least, 2 noisy images",
+        "randomization rank correlation -0.50, of magnitudes 0.12, with a permuted classifier",
+        "cascade       rank correlation of magnitudes, redrawn: 0.50 from fc on",
+        "agreement     rank correlation with lime 0.25 (top twentieth 12%)",
+    ):
+        assert " ".join(line.split()) in " ".join(result.stdout.split())
+    assert Path("why.png").read_bytes() == CHART
+    request = asked_of(server)
+    assert request.until == evidence_pb2.Until(tolerance=0.25, row_count=96, time_ms=1500)
+    assert request.evidence == evidence_pb2.Evidence(
+        stability=evidence_pb2.Stability(),
+        curves=evidence_pb2.Curves(step_count=32),
+        cascade=evidence_pb2.Cascade(),
+        agreement=evidence_pb2.Agreement(methods=["lime"]),
+    )
+    assert inference_pb2.EXPLAIN_OUTPUT_RENDERING not in request.outputs
+
+
+def test_a_chart_needs_curves(server: FakeServer) -> None:
+    server.explained = explained(evidence=measured())
+    assert run(server, "explain", "cat.jpg", "--chart", "why.png").exit_code == 0
+    assert asked_of(server).evidence == evidence_pb2.Evidence(curves=evidence_pb2.Curves())
+    assert not asked_of(server).HasField("until")
+
+
+def test_explain_live(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [b"first", b"second", b"last"]
+    for event, picture in zip(estimates(), pictures, strict=True):
+        event.explanation.rendering.data = picture
+        server.events.append(event)
+    del server.events[:3]
+    written: list[tuple[str, bytes]] = []
+    replace = Path.replace
+
+    def watched(part: Path, target: Path) -> Path:
+        written.append((str(target), part.read_bytes()))
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    arguments = "explain cat.jpg --method rise --live why.jpg --tolerance 0.25 -o end.jpg"
+    result = run(server, *arguments.split())
+    assert result.exit_code == 0, result.stderr
+    assert written == [("why.jpg", picture) for picture in pictures]
+    assert Path("end.jpg").read_bytes() == Path("why.jpg").read_bytes() == b"last"
+    assert sorted(path.name for path in Path().iterdir()) == ["cat.jpg", "end.jpg", "why.jpg"]
+    assert "tolerance, 32 rows, error 0.125" in result.stdout
+    (request,) = server.requests
+    assert request.explain.until.tolerance == 0.25
+    assert request.explain.rendering.format == data_pb2.IMAGE_FORMAT_JPEG
+
+
+def test_compare(server: FakeServer) -> None:
+    image = Image.new("RGB", (8, 6), (10, 20, 30))
+    image.save("dog.png")
+    server.by_method["gradient"] = explained("gradient", evidence=measured(randomization=0.875))
+    server.by_method["rise"] = explained("rise", evidence=measured(insertion_area=0.625))
+    server.by_method["attention_rollout"] = "a bug"
+    result = run(server, "compare", "dog.png", "--max-rows", "64", "-o", "sheet.png")
+    assert result.exit_code == 0, result.stderr
+    assert " ".join(result.stdout.split()).count("believe first rise") == 1
+    assert "does not depend on the class" in result.stdout
+    assert "failed: a bug" in result.stdout
+    with Image.open("sheet.png") as sheet:
+        assert sheet.format == "PNG"
+    asked = {one.WhichOneof("method"): one for one in server.requests[1:]}
+    assert asked["rise"].until.row_count == 64
+    assert asked["gradient"].evidence == evidence_pb2.Evidence(
+        curves=evidence_pb2.Curves(),
+        stability=evidence_pb2.Stability(),
+        randomization=evidence_pb2.Randomization(),
+    )
+
+    printed = json.loads(run(server, "compare", "dog.png", "--json", "--method", "rise").stdout)
+    assert (printed["best"], printed["ranking"]) == ("rise", ["rise"])
+    assert printed["methods"]["rise"]["gain"] == 0.125
+    assert sorted(path.name for path in Path().iterdir()) == ["cat.jpg", "dog.png", "sheet.png"]
+
+
+def test_compare_where_all_fail(server: FakeServer) -> None:
+    server.by_method["gradient"] = "a bug"
+    result = run(server, "compare", "cat.jpg", "--method", "gradient")
+    assert result.exit_code == 1
+    assert "failed: a bug" in result.stdout
+    assert [path.name for path in Path().iterdir()] == ["cat.jpg"]
+
+
+def test_evidence(server: FakeServer) -> None:
+    Path("photos").mkdir()
+    Image.new("RGB", (8, 6), (10, 20, 30)).save("photos/a.png")
+    server.explained = explained("gradient", evidence=measured())
+    result = run(server, "evidence", "photos", "--method", "gradient")
+    assert result.exit_code == 0, result.stderr
+    assert "gain" in result.stdout
+    assert "1 photos, lite 0123456789ab" in result.stdout
+    report = json.loads(Path("photos-evidence/results.json").read_text())
+    assert report["methods"]["gradient"]["gain"]["mean"] == 0.25
+    assert Path("photos-evidence/report.html").read_text().startswith("<!doctype html>")
+    assert run(server, "evidence", "photos", "-o", "there/it").exit_code == 0
+    assert Path("there/it/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("explain cat.jpg --chart why.jpg", 2, "why.jpg: must end with .png"),
+        ("explain cat.jpg --live why.gif", 2, "why.gif: must end with .jpg, .jpeg, .png"),
+        ("explain cat.jpg --live a.png -o b.jpg", 2, "must be of the same format"),
+        ("explain cat.jpg -e trust", 2, "--evidence: is 'trust'; must be one of completeness"),
+        ("explain cat.jpg -e agreement", 2, "evidence: agreement needs methods"),
+        ("compare cat.jpg -o sheet.gif", 2, "sheet.gif: must end with"),
+        ("compare cat.jpg --method a --method a", 2, "methods: names 'a' more than once"),
+        ("compare nowhere.jpg", 1, "there is no file nowhere.jpg"),
+        ("evidence nowhere", 2, "is not a folder"),
+    ],
+)
+def test_mistakes_about_evidence(
+    server: FakeServer, arguments: str, code: int, message: str
+) -> None:
+    result = run(server, *arguments.split())
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
