@@ -155,14 +155,13 @@ def _smooth_grad(case: Case) -> Tensor:
 
 def _expected_gradients(case: Case) -> Tensor:
     count, seed = case.method.sample_count, case.method.seed
-    places = (torch.arange(count) + draws.uniform(seed, 0, (count,))) / count
-    order = draws.permutation(seed, 1, count).tolist()
     steps = served(case.name).preprocessing
     mean, std = (
         torch.tensor(n, dtype=torch.float64)[:, None, None] for n in (steps.mean, steps.std)
     )
     total = torch.zeros_like(case.image)
-    for place, step in zip(places, order, strict=True):
+    for step in range(count):
+        place = float(draws.uniform(seed, step, (2,))[0])
         noise = draws.uniform(case.method.baseline.seed, step, tuple(case.image.shape))
         start = (noise - mean) / std
         (gradient,) = case.gradient((start + place * (case.image - start))[None])
@@ -260,7 +259,8 @@ def _segment_scores(case: Case, score: Callable[[Tensor], Tensor], seen: Tensor)
 def _lime(case: Case) -> Tensor:
     method, labels = case.method, case.result.segments.labels
     count = int(labels.max()) + 1
-    seen = draws.uniform(method.seed, 0, (method.sample_count, count)) < 0.5
+    drawn = [draws.uniform(method.seed, step, (count,)) for step in range(method.sample_count)]
+    seen = torch.stack(drawn) < 0.5
     seen[0] = True
     scores = _segment_scores(case, case.probability, seen)
     kept = seen.sum(1).double()

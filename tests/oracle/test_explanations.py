@@ -53,5 +53,5 @@ def test_statistics_of_noisy_gradients(runner: Runner, statistic: str) -> None:
 
 def test_integrated_gradients_by_trapezoids(runner: Runner) -> None:
     """Without max pooling: all of black would be a tie."""
-    method = paths.IntegratedGradients(5, "trapezoid", Baseline(fill="black"))
+    method = paths.IntegratedGradients("trapezoid", 5, Baseline(fill="black"))
     assert compare(runner, "mobilenet_v3_small", "integrated_gradients", method) <= BOUND

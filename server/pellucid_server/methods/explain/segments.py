@@ -139,14 +139,20 @@ class Coalitions:
 
     Attributes:
         count: Of samples.
-        draw: Makes those of some steps, n×segments, bool, on the host.
+        segment_count: How many there are.
+        draw: Makes that of one step: which are seen, bool, on the host.
     """
 
     count: int
+    segment_count: int
     draw: Callable[[int], Tensor]
 
     def seen(self, steps: range) -> Tensor:
-        return torch.stack([self.draw(step) for step in steps])
+        """Those of some steps, n×segments."""
+        seen = torch.empty(len(steps), self.segment_count, dtype=torch.bool)
+        for row, step in zip(seen, steps, strict=True):
+            row.copy_(self.draw(step))
+        return seen
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,7 @@ class Lime(_Segmented):
             return draws.uniform(self.seed, step, (count,)) < 0.5
 
         sampling = Sampling(self.sample_count, first=_first(self.segment_count))
-        return sampling, Coalitions(self.sample_count, draw)
+        return sampling, Coalitions(self.sample_count, count, draw)
 
     def fit(
         self, seen: Tensor, scores: Tensor, score: float, baseline_score: float
@@ -216,8 +222,9 @@ class KernelShap(_Segmented):
         if _all_fit(count, self.sample_count):
             every = list(itertools.product((False, True), repeat=count))[1:-1]
             total = len(every)
-            return Sampling(total, first=total), Coalitions(
-                total, lambda step: torch.tensor(every[step])
+            return (
+                Sampling(total, first=total),
+                Coalitions(total, count, lambda step: torch.tensor(every[step])),
             )
         sizes = torch.arange(1, count, dtype=torch.float64)
         reach = ((count - 1) / (sizes * (count - sizes))).cumsum(0)
@@ -231,7 +238,7 @@ class KernelShap(_Segmented):
             return seen if step == pair else ~seen
 
         sampling = Sampling(self.sample_count, first=_first(self.segment_count))
-        return sampling, Coalitions(self.sample_count, draw)
+        return sampling, Coalitions(self.sample_count, count, draw)
 
     def references(self, model: Model, image: Tensor) -> Tensor:
         return self.baseline.image(model, image)[None]
