@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pellucid_server.engine.rows import ClassTarget, NeuronTarget, Target, TopTarget
 from pellucid_server.errors import InvalidArgument
+from pellucid_server.methods.explain.cams import GradCam
 from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop
 from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict
@@ -166,3 +167,29 @@ def test_a_shallow_target_survives_what_overflows_deeper() -> None:
         assert fine.future.result(60).result.attribution.isfinite().all()
         with pytest.raises(InvalidArgument, match="not finite"):
             deep.future.result(60)
+
+
+class Branches(nn.Module):
+    """Two convolutions of the image, the left one first; the logits are of their sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.left(x) + self.right(x)).mean((2, 3))
+
+
+def test_a_layer_beside_the_way_to_the_target_has_no_part_in_it() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        on = tiny_model(Branches())
+        image = torch.rand(3, 2, 2)
+    method, beside = GradCam("left", relu=False), NeuronTarget("right", 1)
+    with running(buckets=(2,)) as runner:
+        alone = [runner.run(on, method, image, aim).result for aim in (beside, ClassTarget(1))]
+        together = run_together(runner, on, [(method, image, t) for t in (beside, ClassTarget(1))])
+    assert [result.attribution.any().item() for result in alone] == [False, True]
+    for result, done in zip(alone, together, strict=True):
+        assert {ride.row_count for ride in done.rides} == {2}
+        assert torch.equal(done.result.attribution, result.attribution)
