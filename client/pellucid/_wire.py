@@ -611,12 +611,15 @@ def replay_request(
     try:
         # Read strictly: a parameter that is passed over would make another result.
         json_format.ParseDict(dict(receipt.fields), message)
-        _array(message.sketch)
-    except (json_format.ParseError, KeyError, ValueError) as error:
+    except (json_format.ParseError, ValueError) as error:
         raise BadArgument(f"receipt: cannot be read: {error}") from None
     kind = message.WhichOneof("request")
     if kind is None:
         raise BadArgument("receipt: holds no request")
+    try:
+        _array(message.sketch)
+    except (KeyError, ValueError):
+        raise BadArgument("receipt: cannot be read: its sketch is damaged") from None
     image = _image(photo)
     if _sha256(image) != message.image_sha256:
         raise BadArgument("photo: is not the one that the receipt is of; its SHA-256 is another")

@@ -71,7 +71,7 @@ MEASURES = {
         "The insertion area less the deletion area, of the map, less the same of the better of two "
         "yardsticks: pixels in a random order, and from the centre outwards. At most 0: the map "
         "orders pixels no better than these.",
-        "after Petsiuk, Das and Saenko 2018, arXiv:1806.07421",
+        "After Petsiuk, Das and Saenko 2018, arXiv:1806.07421",
     ),
     "insertion": Measure(
         "insertion ↑",
@@ -87,12 +87,12 @@ MEASURES = {
         "randomization ↓",
         "The rank correlation of the map's magnitudes with those of the map of a network whose "
         "classifier is permuted. Close to 1: the map does not depend on the class.",
-        "after Adebayo and others 2018, arXiv:1810.03292",
+        "After Adebayo and others 2018, arXiv:1810.03292",
     ),
     "stability": Measure(
         "stability ↑",
         "The mean rank correlation of the map with those of slightly noisy images.",
-        "after Alvarez-Melis and Jaakkola 2018, arXiv:1806.08049",
+        "After Alvarez-Melis and Jaakkola 2018, arXiv:1806.08049",
     ),
     "completeness_error": Measure(
         "completeness error ↓",
@@ -326,7 +326,8 @@ class Report:
         table = [_tags("tr", _tags("th", *heading))]
         table += [_tags("tr", _tags("th", line[0]) + _tags("td", *line[1:])) for line in lines]
         charts = "".join(
-            f"<figure><figcaption>{html.escape(method)}</figcaption>{_picture(png, 'png')}</figure>"
+            f"<figure><figcaption>{html.escape(method)}</figcaption>"
+            f"{_picture(png, 'png', f'Mean curves of {method}')}</figure>"
             for method, png in self.charts.items()
         )
         definitions = "".join(
@@ -334,15 +335,18 @@ class Report:
             + _tags("dd", f"{measure.definition} {measure.source and measure.source + '.'}")
             for measure in self.measures.values()
         )
+        words = "The first photos, and the maps of all methods"
+        sheet = _picture(self.sheet, "jpeg", words) if self.sheet else ""
         return _PAGE.format(
             folder=html.escape(self.folder),
             about=html.escape(
                 f"{len(self.photos)} photos · {self.model} {self.model_version} · mean over "
-                f"photos [95% bootstrap percentile interval, {RESAMPLE_COUNT:,} resamples]"
+                f"photos [95% bootstrap percentile interval, {RESAMPLE_COUNT:,} resamples]; ends "
+                "that are equal only say that all photos gave the same"
             ),
             table="\n".join(table),
-            charts=charts and f"<h2>Mean curves</h2><div class=charts>{charts}</div>",
-            sheet=f"<h2>The first photos</h2>{_picture(self.sheet, 'jpeg')}" if self.sheet else "",
+            charts=charts and f'<h2>Mean curves</h2><div class="charts">{charts}</div>',
+            sheet=sheet and f'<h2>The first photos</h2><div class="wide">{sheet}</div>',
             definitions=definitions,
             failures=self._failures(),
         )
@@ -370,7 +374,6 @@ h1 {{ margin-bottom: 0; }} h2 {{ margin-top: 2.5rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .35rem .9rem .35rem 0; text-align: left; white-space: nowrap; }}
 tr {{ border-bottom: 1px solid #e2e4e8; }} td {{ color: #444a54; }}
-img {{ max-width: 100%; }}
 .charts {{ display: flex; flex-wrap: wrap; gap: 1rem; }} figure {{ margin: 0; }}
 dt {{ font-weight: 600; margin-top: .6rem; }} dd {{ margin: 0; }}
 </style>
@@ -394,8 +397,9 @@ def _tags(tag: str, *contents: str) -> str:
     return "".join(f"<{tag}>{text}</{tag}>" for text in texts)
 
 
-def _picture(data: bytes, kind: str) -> str:
-    return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+def _picture(data: bytes, kind: str, words: str) -> str:
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<img alt="{html.escape(words)}" src="{source}">'
 
 
 def measure(
@@ -439,6 +443,7 @@ def measure(
             model=model,
             outputs=("attribution", "rendering" if number < SHOWN_PHOTOS else "heatmap"),
             longest_side_px=480,
+            legend=False,
             until=until,
             evidence=evidence,
             timeout_s=timeout_s,

@@ -52,6 +52,9 @@ Server = Annotated[
 ]
 ModelName = Annotated[str, typer.Option(help="Name of the model; the server's default if unset.")]
 Timeout = Annotated[float | None, typer.Option(help="Deadline in seconds; 30 if unset.")]
+LongTimeout = Annotated[
+    float, typer.Option(help="Deadline of each explanation in seconds; 600 if unset.")
+]
 BucketSize = Annotated[
     int | None, typer.Option(help="Batch size to run at, which fixes the result's bits.")
 ]
@@ -309,7 +312,7 @@ def compare(
     max_ms: MaxMs = None,
     server: Server = None,
     model: ModelName = "",
-    timeout_s: Timeout = None,
+    timeout_s: LongTimeout = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Which method's map to believe on one photo: methods side by side, measured and ranked."""
@@ -331,6 +334,7 @@ def compare(
                 model=model,
                 outputs=["heatmap", "rendering"],
                 longest_side_px=480,
+                legend=False,
                 until=_until(tolerance, max_rows, max_ms),
                 evidence=measured,
                 timeout_s=timeout_s,
@@ -374,7 +378,7 @@ def evidence(
     model: Annotated[
         str, typer.Option(help="Its name; what truth.json says, or the server's default, if unset.")
     ] = "",
-    timeout_s: Timeout = None,
+    timeout_s: LongTimeout = 600.0,
 ) -> None:
     """Which methods' maps hold over a folder of photos: a page, and a file of numbers."""
     with _connected(server, waiting=False) as client:

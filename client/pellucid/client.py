@@ -239,6 +239,7 @@ class Client:
         model: str = "",
         outputs: Sequence[str] | None = None,
         longest_side_px: int | None = None,
+        legend: bool | None = None,
         until: types.Until | None = None,
         evidence: "types.Evidence | None" = EVIDENCE,
         timeout_s: float | None = None,
@@ -260,6 +261,7 @@ class Client:
             model: Its name; the server's default model when empty.
             outputs: See explain. Comparison.sheet needs the rendering.
             longest_side_px: Of the renderings, 32 to 4096; 1024 by default.
+            legend: Whether renderings have one; True by default.
             until: When methods that can end early are good enough; a quadrature is adaptive then.
             evidence: What is measured of each: see Evidence.
             timeout_s: The deadline of each call in seconds; the client's by default.
@@ -285,6 +287,7 @@ class Client:
                     model=model,
                     outputs=outputs,
                     longest_side_px=longest_side_px,
+                    legend=legend,
                     until=question.until,
                     evidence=question.evidence,
                     timeout_s=timeout_s,

@@ -239,7 +239,8 @@ class Comparison:
     def table(self) -> list[tuple[str, ...]]:
         """A line for each method in the order of the ranking, those that failed last.
 
-        The columns are COLUMNS; "-" stands for what was not measured.
+        The columns are COLUMNS; "-" stands for what was not measured. Of doubts, the numbers are
+        in columns of their own.
         """
         ranked = self.ranking()
         lines = [
@@ -249,7 +250,7 @@ class Comparison:
                 *(_cell(number, 2) for number in (row.randomization, row.stability)),
                 "-" if row.completeness_error is None else f"{row.completeness_error:.2g}",
                 str(row.row_count),
-                "; ".join(row.doubts),
+                "; ".join(doubt.partition(":")[0] for doubt in row.doubts),
             )
             for row in ranked
         ]
@@ -325,8 +326,12 @@ def _cell(number: float | None, digits: int = 3) -> str:
 
 
 def _caption(row: Compared) -> str:
-    numbers = (("gain", row.gain), ("class", row.randomization), ("stable", row.stability))
-    words = [f"{name} {number:.2f}" for name, number in numbers if number is not None]
+    numbers = {
+        "gain": row.gain,
+        "randomization": row.randomization,
+        "stability": row.stability,
+    }
+    words = [f"{name} {number:.2f}" for name, number in numbers.items() if number is not None]
     return f"{row.method}: {', '.join(words)}" if words else row.method
 
 

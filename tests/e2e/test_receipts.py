@@ -84,6 +84,26 @@ def test_a_receipt_has_every_parameter(client: pellucid.Client) -> None:
     json.dumps(fields)
 
 
+def test_what_was_sent_as_a_tensor_is_replayed_from_the_receipt_alone(
+    client: pellucid.Client,
+) -> None:
+    """Of an image its hash is kept; a baseline is a parameter, and kept as it was."""
+    image, baseline = np.random.default_rng(0).normal(size=(2, 3, 96, 96)).astype(np.float32)
+    parameters = {"step_count": 3, "baseline": baseline}
+    result = client.explain(image, "integrated_gradients", bucket_size=2, **parameters)
+    assert result.parameters["baseline"] == {}
+    kept = result.receipt.fields["explain"]["integratedGradients"]["baseline"]["tensor"]
+    assert kept["shape"] == ["3", "96", "96"]
+    assert client.replay(result.receipt, image).equal
+    with pytest.raises(pellucid.BadArgument, match="not the one that the receipt is of"):
+        client.replay(result.receipt, baseline)
+    other = client.explain(image, "integrated_gradients", bucket_size=2, step_count=3)
+    fields = json.loads(json.dumps(result.receipt.fields))
+    fields["explain"]["integratedGradients"]["baseline"] = {"fill": "FILL_BLACK"}
+    assert other.receipt.fields["explain"] == fields["explain"]
+    assert not client.replay(pellucid.Receipt(fields), image).equal
+
+
 def test_one_made_without_a_bucket_says_so(client: pellucid.Client) -> None:
     cat = photo("cat")
     receipt = client.explain(cat, "gradient").receipt
@@ -138,5 +158,10 @@ def test_replay_from_the_command_line(
     replayed = run(app, ["replay", str(receipt), str(cat_jpg)])
     assert replayed.exit_code == 1
     assert "equal to the bit  no" in replayed.output
+    fields["explain"]["model"] = "no_such_network"
+    receipt.write_text(json.dumps(fields))
+    replayed = run(app, ["replay", str(receipt), str(cat_jpg)])
+    assert replayed.exit_code == 2  # and not as if it had been another result
+    assert "NOT_FOUND" in replayed.output
     receipt.write_text("[]")
     assert run(app, ["replay", str(receipt), str(cat_jpg)]).exit_code == 2

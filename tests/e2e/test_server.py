@@ -188,6 +188,16 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str, str]] = {
         "NOT_FOUND",
         "model: 'lite1' is not loaded; loaded are: efficientnet_lite0",
     ),
+    "a model that could not be loaded": (
+        FINE | {"model": "no_such_network", "gradient": {}},
+        "NOT_FOUND",
+        "model: 'no_such_network' could not be loaded: not on the allow-list",
+    ),
+    "a layer that ends with the target": (
+        FINE | {"target": {"neuron": {"layer": "blocks.2.0"}}, "gradCam": {"layer": "blocks.2.0"}},
+        "INVALID_ARGUMENT",
+        r"grad_cam\.layer: is blocks\.2\.0, which does not come before the target; must",
+    ),
     "an unknown label": (
         FINE | {"target": {"label": "Egyptian cta"}, "gradient": {}},
         "NOT_FOUND",
@@ -271,6 +281,26 @@ def test_curl_gets_a_picture(served: Any, cat_jpg: Path, tmp_path: Path) -> None
     with Image.open(tmp_path / "why.png") as picture:
         assert picture.format == "PNG"
         assert picture.width == photo("cat").shape[1]
+
+
+def test_a_picture_says_what_it_is_of(served: Any, cat_jpg: Path) -> None:
+    answer = httpx.post(
+        f"{served.http}/v1/explain",
+        files={"image": cat_jpg.read_bytes()},
+        data={
+            "method": "integrated_gradients",
+            "labels": ["Egyptian cat", "espresso"],
+            "against_label": "cup",
+            "score": "probability",
+            "step_count": "2",
+            "baseline": "blur",
+            "blur_sigma_px": "3",
+        },
+        headers={"accept": "image/png"},
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["pellucid-target"] == "285 Egyptian cat + 967 espresso - 968 cup"
 
 
 def test_a_cancelled_call_leaves_no_work_behind(served: Any, cat_jpg: Path) -> None:

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from pellucid_server.engine.rows import ClassTarget, NeuronTarget
 from pellucid_server.methods.explain import paths
 from pellucid_server.methods.explain.baselines import Baseline
+from pellucid_server.methods.explain.gradients import Gradient
+from pellucid_server.methods.explain.programs import AttentionRollout
 
 from tests.harness import Runner
 from tests.oracle.explanations import ORACLES, compare
-from tests.oracle.networks import LAYERS, image_for, seeded
+from tests.oracle.networks import LAYERS, image_for, seeded, served
 
 BOUND = 1e-9
 
@@ -55,3 +58,17 @@ def test_integrated_gradients_by_trapezoids(runner: Runner) -> None:
     """Without max pooling: all of black would be a tie."""
     method = paths.IntegratedGradients("trapezoid", 5, Baseline(fill="black"))
     assert compare(runner, "mobilenet_v3_small", "integrated_gradients", method) <= BOUND
+
+
+@pytest.mark.parametrize("layer", ["blocks.0.norm1", "blocks.2"])
+def test_attention_is_rolled_out_to_the_end_whatever_the_target(runner: Runner, layer: str) -> None:
+    """A neuron early on needs no more than a part of the network; its rollout needs all of it."""
+    on, image = served("vit_tiny"), image_for("vit_tiny")
+    of_class, of_neuron = (
+        runner.run(on, AttentionRollout(), image, target).result
+        for target in (ClassTarget(7), NeuronTarget(layer, 3, y=1, x=2))
+    )
+    assert torch.equal(of_neuron.attribution, of_class.attribution)
+    assert of_neuron.attribution.amax() > of_neuron.attribution.amin() > 0
+    activation = runner.run(on, Gradient(), image, of_neuron.target).result
+    assert of_neuron.score == pytest.approx(activation.score, rel=BOUND)

@@ -216,6 +216,7 @@ class TorchDevice:
             [heads[name] for name in seeds],
             [stacked, *(activations[name] for name in names)],
             list(seeds.values()),
+            materialize_grads=True,  # a layer beside the way to every target has none
         )
         return gradient[: len(scores.values)], dict(zip(names, rest, strict=True))
 

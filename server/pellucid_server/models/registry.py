@@ -25,6 +25,9 @@ from .network import Network, UnservableNetwork
 
 log = logging.getLogger(__name__)
 
+_MOST_REASON = 300
+"""Characters of why a model failed that an error repeats: it travels in headers, twice."""
+
 
 class Precision(enum.Enum):
     """The arithmetic of a loaded model."""
@@ -112,7 +115,10 @@ class Registry(Mapping[str, Model]):
             return self._models[name]
         for failed in self.failed:
             if failed.name == name:
-                raise NotFound(f"{quoted(name)} could not be loaded: {failed.reason}")
+                reason = failed.reason
+                if len(reason) > _MOST_REASON:
+                    reason = f"{reason[:_MOST_REASON]}…; GetModel has all of it"
+                raise NotFound(f"{quoted(name)} could not be loaded: {reason}")
         known = ", ".join(sorted(self._models)) or "none"
         raise NotFound(f"{quoted(name)} is not loaded; loaded are: {known}")
 

@@ -1,6 +1,7 @@
 """A fake server in this process, and answers made by hand."""
 
 import asyncio
+import hashlib
 import io
 import threading
 import time
@@ -73,6 +74,9 @@ PREDICTED = inference_pb2.PredictResponse(
         inference_pb2.Prediction(class_index=0, label="lynx", probability=0.25, logit=0.5),
     ],
     logits=tensor(LOGITS),
+    receipt=inference_pb2.Receipt(
+        result_sha256=hashlib.sha256(LOGITS.tobytes()).hexdigest(), sketch=tensor(LOGITS)
+    ),
 )
 EXPLAINED = inference_pb2.ExplainResponse(
     run=RUN,

@@ -1,7 +1,12 @@
 """The command line: what it asks, prints and writes, and how it fails."""
 
+import base64
+import hashlib
 import json
+import re
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +23,7 @@ from .conftest import (
     ATTRIBUTION,
     CHART,
     EXPLAINED,
+    LOGITS,
     RENDERING,
     FakeServer,
     estimates,
@@ -130,6 +136,23 @@ def test_explain_options(server: FakeServer) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        ["baseline=blur", "baseline.blur_sigma_px=3"],
+        ["baseline.blur_sigma_px=3", "baseline=blur"],
+        ["baseline.fill=blur", "baseline.blur_sigma_px=3"],
+    ],
+)
+def test_fields_of_a_baseline_come_together(server: FakeServer, parameters: list[str]) -> None:
+    options = [word for text in parameters for word in ("-p", text)]
+    result = run(server, "explain", "cat.jpg", "--method", "integrated_gradients", *options)
+    assert result.exit_code == 0, result.stderr
+    assert server.requests[0].integrated_gradients.baseline == inference_pb2.Baseline(
+        fill=inference_pb2.FILL_BLUR, blur_sigma_px=3
+    )
+
+
 def test_explain_png(server: FakeServer) -> None:
     server.explained = inference_pb2.ExplainResponse()
     server.explained.CopyFrom(EXPLAINED)
@@ -173,6 +196,17 @@ def test_models(server: FakeServer) -> None:
         ("explain cat.jpg -o why.gif", 2, "pellucid: why.gif: must end with .jpg, .jpeg, .png\n"),
         ("explain cat.jpg --method shap", 2, "must be one of gradient, deconvnet"),
         ("explain cat.jpg -p window_px=3", 2, "window_px: not a parameter of gradient"),
+        (
+            "explain cat.jpg --method lime -p baseline=black -p baseline.fill=white",
+            2,
+            "pellucid: --parameter: baseline is given more than once\n",
+        ),
+        (
+            "explain cat.jpg --method lime -p baseline.seed=1 -p baseline.seed=1",
+            2,
+            "baseline is given more than once",
+        ),
+        ("explain cat.jpg --method rise -p seed=1 -p seed=2", 2, "seed is given more than once"),
         ("explain cat.jpg --y 3", 2, "need --layer"),
         ("explain cat.jpg --layer conv --target 3", 2, "give one of them"),
         ("explain cat.jpg -o no/where.jpg", 1, "No such file or directory: 'no/where.jpg'\n"),
@@ -218,15 +252,114 @@ def test_serve_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [arguments]
 
 
-@pytest.mark.parametrize("missing", ["pellucid_server", "torch"])
-def test_serve_without_the_server(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    def import_module(name: str) -> None:
-        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+NOT_INSTALLED = "The server is not installed: pip install 'pellucid[server]'.\n"
 
-    monkeypatch.setattr("pellucid.cli.import_module", import_module)
+
+WITHOUT = """
+import sys
+
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Lacking())
+from pellucid.cli import app
+app(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("arguments", ["serve --model nobody", "models pull timm/resnet18"])
+@pytest.mark.parametrize("missing", ["pellucid_server", "pydantic_settings", "torch"])
+def test_commands_of_the_server_without_it(missing: str, arguments: str) -> None:
+    """A client alone has no pellucid_server; the bare install has it, and lacks what it needs."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, missing, *arguments.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "The server is not installed: pip install 'pellucid[server]'.\n"
+
+
+@pytest.mark.parametrize("name", ["pellucid.nothing", "pellucid_server.wire.nothing"])
+def test_a_module_of_ours_that_is_missing_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def main(argv: list[str]) -> int:
+        import_module(name)
+        raise AssertionError
+
+    monkeypatch.setitem(sys.modules, "pellucid_server.cli", SimpleNamespace(main=main))
     result = CliRunner().invoke(app, ["serve"])
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "The server is not installed: pip install 'pellucid[server]'.\n"
+    assert isinstance(result.exception, ModuleNotFoundError)
+    assert result.exception.name == name
+    assert result.stderr == ""
+
+
+# Receipts.
+
+
+def receipt_of_a_prediction() -> dict[str, object]:
+    """Of PREDICTED on the photo, as it is saved."""
+    return {
+        "predict": {"bucketSize": 4},
+        "imageSha256": hashlib.sha256(b"a photo").hexdigest(),
+        "resultSha256": hashlib.sha256(LOGITS.tobytes()).hexdigest(),
+        "sketch": {
+            "dataType": "DATA_TYPE_FLOAT32",
+            "shape": ["3"],
+            "data": base64.b64encode(LOGITS.tobytes()).decode(),
+        },
+    }
+
+
+@pytest.mark.parametrize(("result_sha256", "code"), [(None, 0), ("0" * 64, 1)])
+def test_replay_says_whether_it_is_equal(
+    server: FakeServer, result_sha256: str | None, code: int
+) -> None:
+    receipt = receipt_of_a_prediction()
+    receipt["resultSha256"] = result_sha256 or receipt["resultSha256"]
+    Path("why.json").write_text(json.dumps(receipt))
+    result = run(server, "replay", "why.json", "cat.jpg")
+    assert (result.exit_code, result.stderr) == (code, "")
+    assert f"equal to the bit  {'no' if code else 'yes'}" in result.stdout
+    (request,) = server.requests
+    assert request.include_logits
+    assert request.bucket_size == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "message"),
+    [
+        ("why.json nowhere.jpg", {}, "there is no file nowhere.jpg"),
+        ("nowhere.json cat.jpg", {}, "No such file or directory: 'nowhere.json'"),
+        ("cat.jpg cat.jpg", {}, "cat.jpg: is not JSON"),
+        ("why.json cat.jpg", {"imageSha256": "0" * 64}, "not the one that the receipt is of"),
+        ("why.json cat.jpg", {"colour": "red"}, 'receipt: cannot be read: .* field named "colour"'),
+    ],
+)
+def test_a_replay_that_cannot_be_made(
+    server: FakeServer, arguments: str, change: dict[str, str], message: str
+) -> None:
+    Path("why.json").write_text(json.dumps(receipt_of_a_prediction() | change))
+    result = run(server, "replay", *arguments.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search(message, result.stderr)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE])
+def test_a_replay_that_the_server_refuses(server: FakeServer, status: grpc.StatusCode) -> None:
+    server.fail(status, "not now", times=4)
+    Path("why.json").write_text(json.dumps(receipt_of_a_prediction()))
+    result = run(server, "replay", "why.json", "cat.jpg")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"pellucid: {status.name}: not now\n"
+
+
+# Evidence.
 
 
 def asked_of(server: FakeServer) -> inference_pb2.ExplainRequest:

@@ -216,6 +216,7 @@ def test_baselines(baseline: Any, expected: inference_pb2.Baseline) -> None:
         ("grad_cam", "relu=False", ("relu", False)),
         ("rise", "keep_probability=0.25", ("keep_probability", 0.25)),
         ("lime", "baseline=black", ("baseline", {"fill": "black"})),
+        ("lime", "baseline.fill=black", ("baseline", {"fill": "black"})),
         ("lime", "baseline.blur_sigma_px=3", ("baseline", {"blur_sigma_px": 3.0})),
         ("lime", "nothing=3", ("nothing", "3")),  # is refused by name, with what there is
     ],

@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from pellucid_server.errors import NotFound
 from pellucid_server.models import architectures, registry
 from pellucid_server.models.fold import FoldedNorm, fold_batch_norms
 from pellucid_server.models.gates import Gates, Rule
-from pellucid_server.models.network import OUTPUT, Layer, Layout, Network, UnservableNetwork
+from pellucid_server.models.network import (
+    OUTPUT,
+    Layer,
+    Layout,
+    Network,
+    UnservableNetwork,
+    default_spatial_layer,
+)
 from pellucid_server.models.registry import FailedModel, Precision, Registry, loads
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
@@ -330,6 +338,57 @@ def test_a_layer_whose_output_has_no_row_for_each_image_is_no_target() -> None:
     module = body(lambda m, x: m.conv(x) + m.positions(), conv=conv(), positions=Table())
     assert network(module).layer("conv").targetable
     assert not network(module).layer("positions").targetable
+
+
+def test_layers_with_maps_end_before_the_target() -> None:
+    """In the order in which they end, which is that of the list; a container ends with its last."""
+    module = nn.Sequential(
+        nn.Sequential(conv(), nn.ReLU()), nn.Sequential(conv(4), nn.Flatten(), nn.Linear(64, 4))
+    )
+    on = network(module)
+    assert [layer.name for layer in on.layers] == ["0.0", "0.1", "0", "1.0", "1.1", "1.2", "1"]
+    expected = {
+        "0.0": [],
+        "0.1": ["0.0"],
+        "0": ["0.0", "0.1"],
+        "1.0": ["0.0", "0.1", "0"],
+        "1.2": ["0.0", "0.1", "0", "1.0"],
+        OUTPUT: ["0.0", "0.1", "0", "1.0"],
+    }
+    for target, names in expected.items():
+        assert [layer.name for layer in on.spatial_layers(target)] == names
+
+
+def layer_of(name: str, layout: Layout, *shape: int) -> Layer:
+    return Layer(name, "Any", shape, True, "", layout, (2, 2))
+
+
+def test_the_layer_of_a_cam_where_none_is_named() -> None:
+    """The last one with maps; of tokens, the last that holds them and not a part of a block."""
+    maps = [layer_of("stem", Layout.MAPS, 8, 2, 2), layer_of("deep", Layout.MAPS, 99, 2, 2)]
+    assert default_spatial_layer(maps).name == "deep"
+    tokens = [
+        layer_of("patches", Layout.TOKENS, 4, 6),
+        layer_of("block", Layout.TOKENS, 5, 6),
+        layer_of("norm", Layout.TOKENS, 5, 6),
+        layer_of("qkv", Layout.TOKENS, 5, 18),
+    ]
+    for count, name in ((1, "patches"), (2, "block"), (3, "norm"), (4, "norm")):
+        assert default_spatial_layer([*maps, *tokens[:count]]).name == name
+    narrow = layer_of("keys", Layout.TOKENS, 5, 3)
+    assert default_spatial_layer([*tokens, narrow]).name == "norm"
+    assert default_spatial_layer([*tokens, *maps]).name == "deep"
+
+
+def test_the_layer_of_a_cam_of_a_transformer() -> None:
+    """Its last block's output is of the class token alone: its patches reach no logit."""
+    network = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=CLASSES)
+    nn.init.normal_(network.head.weight)
+    on = Network(network, height_px=32, width_px=32, dtype=torch.float32, device=CPU)
+    assert [layer.name for layer in on.spatial_layers(OUTPUT)][-1] == "blocks.11.attn.qkv"
+    assert default_spatial_layer(on.spatial_layers(OUTPUT)).name == "blocks.11.norm1"
+    assert default_spatial_layer(on.spatial_layers("blocks.11.norm1")).name == "blocks.10"
+    assert on.spatial_layers("patch_embed.proj") == ()
 
 
 # Taps.
@@ -673,9 +732,12 @@ def test_models_are_found_by_name() -> None:
     assert loaded.find("") is first
     assert loaded.find("second") is second
     assert (len(loaded), list(loaded)) == (2, ["first", "second"])
-    for name in ("broken", "First", "third"):
+    for name in ("First", "third"):
         with pytest.raises(NotFound, match=rf"'{name}' is not loaded; loaded are: first, second$"):
             loaded.find(name)
+    with pytest.raises(NotFound, match=r"^'broken' could not be loaded: why$"):
+        loaded.find("broken")
+    assert Registry([FailedModel("first", "why"), first]).find("first") is first
     with pytest.raises(NotFound, match="loaded are: none"):
         Registry([FailedModel("broken", "why")]).find("")
 

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -447,10 +446,3 @@ def test_help_of_models_names_its_commands() -> None:
     assert done.exit_code == 0
     for command in ("show", "pull"):
         assert command in done.stdout
-
-
-def test_the_command_without_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pellucid_server.cli", None)
-    done = CliRunner().invoke(app, ["models", "pull", SQUEEZE])
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "The server is not installed: pip install 'pellucid[server]'.\n"

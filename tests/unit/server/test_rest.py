@@ -209,6 +209,28 @@ def test_outputs_may_repeat(service: FakeService) -> None:
     assert list(service.requests[0].outputs) == [1, 2]
 
 
+def test_numbers_and_outputs_may_be_listed_with_commas_and_labels_have_their_own(
+    service: FakeService,
+) -> None:
+    explain_form(
+        service,
+        ("method", "gradient"),
+        ("class_indices", "3, 5"),
+        ("class_indices", "8"),
+        ("labels", "crane, the bird"),
+        ("labels", " tench "),
+        ("outputs", "heatmap, attribution"),
+    )
+    (request,) = service.requests
+    assert request.target == inference_pb2.Target(
+        classes=inference_pb2.Classes(class_indices=[3, 5, 8], labels=["crane, the bird", "tench"])
+    )
+    assert list(request.outputs) == [
+        inference_pb2.EXPLAIN_OUTPUT_HEATMAP,
+        inference_pb2.EXPLAIN_OUTPUT_ATTRIBUTION,
+    ]
+
+
 def test_predict_takes_both(service: FakeService) -> None:
     ask(service, "POST", "/v1/predict", json={"image": {"encoded": ENCODED}, "topK": 3})
     ask(service, "POST", "/v1/predict", files={"image": PHOTO}, data={"top_k": "3"})
@@ -504,6 +526,51 @@ def test_a_picture_overrides_outputs(service: FakeService) -> None:
     expected.outputs[:] = [inference_pb2.EXPLAIN_OUTPUT_RENDERING]
     expected.rendering.format = data_pb2.IMAGE_FORMAT_JPEG
     assert service.requests == [expected]
+
+
+def of_classes(*indices: int) -> dict[str, Any]:
+    labels = [f"label {index}" for index in indices]
+    return {"classes": inference_pb2.Classes(class_indices=indices, labels=labels)}
+
+
+def of_neuron(**place: int) -> dict[str, Any]:
+    return {"neuron": inference_pb2.Neuron(layer="stem.conv", **place)}
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ({"class_index": 285, "label": "Egyptian cat"}, "285 Egyptian cat"),
+        ({"class_index": 3}, "3"),
+        (
+            {"class_index": 1, "label": "a, b", "against_class_index": 0, "against_label": "c"},
+            "1 a, b - 0 c",
+        ),
+        ({"class_index": 1, "label": "a", "against_class_index": 0}, "1 a - 0"),
+        (of_classes(1, 0), "1 label 1 + 0 label 0"),
+        (
+            of_classes(1, 2) | {"against_class_index": 3, "against_label": "c"},
+            "1 label 1 + 2 label 2 - 3 c",
+        ),
+        (of_neuron(), "stem.conv"),
+        (of_neuron(channel=0), "stem.conv channel 0"),
+        (of_neuron(channel=3, y=0, x=2), "stem.conv channel 3 y 0 x 2"),
+        (of_neuron(y=1, x=0), "stem.conv y 1 x 0"),
+    ],
+)
+def test_a_picture_names_its_target(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, target: dict[str, Any], told: str
+) -> None:
+    explained = inference_pb2.ExplainResponse(
+        target=inference_pb2.ResolvedTarget(**target), rendering=EXPLAINED.rendering
+    )
+
+    async def answer(request: Any, call: wire.Call, held: Held, write: Any) -> Any:
+        return write(explained)
+
+    monkeypatch.setattr(service, "explain", answer)
+    response = explain(service, FULL, headers={"accept": "image/png"})
+    assert response.headers["pellucid-target"] == told
 
 
 def test_only_explanations_are_pictures(service: FakeService) -> None:

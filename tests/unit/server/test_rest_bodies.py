@@ -139,3 +139,22 @@ def test_a_short_name_is_the_methods_own_where_several_have_it() -> None:
     )
     assert request.lime.seed == 5
     assert request.lime.baseline == inference_pb2.Baseline(fill=inference_pb2.FILL_NOISE, seed=6)
+
+
+@pytest.mark.parametrize("name", ["baseline", "baseline.fill", "fill", "lime.baseline.fill"])
+def test_a_baseline_is_its_fill(name: str) -> None:
+    request = read_form(("method", "lime"), (name, "blur"), ("baseline.blur_sigma_px", "3"))
+    assert request.lime == inference_pb2.Lime(
+        baseline=inference_pb2.Baseline(fill=inference_pb2.FILL_BLUR, blur_sigma_px=3)
+    )
+
+
+def test_a_baseline_has_one_fill_and_not_every_method_has_one() -> None:
+    for other in ("fill", "baseline.fill", "lime.baseline.fill", "baseline"):
+        with pytest.raises(InvalidArgument, match=r"baseline\.fill: given more than once"):
+            read_form(("method", "lime"), ("baseline", "blur"), (other, "white"))
+    with pytest.raises(InvalidArgument, match=r"baseline\.fill: is 'pink'; must be one of FILL_B"):
+        read_form(("method", "lime"), ("baseline", "pink"))
+    for method in ("gradient", "occlusion"):
+        with pytest.raises(InvalidArgument, match=rf"baseline\.fill: is of \w+, not of {method}"):
+            read_form(("method", method), ("baseline", "blur"))

@@ -1,5 +1,6 @@
 """Requests to Specs, naming all that is wrong with them, and results back by hand arithmetic."""
 
+import hashlib
 import math
 import struct
 import time
@@ -244,7 +245,7 @@ def test_occlusion_comes_back_with_its_defaults_filled_in(
     spec, view = read(explain(occlusion=inference_pb2.Occlusion(**message)))
     assert view.color_scale == "signed"
     back = inference_pb2.Occlusion()
-    write_parameters(spec.method, back)
+    write_parameters(spec.method, back, tensors=True)
     assert back == inference_pb2.Occlusion(
         window_px=window_px, stride_px=stride_px, fill=fill, blur_sigma_px=sigma_px
     )
@@ -255,7 +256,7 @@ def test_occlusion_comes_back_with_its_defaults_filled_in(
 @pytest.mark.parametrize("method", [Gradient(), Deconvnet(), GuidedBackprop()])
 def test_gradients_are_read_by_their_names(method: Gradient) -> None:
     request = explain()
-    write_parameters(method, getattr(request, method.name))
+    write_parameters(method, getattr(request, method.name), tensors=True)
     spec, view = read(request)
     assert type(spec.method) is type(method)
     assert view.color_scale == "absolute"
@@ -280,6 +281,10 @@ def test_targets(model: str, target: dict[str, Any], expected: Any) -> None:
     assert spec.target == expected
 
 
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def test_images_become_sources() -> None:
     outputs = [inference_pb2.EXPLAIN_OUTPUT_HEATMAP]
     encoded = file_of("PNG")
@@ -289,24 +294,33 @@ def test_images_become_sources() -> None:
     spec, _ = read(explain(image=data_pb2.Image(encoded=encoded), outputs=outputs))
     assert spec.source == EncodedPhoto(encoded, MAX_PIXELS, canvas_px=None, header=header)
     assert read_predict(image=data_pb2.Image(encoded=encoded)).source.canvas_px is None
+    assert spec.source.sha256 == sha256(encoded)
 
     spec, _ = read(explain(rendering=inference_pb2.Rendering(longest_side_px=77)))
     assert isinstance(spec.source, ArrayPhoto)
     assert spec.source.canvas_px == 77
     assert np.array_equal(spec.source.photo, np.arange(90).reshape(6, 5, 3))
+    assert spec.source.sha256 == sha256(b"uint8 6 5 3\n" + PHOTO.tensor.data)
 
     array = np.random.default_rng(0).normal(size=(3, SIDE_PX, SIDE_PX)).astype(np.float32)
     spec, _ = read(explain(image=tensor_of(array), outputs=outputs))
     assert isinstance(spec.source, PreparedInput)
     assert spec.source.canvas_px is None
     assert np.array_equal(spec.source.array, array)
+    assert spec.source.sha256 == sha256(b"float32 3 14 14\n" + array.tobytes())
 
 
 # What is refused, one thing at a time.
 
+OUTPUTS = "EXPLAIN_OUTPUT_ATTRIBUTION, EXPLAIN_OUTPUT_HEATMAP or EXPLAIN_OUTPUT_RENDERING"
 BAD_REQUESTS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]] = [
     (NotFound, {"model": "resnet"}, "model", ["'resnet'", "rectified, smooth, twins"]),
-    (NotFound, {"model": "broken"}, "model", ["'broken'", "rectified, smooth, twins"]),
+    (
+        NotFound,
+        {"model": "broken"},
+        "model",
+        ["'broken' could not be loaded: its weights are missing"],
+    ),
     (
         InvalidArgument,
         {"gradient": None},
@@ -316,8 +330,8 @@ BAD_REQUESTS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]] =
     (InvalidArgument, {"bucket_size": 4}, "bucket_size", ["is 4;", "1, 2, 8"]),
     (InvalidArgument, {"bucket_size": 0}, "bucket_size", ["is 0;", "1, 2, 8"]),
     (InvalidArgument, {"bucket_size": -1}, "bucket_size", ["is -1;", "1, 2, 8"]),
-    (InvalidArgument, {"outputs": [0]}, "outputs", ["0 is not", "ATTRIBUTION, HEATMAP, RENDERING"]),
-    (InvalidArgument, {"outputs": [2, 9]}, "outputs", ["9 is not", "ATTRIBUTION"]),
+    (InvalidArgument, {"outputs": [0]}, "outputs", [f"has 0; each must be {OUTPUTS}"]),
+    (InvalidArgument, {"outputs": [2, 9]}, "outputs", [f"has 9; each must be {OUTPUTS}"]),
 ]
 BAD_TARGETS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]] = [
     (InvalidArgument, {"class_index": 4}, "class_index", ["is 4;", "0 to 3"]),
@@ -325,6 +339,12 @@ BAD_TARGETS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]] = 
     (NotFound, {"label": "frist"}, "label", ["'frist'", "close to it: first"]),
     (NotFound, {"label": "FOURT"}, "label", ["'FOURT'", "fourth"]),
     (NotFound, {"label": ""}, "label", ["''"]),
+    (
+        InvalidArgument,
+        {"score": 4},
+        "score",
+        ["is 4; must be SCORE_LOGIT, SCORE_LOG_PROBABILITY or SCORE_PROBABILITY"],
+    ),
 ]
 BAD_NEURONS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]] = [
     (NotFound, {"layer": "", "channel": 0}, "layer", ["''", "GetModel"]),
@@ -345,7 +365,12 @@ BAD_OCCLUSIONS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]]
     (InvalidArgument, {"stride_px": 0}, "stride_px", ["is 0;", "1 to 2"]),
     (InvalidArgument, {"stride_px": 3}, "stride_px", ["is 3;", "1 to 2"]),
     (InvalidArgument, {"window_px": 5, "stride_px": 6}, "stride_px", ["is 6;", "1 to 5"]),
-    (InvalidArgument, {"fill": 6}, "fill", ["is 6;", "BLACK, WHITE, MEAN, BLUR or NOISE"]),
+    (
+        InvalidArgument,
+        {"fill": 6},
+        "fill",
+        ["is 6; must be FILL_BLACK, FILL_WHITE, FILL_MEAN, FILL_BLUR or FILL_NOISE"],
+    ),
     (InvalidArgument, {"blur_sigma_px": 3}, "blur_sigma_px", ["FILL_BLUR only"]),
     (InvalidArgument, {"seed": 3}, "seed", ["FILL_NOISE only"]),
     *(
@@ -367,8 +392,18 @@ BAD_RENDERINGS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]]
         (InvalidArgument, {"longest_side_px": s}, "longest_side_px", [f"is {s};", "32 to 4096"])
         for s in (31, 4097, 0, -1)
     ),
-    (InvalidArgument, {"color_scale": 3}, "color_scale", ["is 3;", "SIGNED or ABSOLUTE"]),
-    (InvalidArgument, {"format": 3}, "format", ["is 3;", "JPEG or PNG"]),
+    (
+        InvalidArgument,
+        {"color_scale": 3},
+        "color_scale",
+        ["is 3; must be COLOR_SCALE_SIGNED or COLOR_SCALE_ABSOLUTE"],
+    ),
+    (
+        InvalidArgument,
+        {"format": 3},
+        "format",
+        ["is 3; must be IMAGE_FORMAT_JPEG or IMAGE_FORMAT_PNG"],
+    ),
 ]
 BAD = [
     *BAD_REQUESTS,
@@ -400,6 +435,74 @@ def test_one_thing_wrong(
     assert set(described) == {field}
     for word in words:
         assert word in described[field]
+
+
+@pytest.mark.parametrize("method", ["lrp", "deep_lift"])
+def test_a_method_that_explains_logits_refuses_other_scores(method: str) -> None:
+    request = inference_pb2.ExplainRequest(image=PHOTO)
+    getattr(request, method).SetInParent()
+    request.target.score = inference_pb2.SCORE_PROBABILITY
+    error, described = refused(lambda: read(request))
+    assert type(error) is InvalidArgument
+    assert described["target.score"] == f"is SCORE_PROBABILITY; {method} explains SCORE_LOGIT only"
+
+
+CAMS = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "guided_grad_cam", "score_cam")
+
+
+def cam(method: str, tap: str | None = None, **fields: Any) -> inference_pb2.ExplainRequest:
+    request = inference_pb2.ExplainRequest(image=PHOTO)
+    message = getattr(request, method)
+    message.SetInParent()
+    for name, value in fields.items():
+        setattr(message, name, value)
+    if tap is not None:
+        request.target.neuron.layer = tap
+    return request
+
+
+@pytest.mark.parametrize("method", CAMS)
+@pytest.mark.parametrize(("tap", "layer"), [(None, "1"), ("4", "1"), ("3", "1"), ("1", "0")])
+def test_the_layer_of_a_cam_is_the_last_with_maps_before_the_target(
+    method: str, tap: str | None, layer: str
+) -> None:
+    assert read(cam(method, tap))[0].method.layer == layer
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_a_cam_of_a_target_that_no_maps_come_before(method: str) -> None:
+    error, described = refused(lambda: read(cam(method, "0")))
+    assert type(error) is FailedPrecondition
+    assert described == {f"{method}.layer": "no layer with maps or patches comes before the target"}
+
+
+@pytest.mark.parametrize("method", CAMS)
+@pytest.mark.parametrize(("tap", "layer"), [("1", "1"), ("0", "0"), ("0", "1")])
+def test_the_layer_of_a_cam_ends_before_the_target(method: str, tap: str, layer: str) -> None:
+    error, described = refused(lambda: read(cam(method, tap, layer=layer)))
+    assert type(error) is InvalidArgument
+    assert described[f"{method}.layer"] == (
+        f"is {layer}, which does not come before the target; must"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "error_type", "words"),
+    [
+        ("9", NotFound, "'9' is not a layer of rectified"),
+        ("2", FailedPrecondition, "2 has no maps or patches that reach the output"),
+        (
+            "4",
+            FailedPrecondition,
+            "4 has no maps or patches that reach the output: its output is 4",
+        ),
+    ],
+)
+def test_layers_that_no_cam_is_of(layer: str, error_type: type[PellucidError], words: str) -> None:
+    error, described = refused(lambda: read(cam("grad_cam", layer=layer)))
+    assert type(error) is error_type
+    assert set(described) == {"grad_cam.layer"}
+    assert described["grad_cam.layer"].startswith(words)
 
 
 def test_a_neuron_of_a_layer_without_a_map() -> None:
@@ -459,9 +562,20 @@ def test_a_network_without_rectifiers_refuses_their_rules(name: str) -> None:
 
 # Images that are refused.
 
+DATA_TYPES = "DATA_TYPE_UINT8, DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64 or DATA_TYPE_INT64"
 BAD_TENSORS: list[tuple[str, data_pb2.Image, str, list[str]]] = [
-    ("no data type", tensor(0, [2, 2, 3], bytes(12)), ".data_type", ["required", "uint8"]),
-    ("unknown data type", tensor(9, [2, 2, 3], bytes(12)), ".data_type", ["uint8 or float32"]),
+    (
+        "no data type",
+        tensor(0, [2, 2, 3], bytes(12)),
+        ".data_type",
+        [f"is 0; must be {DATA_TYPES}"],
+    ),
+    (
+        "a new data type",
+        tensor(9, [2, 2, 3], bytes(12)),
+        ".data_type",
+        [f"is 9; must be {DATA_TYPES}"],
+    ),
     ("float64", tensor_of(np.zeros((3, 14, 14))), ".data_type", ["float64", "uint8", "float32"]),
     ("int64", tensor_of(np.zeros((2, 2, 3), np.int64)), ".data_type", ["int64", "uint8"]),
     ("no shape", tensor(1, [], b"\0"), ".shape", ["a scalar", "at least 1"]),
@@ -709,6 +823,18 @@ def test_an_unknown_layer_does_not_hide_what_is_wrong_for_any_layer() -> None:
 def test_an_error_is_never_long(fields: dict[str, Any]) -> None:
     error, _ = refused(lambda: read(explain(**fields)))
     assert wire.write_error(error).ByteSize() < MOST_ERROR_BYTES
+
+
+@pytest.mark.parametrize("reason", ["x" * 100_000, "🐈" * 100_000], ids=["x", "cats"])
+def test_neither_is_that_of_a_model_that_could_not_be_loaded(reason: str) -> None:
+    """A model.yaml of 64 KiB has room for many mistakes, and GetModel names them all."""
+    registry = Registry([MODEL, FailedModel("broken", reason)])
+    request = explain(model="broken")
+    error, described = refused(lambda: wire.read_explain(request, CALL, registry, LIMITS))
+    assert described["model"].startswith(f"'broken' could not be loaded: {reason[:200]}")
+    assert described["model"].endswith("…; GetModel has all of it")
+    assert wire.write_error(error).ByteSize() < MOST_ERROR_BYTES
+    assert wire.write_model("broken", registry, costs_of).reason == reason
 
 
 def test_the_name_of_an_unknown_model_is_not_echoed_at_length() -> None:
@@ -987,6 +1113,88 @@ def test_the_method_comes_back(method: Gradient) -> None:
     assert not response.HasField("occlusion_details")
 
 
+def test_tensors_come_back_in_the_receipt_only() -> None:
+    """As large as the image: whoever sent one has it."""
+    array = np.random.default_rng(0).normal(size=(3, SIDE_PX, SIDE_PX)).astype(np.float32)
+    baseline = inference_pb2.Baseline(tensor=tensor_of(array).tensor)
+    asked = inference_pb2.ExplainRequest(
+        image=PHOTO, integrated_gradients=inference_pb2.IntegratedGradients(baseline=baseline)
+    )
+    spec, shown = read(asked)
+    response = wire.write_explain(spec, shown, done(explanation(), loaded(CANVAS)))
+    assert response.integrated_gradients == inference_pb2.IntegratedGradients(
+        step_count=50,
+        quadrature=inference_pb2.QUADRATURE_GAUSS_LEGENDRE,
+        baseline=inference_pb2.Baseline(),
+    )
+    kept = response.receipt.explain
+    assert kept.integrated_gradients == inference_pb2.IntegratedGradients(
+        step_count=50, quadrature=inference_pb2.QUADRATURE_GAUSS_LEGENDRE, baseline=baseline
+    )
+    kept.image.CopyFrom(PHOTO)
+    assert torch.equal(read(kept)[0].method.baseline.tensor, torch.from_numpy(array))
+
+
+# Warnings.
+
+
+def warnings(
+    target: Any, score: float, method: Any = None, attribution: torch.Tensor = ATTRIBUTION
+) -> dict[str, str]:
+    result = replace(explanation(attribution, target=target), score=score)
+    spotted = replace(loaded(), input=torch.arange(12.0).view(3, 2, 2))
+    written = wire.write_explain(
+        spec_of(method or Gradient(), target), view(), done(result, spotted)
+    )
+    return {warning.reason: warning.description for warning in written.warnings}
+
+
+SUM, CONTRAST = ((0, 1.0), (2, 1.0)), ((0, 1.0), (2, -1.0))
+LOGIT, LOG_PROBABILITY, PROBABILITY = Score
+
+
+@pytest.mark.parametrize(
+    ("target", "score", "confidence"),
+    [
+        (ClassTarget(0, PROBABILITY), 0.995, "0.995"),
+        (ClassTarget(0, PROBABILITY), 0.985, None),
+        (ClassTarget(0, LOG_PROBABILITY), math.log(0.995), "0.995"),
+        (ClassTarget(0, LOG_PROBABILITY), math.log(0.985), None),
+        (ClassTarget(0, LOG_PROBABILITY), 1e-9, "1"),  # of rounding
+        (ClassTarget(0, LOGIT), 30.0, None),
+        (ClassesTarget(SUM, PROBABILITY), 0.995, "0.995"),
+        (ClassesTarget(SUM, PROBABILITY), 0.985, None),
+        (ClassesTarget(CONTRAST, PROBABILITY), 0.995, "0.995"),
+        (ClassesTarget(CONTRAST, PROBABILITY), -0.995, "0.995"),
+        (ClassesTarget(CONTRAST, PROBABILITY), -0.985, None),
+        (ClassesTarget(SUM, LOG_PROBABILITY), -0.001, None),
+        (ClassesTarget(CONTRAST, LOG_PROBABILITY), -0.001, None),
+        (ClassesTarget(CONTRAST, LOG_PROBABILITY), 5.0, None),
+        (ClassesTarget(CONTRAST, LOGIT), 30.0, None),
+        (NeuronTarget("0", 1), 0.995, None),
+    ],
+)
+def test_a_probability_that_saturates(target: Any, score: float, confidence: str | None) -> None:
+    found = warnings(target, score)
+    if confidence is None:
+        assert found == {}
+    else:
+        assert set(found) == {"SATURATED"}
+        assert f"the probability is {confidence}, " in found["SATURATED"]
+
+
+def test_a_method_without_gradients_never_saturates() -> None:
+    occlusion = Occlusion(window_px=7, stride_px=7, fill="mean", blur_sigma_px=1.0)
+    assert warnings(ClassTarget(0, PROBABILITY), 0.999, occlusion) == {}
+
+
+def test_an_attribution_of_zeros_is_warned_of() -> None:
+    zeros = torch.zeros(3, 2, 2)
+    assert set(warnings(ClassTarget(0), 1.0, attribution=zeros)) == {"ZERO_GRADIENT"}
+    occlusion = Occlusion(window_px=7, stride_px=7, fill="mean", blur_sigma_px=1.0)
+    assert set(warnings(ClassTarget(0), 1.0, occlusion, zeros)) == {"ZERO_ATTRIBUTION"}
+
+
 # Models.
 
 
@@ -1058,6 +1266,16 @@ def test_the_default_model_and_one_that_failed() -> None:
     )
     with pytest.raises(NotFound, match="'nothing' is not loaded"):
         wire.write_model("nothing", REGISTRY, costs_of)
+
+
+def test_a_name_that_is_served_and_failed_is_the_served_one() -> None:
+    """A model folder that has an embedded network's name is not served."""
+    for order in (
+        (MODEL, FailedModel("rectified", "why")),
+        (FailedModel("rectified", "why"), MODEL),
+    ):
+        response = wire.write_model("rectified", Registry(order), costs_of)
+        assert (response.ready, response.reason, len(response.layers)) == (True, "", 5)
 
 
 # Errors.
