@@ -307,13 +307,13 @@ class Client:
                 break
             done(row := ask(question))
             target = None if row.result is None else row.result.target.class_index
-        with ThreadPoolExecutor(CONCURRENCY) as pool:
+        pool = ThreadPoolExecutor(CONCURRENCY)
+        try:
             futures = [pool.submit(ask, one) for one in asked if one.method not in rows]
-            try:
-                for future in as_completed(futures):
-                    done(future.result())
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            for future in as_completed(futures):
+                done(future.result())
+        finally:  # whoever interrupts it does not wait for calls that are under way
+            pool.shutdown(wait=False, cancel_futures=True)
         return Comparison(image, tuple(rows[question.method] for question in asked))
 
     def replay(

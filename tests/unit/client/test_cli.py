@@ -149,7 +149,7 @@ def test_fields_of_a_baseline_come_together(server: FakeServer, parameters: list
     result = run(server, "explain", "cat.jpg", "--method", "integrated_gradients", *options)
     assert result.exit_code == 0, result.stderr
     assert server.requests[0].integrated_gradients.baseline == inference_pb2.Baseline(
-        fill=inference_pb2.FILL_BLUR, blur_sigma_px=3
+        fill=data_pb2.FILL_BLUR, blur_sigma_px=3
     )
 
 

@@ -127,6 +127,24 @@ def test_few_calls_at_a_time(call: Call, server: FakeServer) -> None:
     assert 2 <= most <= CONCURRENCY
 
 
+def test_whoever_interrupts_it_does_not_wait(call: Call, server: FakeServer) -> None:
+    answer = server._answer
+
+    def slowly(request: Any, context: Any, response: Any) -> Any:
+        if isinstance(request, inference_pb2.ExplainRequest) and request.HasField("rise"):
+            time.sleep(1)
+        return answer(request, context, response)
+
+    def interrupt(done: int, count: int) -> None:
+        raise RuntimeError("enough")
+
+    server._answer = slowly  # type: ignore[method-assign]
+    start_s = time.monotonic()
+    with pytest.raises(RuntimeError, match="enough"):
+        call("compare", PHOTO, ["gradient", "rise"], target=1, on_progress=interrupt)
+    assert time.monotonic() - start_s < 0.8
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -183,15 +183,13 @@ def test_what_was_not_measured_is_none() -> None:
 
 
 def test_a_receipt_holds_them() -> None:
-    asked = explain_request("rise", until=pellucid.Until(time_ms=50), evidence=["curves"])
+    asked = explain_request("rise", until=pellucid.Until(0.25), evidence=["curves"])
     receipt = inference_pb2.Receipt(explain=asked, image_sha256=_wire._sha256(asked.image))
     receipt.sketch.CopyFrom(tensor(np.ones((1, 1), np.float32)))
     receipt.explain.ClearField("image")
     kept = _wire.explain_result(explained(receipt=receipt)).receipt
     again = pellucid.Receipt(json.loads(json.dumps(kept.fields)))
-    before, rpc, request = _wire.replay_request(again, b"photo")
+    _, rpc, request = _wire.replay_request(again, b"photo")
     assert rpc == "Explain"
     assert isinstance(request, inference_pb2.ExplainRequest)
     assert (request.until, request.evidence) == (asked.until, asked.evidence)
-    notes = _wire.replay(before, explained(receipt=receipt)).notes
-    assert any("until.time_ms" in note for note in notes)
