@@ -389,8 +389,9 @@ class Engine:
 
     def _done(self, job: Job, result: Any) -> Done:
         """What came of a job, or has come of it so far."""
-        timing = replace(job.timing, finished_s=time.monotonic())
-        return Done(self._device.download(result), job.loaded, tuple(job.rides), timing)
+        job.timing.finished_s = time.monotonic()
+        result = self._device.download(result)
+        return Done(result, job.loaded, tuple(job.rides), replace(job.timing))
 
     def _next(self, job: Job, answer: Any) -> Rows | Chore | Event:
         if job.program is not None:

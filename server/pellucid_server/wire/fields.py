@@ -191,7 +191,7 @@ def read_parameters(
 def _required(kind: type[Parameters]) -> Iterator[dataclasses.Field[Any]]:
     """The parameters that cannot be left out, or that have defaults."""
     for field in dataclasses.fields(kind):
-        if not isinstance(field.metadata["parameter"], Inputs):
+        if not isinstance(field.metadata["parameter"], Inputs) and field.default is not None:
             yield field
 
 

@@ -85,7 +85,7 @@ def models() -> tuple[Model, Model]:
 def every_method(layer: str) -> Iterator[Any]:
     yield from (Gradient(), Deconvnet(), GuidedBackprop(), InputXGradient())
     yield Occlusion(48, 48, "noise", seed=2)
-    yield from (paths.IntegratedGradients(5), paths.SmoothGrad(4, seed=3))
+    yield from (paths.IntegratedGradients(step_count=5), paths.SmoothGrad(4, seed=3))
     yield paths.ExpectedGradients(4, seed=4)
     yield from (cams.GradCam(layer), cams.GradCamPlusPlus(layer), cams.LayerCam(layer))
     yield from (cams.HiResCam(layer), cams.GuidedGradCam(layer), cams.ScoreCam(layer, map_count=5))

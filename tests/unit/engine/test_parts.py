@@ -39,6 +39,7 @@ class Named:
     """As much of a model as the schedule looks at."""
 
     name: str
+    network: None = None
 
 
 @dataclass(frozen=True)

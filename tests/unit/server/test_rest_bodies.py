@@ -7,7 +7,7 @@ import pytest
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
-from pellucid.v1 import data_pb2, inference_pb2
+from pellucid.v1 import data_pb2, evidence_pb2, inference_pb2
 from pellucid_server.api import forms
 from pellucid_server.errors import InvalidArgument
 
@@ -103,12 +103,44 @@ def test_form_names_are_the_contracts() -> None:
         *("occlusion.window_px", "occlusion.stride_px", "occlusion.fill"),
         *("occlusion.blur_sigma_px", "occlusion.seed", "target.score"),
         *("target.classes.class_indices", "target.classes.labels"),
-        *("target.against_class_index", "target.against_label"),
+        *("target.against_class_index", "target.against_label", "occlusion.window_count"),
+        *("until.tolerance", "until.row_count", "until.time_ms"),
+        *("evidence.curves.step_count", "evidence.curves.deletion_fill"),
+        *("evidence.curves.insertion_fill", "evidence.curves.blur_sigma_px"),
+        *("evidence.curves.seed", "evidence.stability.seed", "evidence.randomization.seed"),
+        *("evidence.stability.sample_count", "evidence.stability.noise_level"),
+        *("evidence.cascade.stage_count", "evidence.cascade.seed", "evidence.agreement.methods"),
     }
     plain = forms.form_fields(inference_pb2.ExplainRequest.DESCRIPTOR, "gradient")
     assert {field.dotted for field in fields} - {field.dotted for field in plain} == {
         field.dotted for field in fields if field.path[0] == "occlusion"
     }
+
+
+def test_evidence_is_named_in_a_form() -> None:
+    request = read_form(
+        ("method", "gradient"),
+        ("evidence", "curves, stability"),
+        ("evidence", "randomization"),
+        ("evidence.curves.step_count", "7"),
+        ("evidence.agreement.methods", "rise,lime"),
+        ("tolerance", "0.25"),
+    )
+    assert request.evidence == evidence_pb2.Evidence(
+        curves=evidence_pb2.Curves(step_count=7),
+        stability=evidence_pb2.Stability(),
+        randomization=evidence_pb2.Randomization(),
+        agreement=evidence_pb2.Agreement(methods=["rise", "lime"]),
+    )
+    assert request.until == evidence_pb2.Until(tolerance=0.25)
+    with pytest.raises(InvalidArgument, match="evidence: is 'proof'; must be among completeness"):
+        read_form(("method", "gradient"), ("evidence", "proof"))
+
+
+def test_a_seed_alone_is_the_methods() -> None:
+    assert read_form(("method", "rise"), ("seed", "3")).rise.seed == 3
+    with pytest.raises(InvalidArgument, match=r"seed: (unknown|is of)"):
+        read_form(("method", "gradient"), ("seed", "3"))
 
 
 def read_form(*fields: tuple[str, str]) -> inference_pb2.ExplainRequest:
@@ -138,14 +170,14 @@ def test_a_short_name_is_the_methods_own_where_several_have_it() -> None:
         ("method", "lime"), ("seed", "5"), ("baseline.seed", "6"), ("fill", "noise")
     )
     assert request.lime.seed == 5
-    assert request.lime.baseline == inference_pb2.Baseline(fill=inference_pb2.FILL_NOISE, seed=6)
+    assert request.lime.baseline == inference_pb2.Baseline(fill=data_pb2.FILL_NOISE, seed=6)
 
 
 @pytest.mark.parametrize("name", ["baseline", "baseline.fill", "fill", "lime.baseline.fill"])
 def test_a_baseline_is_its_fill(name: str) -> None:
     request = read_form(("method", "lime"), (name, "blur"), ("baseline.blur_sigma_px", "3"))
     assert request.lime == inference_pb2.Lime(
-        baseline=inference_pb2.Baseline(fill=inference_pb2.FILL_BLUR, blur_sigma_px=3)
+        baseline=inference_pb2.Baseline(fill=data_pb2.FILL_BLUR, blur_sigma_px=3)
     )
 
 

@@ -40,7 +40,8 @@ from pellucid_server.errors import (
     Violation,
 )
 from pellucid_server.inputs import ArrayPhoto, EncodedPhoto, Loaded, PreparedInput
-from pellucid_server.methods.explain.explanation import Explanation, Falls
+from pellucid_server.methods.explain.explain import Explain
+from pellucid_server.methods.explain.explanation import ExplainMethod, Explanation, Falls
 from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop
 from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict, PredictResult
@@ -157,7 +158,7 @@ def refused(reading: Callable[[], Any]) -> tuple[PellucidError, dict[str, str]]:
 def test_an_explanation_of_nothing_but_an_image_and_a_method() -> None:
     spec, view = read(explain())
     assert spec.model is MODEL
-    assert spec.method == Gradient()
+    assert spec.method == Explain(Gradient())
     assert spec.target == TopTarget()
     assert (spec.caller, spec.deadline_s) == ("someone", 123.0)
     assert spec.bucket_size is None
@@ -205,13 +206,13 @@ def test_everything_set() -> None:
             ),
             bucket_size=8,
             occlusion=inference_pb2.Occlusion(
-                window_px=14, stride_px=14, fill=inference_pb2.FILL_BLUR, blur_sigma_px=100
+                window_px=14, stride_px=14, fill=data_pb2.FILL_BLUR, blur_sigma_px=100
             ),
         )
     )
     assert spec.model is SMOOTH
     assert spec.target == NeuronTarget("0", 4, 6, 0)
-    assert spec.method == Occlusion(14, 14, "blur", 100.0)
+    assert spec.method == Explain(Occlusion(14, 14, "blur", 100.0, window_count=1))
     assert spec.bucket_size == 8
     assert view == wire.View(True, False, False, "absolute", 50.0, 32, "png", False)
     predict = read_predict(model="smooth", top_k=1, include_logits=True, bucket_size=2)
@@ -223,18 +224,18 @@ def test_everything_set() -> None:
 @pytest.mark.parametrize(
     ("message", "window_px", "stride_px", "fill", "sigma_px"),
     [
-        ({}, 2, 1, inference_pb2.FILL_MEAN, None),
-        ({"window_px": 7}, 7, 3, inference_pb2.FILL_MEAN, None),
-        ({"window_px": 1}, 1, 1, inference_pb2.FILL_MEAN, None),
-        ({"stride_px": 2}, 2, 2, inference_pb2.FILL_MEAN, None),
-        ({"fill": inference_pb2.FILL_BLACK}, 2, 1, inference_pb2.FILL_BLACK, None),
-        ({"fill": inference_pb2.FILL_WHITE}, 2, 1, inference_pb2.FILL_WHITE, None),
-        ({"fill": inference_pb2.FILL_BLUR}, 2, 1, inference_pb2.FILL_BLUR, 10.0),
+        ({}, 2, 1, data_pb2.FILL_MEAN, None),
+        ({"window_px": 7}, 7, 3, data_pb2.FILL_MEAN, None),
+        ({"window_px": 1}, 1, 1, data_pb2.FILL_MEAN, None),
+        ({"stride_px": 2}, 2, 2, data_pb2.FILL_MEAN, None),
+        ({"fill": data_pb2.FILL_BLACK}, 2, 1, data_pb2.FILL_BLACK, None),
+        ({"fill": data_pb2.FILL_WHITE}, 2, 1, data_pb2.FILL_WHITE, None),
+        ({"fill": data_pb2.FILL_BLUR}, 2, 1, data_pb2.FILL_BLUR, 10.0),
         (
-            {"fill": inference_pb2.FILL_BLUR, "blur_sigma_px": 0.5},
+            {"fill": data_pb2.FILL_BLUR, "blur_sigma_px": 0.5},
             2,
             1,
-            inference_pb2.FILL_BLUR,
+            data_pb2.FILL_BLUR,
             0.5,
         ),
     ],
@@ -245,7 +246,11 @@ def test_occlusion_comes_back_with_its_defaults_filled_in(
     spec, view = read(explain(occlusion=inference_pb2.Occlusion(**message)))
     assert view.color_scale == "signed"
     back = inference_pb2.Occlusion()
-    write_parameters(spec.method, back, tensors=True)
+    asked = spec.method
+    assert isinstance(asked, Explain)
+    write_parameters(asked.method, back, tensors=True)
+    assert back.window_count == sum(asked.row_counts(spec.model, spec.target).values()) - 1
+    back.ClearField("window_count")
     assert back == inference_pb2.Occlusion(
         window_px=window_px, stride_px=stride_px, fill=fill, blur_sigma_px=sigma_px
     )
@@ -258,7 +263,7 @@ def test_gradients_are_read_by_their_names(method: Gradient) -> None:
     request = explain()
     write_parameters(method, getattr(request, method.name), tensors=True)
     spec, view = read(request)
-    assert type(spec.method) is type(method)
+    assert spec.method == Explain(method)
     assert view.color_scale == "absolute"
 
 
@@ -376,7 +381,7 @@ BAD_OCCLUSIONS: list[tuple[type[PellucidError], dict[str, Any], str, list[str]]]
     *(
         (
             InvalidArgument,
-            {"fill": inference_pb2.FILL_BLUR, "blur_sigma_px": sigma},
+            {"fill": data_pb2.FILL_BLUR, "blur_sigma_px": sigma},
             "blur_sigma_px",
             [f"is {sigma};", "0.1 to 100"],
         )
@@ -466,7 +471,7 @@ def cam(method: str, tap: str | None = None, **fields: Any) -> inference_pb2.Exp
 def test_the_layer_of_a_cam_is_the_last_with_maps_before_the_target(
     method: str, tap: str | None, layer: str
 ) -> None:
-    assert read(cam(method, tap))[0].method.layer == layer
+    assert read(cam(method, tap))[0].method.method.layer == layer
 
 
 @pytest.mark.parametrize("method", CAMS)
@@ -857,6 +862,7 @@ RIDES = (Ride(8, 7, 3), Ride(2, 1, 1))
 
 
 def spec_of(method: Any, target: Any = None, on: Model = MODEL) -> Spec:
+    method = Explain(method) if isinstance(method, ExplainMethod) else method
     return Spec(
         on, method, ArrayPhoto(np.zeros((1, 1, 3), np.uint8), None), target or TopTarget(), 0.0
     )
@@ -1092,7 +1098,7 @@ def test_occlusion_details_by_hand() -> None:
     assert list(response.attribution.shape) == [1, 14, 14]
     assert response.WhichOneof("method") == "occlusion"
     assert response.occlusion == inference_pb2.Occlusion(
-        window_px=4, stride_px=4, fill=inference_pb2.FILL_MEAN
+        window_px=4, stride_px=4, fill=data_pb2.FILL_MEAN
     )
 
 
@@ -1132,7 +1138,7 @@ def test_tensors_come_back_in_the_receipt_only() -> None:
         step_count=50, quadrature=inference_pb2.QUADRATURE_GAUSS_LEGENDRE, baseline=baseline
     )
     kept.image.CopyFrom(PHOTO)
-    assert torch.equal(read(kept)[0].method.baseline.tensor, torch.from_numpy(array))
+    assert torch.equal(read(kept)[0].method.method.baseline.tensor, torch.from_numpy(array))
 
 
 # Warnings.
