@@ -13,8 +13,11 @@ from pellucid_server.engine.device import TorchDevice
 from pellucid_server.engine.engine import Unobserved
 from pellucid_server.engine.job import Job
 from pellucid_server.engine.schedule import Batch
+from pellucid_server.methods.evidence.comparisons import Cascade, Randomization, Stability
+from pellucid_server.methods.evidence.curves import Curves
 from pellucid_server.methods.explain import cams, paths, programs, rise
 from pellucid_server.methods.explain import segments as by_segments
+from pellucid_server.methods.explain.explain import Explain
 from pellucid_server.methods.explain.gradients import (
     Deconvnet,
     Gradient,
@@ -147,6 +150,47 @@ def test_every_method_at_once(models: tuple[Model, Model]) -> None:
     # Nobody starves: nobody had two batches' worth before everybody had begun.
     last_to_begin = max(order.index(caller) for caller in {job.spec.caller for job in jobs})
     assert max(Counter(order[:last_to_begin]).values()) <= 2 * BUCKET
+    assert len(predicts) > 3
+    for job in predicts:
+        timing = job.timing
+        waited = [s for s in clock.launched_s if timing.ready_s < s < timing.launched_s]
+        assert len(waited) <= 3
+
+
+def test_evidence_of_many_callers_at_once(models: tuple[Model, Model]) -> None:
+    """It rides in the same batches, has the same bits as alone, and lets predictions by."""
+    measures = (Curves(6), Stability(2), Randomization(), Cascade(1))
+    methods = (Gradient(), GuidedBackprop(), Occlusion(48, 48, "mean"), cams.GradCam("layer4.0"))
+    calls = [
+        (Explain(method, measures=measures), photo_input(name, "resnet18").float())
+        for name in ("cat", "coffee")
+        for method in methods
+    ]
+    clock, predicts = Clock(), []
+    with running(clock, buckets=(BUCKET,)) as runner:
+
+        def predict_now_and_then() -> None:
+            if len(clock.launched_s) % 5 == 0:
+                predicts.append(
+                    runner.submit(models[0], Predict(1, False), calls[0][1], caller="p")
+                )
+
+        with runner.held():
+            jobs = [
+                runner.submit(models[0], asked, image, caller=str(place))
+                for place, (asked, image) in enumerate(calls)
+            ]
+        clock.on_launch = predict_now_and_then
+        together = [job.future.result(300) for job in jobs]
+        clock.on_launch = lambda: None
+        for job in predicts:
+            job.future.result(60)
+        for done, (asked, image) in zip(together, calls, strict=True):
+            alone = runner.run(models[0], asked, image)
+            assert set(done.result.evidence) == {measure.name for measure in measures}
+            assert done.result.evidence == alone.result.evidence
+    rides = [ride for done in together for ride in done.rides]
+    assert sum(ride.own_row_count < ride.row_count for ride in rides) > len(rides) / 3
     assert len(predicts) > 3
     for job in predicts:
         timing = job.timing
