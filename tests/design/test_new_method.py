@@ -77,7 +77,8 @@ def asked(method, **parameters):
     """As the SDK asks."""
     return _wire.explain_request(
         photo("cat"), method, target=281, against=None, score=None, model="",
-        outputs=["attribution"], bucket_size=1, rendering={}, method_parameters=parameters,
+        outputs=["attribution"], bucket_size=1, until=None, evidence=None, rendering={},
+        method_parameters=parameters,
     )
 
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
+import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from ...engine.rows import Lane, Program, Rows, Target
@@ -48,6 +50,13 @@ def _stride_px(known: Known) -> int | None:
 def _most_stride_px(known: Known) -> int | None:
     window_px = known.values["window_px"]
     return None if window_px is None else max(1, window_px)
+
+
+def _widening(count: Tensor) -> Tensor:
+    """Student's quantile of counts from 2 on over the normal's, at 97.5%; 1 below."""
+    counts = count.clamp_min(2).numpy()
+    wide = torch.from_numpy(stdtrit(counts - 1, 0.975) / stdtrit(np.inf, 0.975))
+    return torch.where(count > 1, wide, 1.0)
 
 
 def _places(side_px: int, window_px: int, stride_px: int) -> int:
@@ -185,6 +194,8 @@ class Occlusion(ExplainMethod):
     ) -> tuple[Tensor, Tensor]:
         """The mean fall over the windows that cover each pixel, and its standard error; 1×H×W.
 
+        Errors of few windows are widened, so that 1.96 of them are a 95% interval, too.
+
         Args:
             falls: Down × across; 0 where a window has not been tried.
             tried: Down × across, 0 or 1.
@@ -209,7 +220,8 @@ class Occlusion(ExplainMethod):
         # Of one window nothing is known but how much windows differ everywhere.
         variance = torch.where(count > 1, squares / (count - 1), variance_of_all)
         left = 1 - count / every
-        return mean[None], (left * variance / count.clamp_min(1)).sqrt()[None]
+        error = (left * variance / count.clamp_min(1)).sqrt() * _widening(count)
+        return mean[None], error[None]
 
     def _found(self, falls: Tensor, tried: Tensor, windows: Sequence[Window]) -> Falls:
         """The falls, and the windows of the largest and of the smallest; untried ones are NaN."""
