@@ -28,6 +28,7 @@ lint: $(STAMP)  ## Style, types and the contract
 bench: $(STAMP)  ## Speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.methods
+	$(BIN)/python -m tests.bench.adaptive
 
 tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
 	$(BIN)/python -m tests.oracle.tables
