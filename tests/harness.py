@@ -1,12 +1,13 @@
 """What every test may use: small networks, free photos, an engine that runs them."""
 
 import functools
+import inspect
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import skimage.data
@@ -28,12 +29,29 @@ TOP = TopTarget()
 PHOTOS = ("cat", "coffee", "rocket", "astronaut")
 
 
-@functools.lru_cache
+_Made = TypeVar("_Made")
+
+
+def cached(make: Callable[..., _Made]) -> Callable[..., _Made]:
+    """As lru_cache, but a default that is spelled out, or by its name, is the same call."""
+    signature, kept = inspect.signature(make), functools.lru_cache(make)
+
+    @functools.wraps(make)
+    def call(*args: Any, **options: Any) -> _Made:
+        bound = signature.bind(*args, **options)
+        bound.apply_defaults()
+        return kept(*bound.args)
+
+    call.cache_clear = kept.cache_clear
+    return call
+
+
+@cached
 def photo(name: str) -> np.ndarray:
     return np.ascontiguousarray(getattr(skimage.data, name)())
 
 
-@functools.lru_cache
+@cached
 def model(name: str, precision: Precision = Precision.FLOAT32, side_px: int = 96) -> Model:
     return load_model(name, device=CPU, precision=precision, side_px=side_px)
 
@@ -54,14 +72,14 @@ def tiny_model(module: nn.Module, side_px: int = 2) -> Model:
     )
 
 
-@functools.lru_cache
+@cached
 def untouched(name: str, side_px: int = 96) -> nn.Module:
     """The network as it is built, float64: what oracles run on."""
     network = ARCHITECTURES[name].build(side_px).eval().double()
     return network.requires_grad_(False)
 
 
-@functools.lru_cache
+@cached
 def photo_input(photo_name: str, model_name: str, side_px: int = 96) -> torch.Tensor:
     """A preprocessed photo, 3×H×W, float64, dithered by about half a grey level.
 

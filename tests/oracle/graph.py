@@ -101,13 +101,20 @@ def directional_derivative(
 ) -> float | None:
     """Of a piecewise linear function, by central differences inside one linear piece.
 
-    The step is halved until the second difference vanishes beside the first: no kink is
+    The largest of the steps at which the second difference vanishes beside the first: no kink is
     crossed, and rounding is small. None where kinks are too close for that.
+
+    Args:
+        function: Of several arguments at once; the value of each.
+        x: Where.
+        direction: Which way, as long as the unit of the steps.
     """
-    at, step = float(function(x)), 4e-4
-    while step > 1e-6:
-        above, below = float(function(x + step * direction)), float(function(x - step * direction))
-        if abs(above - 2 * at + below) <= 5e-10 * abs(above - below):
-            return (above - below) / (2 * step)
-        step /= 2
-    return None
+    steps = 4e-4 / 2 ** torch.arange(9, dtype=x.dtype)  # down to 1.6e-6
+    places = torch.cat([steps.new_zeros(1), steps, -steps])
+    values = function(x + places.view(-1, *[1] * x.dim()) * direction)
+    at, (above, below) = values[0], values[1:].view(2, -1)
+    straight = (above - 2 * at + below).abs() <= 5e-10 * (above - below).abs()
+    if not straight.any():
+        return None
+    first = int(straight.int().argmax())
+    return float((above - below)[first] / (2 * steps[first]))

@@ -73,7 +73,7 @@ def test_gradient_equals_finite_differences(runner: Runner, name: str) -> None:
             direction = gradient.where(half, 0)
             direction = direction / direction.norm()
             derivative = directional_derivative(
-                lambda x: network(x[None])[0, 285], image, direction
+                lambda images: network(images)[:, 285], image, direction
             )
             if derivative is not None:
                 expected.append(derivative)

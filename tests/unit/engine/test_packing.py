@@ -80,14 +80,14 @@ def test_bits_do_not_depend_on_neighbours() -> None:
 def test_default_buckets_agree_in_float64() -> None:
     """Across bucket sizes float32 may flip a gate; float64 does not."""
     on = model(NAME, Precision.FLOAT64)
-    # The last 24: every method with every target, and 15 of 36 rows are occlusion's.
-    calls = [(method, image.double(), target) for method, image, target in mixed_calls()[-24:]]
-    assert {(type(method), target) for method, _, target in calls[:-3]} == {
+    # Every method with every target, and one occlusion: in float64, Lite0 takes a second a row.
+    calls = [(method, image.double(), target) for method, image, target in mixed_calls()[-18:-2]]
+    assert {(type(method), target) for method, _, target in calls[:-1]} == {
         (type(method), target) for method in GRADIENTS for target in TARGETS
     }
     with running(buckets=(1,)) as fixed, running() as default:
         together = run_together(default, on, calls)
-        assert max(ride.row_count for done in together for ride in done.rides) > 8
+        assert max(ride.row_count for done in together for ride in done.rides) > 4
         for done, (method, image, target) in zip(together, calls, strict=True):
             alone = fixed.run(on, method, image, target)
             error = relative_error(done.result.attribution, alone.result.attribution)
