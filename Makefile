@@ -33,6 +33,8 @@ bench: $(STAMP)  ## Speed, as ratios measured in one run
 tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
 	$(BIN)/python -m tests.oracle.tables
 
-proto: $(STAMP)  ## The stubs in client/pellucid/v1
+proto: $(STAMP)  ## The stubs in client/pellucid/v1 and server/pellucid_server/api/inference
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=client --pyi_out=client \
 		--grpc_python_out=client $(wildcard proto/pellucid/v1/*.proto)
+	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=server/pellucid_server/api \
+		--pyi_out=server/pellucid_server/api $(wildcard proto/inference/*.proto)

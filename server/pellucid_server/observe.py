@@ -1,9 +1,12 @@
 """Metrics: one observer that the engine, the service and its edges call."""
 
 import asyncio
+import copy
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -16,11 +19,48 @@ from .errors import Cancelled, Internal, PellucidError
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
+@dataclass
+class Total:
+    """How often something happened, and how long it took in all."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass
+class Counts:
+    """What became of one model's jobs since the server started.
+
+    Attributes:
+        success: Jobs that were answered, from their arrival to their result.
+        fail: Jobs that were admitted and not answered.
+        queue: What those that were answered waited: for a worker to decode, for the device.
+        decode: Their decoding and preprocessing.
+        compute: From the launch of their first batch to their result.
+        batches: Device time, by bucket size.
+        last_success_ms: When one was last answered, milliseconds since 1970 began; 0: never.
+    """
+
+    success: Total = field(default_factory=Total)
+    fail: Total = field(default_factory=Total)
+    queue: Total = field(default_factory=Total)
+    decode: Total = field(default_factory=Total)
+    compute: Total = field(default_factory=Total)
+    batches: dict[int, Total] = field(default_factory=dict)
+    last_success_ms: int = 0
+
+
 class Metrics:
     """Prometheus metrics, in base units, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._counts: dict[str, Counts] = {}
+        self._counting = threading.Lock()
         self._requests = Counter(
             "pellucid_requests", "Requests, by method.", ["method"], registry=self.registry
         )
@@ -114,8 +154,32 @@ class Metrics:
         labels = (batch.key.model.name, batch.key.lane.value)
         self._batch_rows.labels(*labels).observe(len(batch.tickets))
         self._batch_seconds.labels(*labels).observe(batch_ms / 1e3)
+        with self._counted(batch.key.model.name) as counts:
+            counts.batches.setdefault(batch.bucket_size, Total()).add(batch_ms / 1e3)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
-        if isinstance(outcome, Done):
-            timing, method = job.timing, job.spec.method.name
-            self._compute_seconds.labels(method).observe(timing.finished_s - timing.launched_s)
+        timing = job.timing
+        with self._counted(job.spec.model.name) as counts:
+            if not isinstance(outcome, Done):
+                counts.fail.add(time.monotonic() - timing.submitted_s)
+                return
+            counts.success.add(timing.finished_s - timing.submitted_s)
+            counts.queue.add(
+                timing.decode_started_s - timing.submitted_s + timing.launched_s - timing.ready_s
+            )
+            counts.decode.add(timing.ready_s - timing.decode_started_s)
+            counts.compute.add(timing.finished_s - timing.launched_s)
+            counts.last_success_ms = time.time_ns() // 1_000_000
+        compute_s = timing.finished_s - timing.launched_s
+        self._compute_seconds.labels(job.spec.method.name).observe(compute_s)
+
+    def counts_of(self, model: str) -> Counts:
+        """What became of a model's jobs so far."""
+        with self._counted(model) as counts:
+            return copy.deepcopy(counts)
+
+    @contextmanager
+    def _counted(self, model: str) -> Iterator[Counts]:
+        """A model's counts, while no other thread has them."""
+        with self._counting:
+            yield self._counts.setdefault(model, Counts())

@@ -4,15 +4,12 @@ A form is the same tree of values as a JSON object, with texts for leaves, so bo
 the same rules, and what is wrong is called by the same name: the field's path in the contract.
 """
 
-import base64
 import binascii
 import functools
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -22,6 +19,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ..errors import InvalidArgument, Violation
+from . import values
 
 METHOD = "method"
 """The form field that names a member of the request's oneof of the same name."""
@@ -36,9 +34,7 @@ _MOST_VALUES = 1000
 """Values in a JSON body: far above any request's, and what is parsed stays as small as it was."""
 
 _MOST_PARTS = 64
-_MOST_TEXT_BYTES = 16 << 10
-_MOST_SHOWN = 60
-"""Characters of a wrong value that its message repeats."""
+MOST_TEXT_BYTES = 16 << 10
 
 
 def read(
@@ -64,15 +60,13 @@ def read(
         if name == TIMEOUT:
             timeouts.append(text)
         else:
-            found.append(Violation(_plain(name), f"unknown; the query may have {TIMEOUT}"))
+            found.append(Violation(values.plain(name), f"unknown; the query may have {TIMEOUT}"))
     if boundary is None:
-        _fill(found, request, _parse_json(body), "")
+        _fill(found, request, values.parse_json(body, _MOST_VALUES), "")
     else:
         timeouts += _read_form(found, request, _split(body, boundary))
     timeout_ms = _read_timeout(found, timeouts)
-    if found:
-        message = "; ".join(f"{v.field}: {v.description}" for v in found)
-        raise InvalidArgument(message, violations=found)
+    values.raise_any(found)
     return timeout_ms
 
 
@@ -88,7 +82,7 @@ def _read_timeout(found: list[Violation], texts: Sequence[str]) -> float | None:
         found.append(Violation(TIMEOUT, "given more than once"))
     for text in texts:
         if not _NUMBER.fullmatch(text) or not 0 < float(text) < math.inf:
-            found.append(Violation(TIMEOUT, f"is {_shown(text)}; must be a positive number"))
+            found.append(Violation(TIMEOUT, f"is {values.shown(text)}; must be a positive number"))
             return None
     return float(texts[0]) if texts else None
 
@@ -96,42 +90,17 @@ def _read_timeout(found: list[Violation], texts: Sequence[str]) -> float | None:
 # The tree of values.
 
 
-class _Object(list[tuple[str, Any]]):
-    """A JSON object as its members in order, so that one given twice is seen."""
-
-
-def _parse_json(body: bytes) -> object:
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
-        raise InvalidArgument(f"the body has more than {_MOST_VALUES} values")
-    try:
-        return json.loads(body.decode(), object_pairs_hook=_Object, parse_constant=_refuse)
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"the body is not UTF-8: see byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise InvalidArgument(
-            f"the body is not JSON: see line {error.lineno}, column {error.colno}"
-        ) from None
-    except ValueError:  # a number of thousands of digits
-        raise InvalidArgument("the body is not JSON: it has a number that is too long") from None
-    except RecursionError:
-        raise InvalidArgument("the body is nested too deeply") from None
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise InvalidArgument(f'the body is not JSON: {constant} must be written "{constant}"')
-
-
 def _fill(found: list[Violation], message: Message, value: object, path: str) -> None:
     """Sets a message's fields from an object, noting all that is wrong with it."""
-    if not isinstance(value, _Object):
-        found.append(Violation(path or "body", f"is {_shown(value)}; must be an object"))
+    if not isinstance(value, values.Object):
+        found.append(Violation(path or "body", f"is {values.shown(value)}; must be an object"))
         return
     fields = _descriptor_of(message).fields
     by_name = {name: field for field in fields for name in (field.name, field.json_name)}
     given: dict[str, str] = {}
     for name, item in value:
         field = by_name.get(name)
-        where = _join(path, _plain(name) if field is None else field.name)
+        where = _join(path, values.plain(name) if field is None else field.name)
         if field is None:
             known = ", ".join(f.json_name for f in fields) or "none"
             found.append(Violation(where, f"unknown; the fields here are: {known}"))
@@ -149,8 +118,8 @@ def _fill(found: list[Violation], message: Message, value: object, path: str) ->
         given[group] = where
         if not field.is_repeated:
             _fill_one(found, message, field, item, where)
-        elif not isinstance(item, list) or isinstance(item, _Object):
-            found.append(Violation(where, f"is {_shown(item)}; must be a list"))
+        elif not isinstance(item, list) or isinstance(item, values.Object):
+            found.append(Violation(where, f"is {values.shown(item)}; must be a list"))
         else:
             for element in item:
                 _fill_one(found, message, field, element, where)
@@ -174,25 +143,15 @@ def _fill_one(
     one = type(message)()
     try:
         if field.type == FieldDescriptor.TYPE_BYTES:
-            setattr(one, field.name, _decode_base64(value))
+            setattr(one, field.name, values.decode_base64(value))
         else:
             wanted = [_checked(field, value)] if field.is_repeated else _checked(field, value)
             json_format.ParseDict({field.name: wanted}, one)
     except (json_format.ParseError, binascii.Error):
-        found.append(Violation(where, f"is {_shown(value)}; must be {_wanted(field)}"))
+        found.append(Violation(where, f"is {values.shown(value)}; must be {_wanted(field)}"))
     else:
         message.MergeFrom(one)
 
-
-def _decode_base64(value: object) -> bytes:
-    """Base64 of either alphabet, with or without padding; nothing else is skipped over."""
-    if not isinstance(value, str) or not value.isascii():
-        raise binascii.Error
-    standard = value.encode().translate(_STANDARD_ALPHABET)
-    return base64.b64decode(standard + b"=" * (-len(standard) % 4), validate=True)
-
-
-_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -233,26 +192,6 @@ def _wanted(field: FieldDescriptor) -> str:
     if field.type == FieldDescriptor.TYPE_BYTES:
         return "base64"
     return _WANTED[field.cpp_type]
-
-
-def _shown(value: object) -> str:
-    match value:
-        case _Object():
-            return "an object"
-        case list():
-            return "a list"
-        case str() if len(value) > _MOST_SHOWN:
-            return f"{value[:_MOST_SHOWN]!r}… of {len(value)} characters"
-        case str():
-            return repr(value)
-        case _:
-            text = json.dumps(value)
-            return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
-
-
-def _plain(name: str) -> str:
-    """A name that a caller made up, fit for a message: short, and without lone surrogates."""
-    return name[:_MOST_SHOWN].encode(errors="backslashreplace").decode()
 
 
 def _join(path: str, name: str) -> str:
@@ -428,33 +367,51 @@ def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part])
         if part.name in files:
             files[part.name].append(part)
         elif part.is_file:
-            found.append(Violation(_plain(part.name), "is a file; must be a text"))
+            found.append(Violation(values.plain(part.name), "is a file; must be a text"))
         elif (text := _decode_text(found, part)) is not None:
             texts.setdefault(part.name, []).append(text)
     timeouts = texts.pop(TIMEOUT, [])
-    tree = _Object()
-    method = _read_method(found, descriptor, texts, tree)
-    _read_evidence(found, descriptor, texts, tree)
-    _read_texts(found, descriptor, texts, method, tree)
-    _fill(found, request, tree, "")
+    read_texts(found, request, texts, (*files, TIMEOUT))
     for name, given in files.items():
         _read_file(found, getattr(request, name), name, given)
     return timeouts
 
 
+def read_texts(
+    found: list[Violation],
+    request: Message,
+    texts: dict[str, list[str]],
+    beside: Sequence[str] = (),
+) -> None:
+    """Fills in a request from the texts of its fields, noting all that is wrong with them.
+
+    Args:
+        found: Where violations are noted.
+        request: An empty message.
+        texts: By the fields' names: dotted, or short where that is clear.
+        beside: Names that are read elsewhere, for a message that lists what there is.
+    """
+    descriptor = _descriptor_of(request)
+    tree = values.Object()
+    method = _read_method(found, descriptor, texts, tree)
+    _read_evidence(found, descriptor, texts, tree)
+    _read_fields(found, descriptor, texts, method, tree, beside)
+    _fill(found, request, tree, "")
+
+
 def _decode_text(found: list[Violation], part: _Part) -> str | None:
-    if len(part.data) > _MOST_TEXT_BYTES:
+    if len(part.data) > MOST_TEXT_BYTES:
         found.append(
             Violation(
-                _plain(part.name),
-                f"has {len(part.data)} bytes; a text has at most {_MOST_TEXT_BYTES}",
+                values.plain(part.name),
+                f"has {len(part.data)} bytes; a text has at most {MOST_TEXT_BYTES}",
             )
         )
         return None
     try:
         return part.data.decode()
     except UnicodeDecodeError:
-        found.append(Violation(_plain(part.name), "is not UTF-8"))
+        found.append(Violation(values.plain(part.name), "is not UTF-8"))
         return None
 
 
@@ -471,7 +428,7 @@ def _read_file(
 
 
 def _read_method(
-    found: list[Violation], descriptor: Descriptor, texts: dict[str, list[str]], tree: _Object
+    found: list[Violation], descriptor: Descriptor, texts: dict[str, list[str]], tree: values.Object
 ) -> str | None:
     allowed = methods(descriptor)
     if not allowed:
@@ -483,9 +440,9 @@ def _read_method(
     elif len(given) > 1:
         found.append(Violation(METHOD, "given more than once"))
     elif given[0] not in allowed:
-        found.append(Violation(METHOD, f"is {_shown(given[0])}; must be {one_of}"))
+        found.append(Violation(METHOD, f"is {values.shown(given[0])}; must be {one_of}"))
     else:
-        tree.append((given[0], _Object()))
+        tree.append((given[0], values.Object()))
         return given[0]
     return None
 
@@ -498,7 +455,7 @@ def measures(request: Descriptor) -> tuple[str, ...]:
 
 
 def _read_evidence(
-    found: list[Violation], descriptor: Descriptor, texts: dict[str, list[str]], tree: _Object
+    found: list[Violation], descriptor: Descriptor, texts: dict[str, list[str]], tree: values.Object
 ) -> None:
     allowed = measures(descriptor)
     if not allowed:
@@ -509,15 +466,18 @@ def _read_evidence(
                 _insert(tree, (EVIDENCE, name, ""), None)
             else:
                 one_of = ", ".join(allowed)
-                found.append(Violation(EVIDENCE, f"is {_shown(name)}; must be among {one_of}"))
+                found.append(
+                    Violation(EVIDENCE, f"is {values.shown(name)}; must be among {one_of}")
+                )
 
 
-def _read_texts(
+def _read_fields(
     found: list[Violation],
     descriptor: Descriptor,
     texts: dict[str, list[str]],
     method: str | None,
-    tree: _Object,
+    tree: values.Object,
+    beside: Sequence[str],
 ) -> None:
     allowed, of_all = _by_name(descriptor, method), _by_name(descriptor, None)
     for name, given in texts.items():
@@ -534,13 +494,12 @@ def _read_texts(
             found.append(Violation(field.dotted, f"is of {field.path[0]}, not of {method}"))
         else:
             known = [f.name for f in form_fields(descriptor, method)]
-            known = [*file_fields(descriptor), *([METHOD] * bool(methods(descriptor))), *known]
-            found.append(
-                Violation(_plain(name), f"unknown; the fields are: {', '.join([*known, TIMEOUT])}")
-            )
+            known = [*([METHOD] * bool(methods(descriptor))), *known, *beside]
+            there_are = f"unknown; the fields are: {', '.join(known)}"
+            found.append(Violation(values.plain(name), there_are))
 
 
-def _insert(tree: _Object, path: Sequence[str], value: object) -> None:
+def _insert(tree: values.Object, path: Sequence[str], value: object) -> None:
     """Adds a leaf to the tree; one that is there already stays, to be seen.
 
     A leaf without a name makes the object that it would be in.
@@ -548,7 +507,7 @@ def _insert(tree: _Object, path: Sequence[str], value: object) -> None:
     for name in path[:-1]:
         inner = next((item for known, item in tree if known == name), None)
         if inner is None:
-            inner = _Object()
+            inner = values.Object()
             tree.append((name, inner))
         tree = inner
     if path[-1]:

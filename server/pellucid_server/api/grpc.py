@@ -1,51 +1,39 @@
 """gRPC: translation only."""
 
-import asyncio
 import contextlib
 import logging
-import time
-import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from grpc_status import rpc_status
 from pellucid.v1 import inference_pb2, model_pb2
 
-from .. import wire
 from ..config import Settings
 from ..engine.job import Priority
-from ..errors import DeadlineExpired, Internal, InvalidArgument, PellucidError
-from .health import HEALTH, SERVICE, Health
+from ..errors import Internal, PellucidError
+from .health import HEALTH, SERVICE, SERVICES, Health
+from .inference.grpc import InferenceServicer
+from .rpc import Context, Inbox, abort, answer_or_abort, caller_of
 from .service import Service, check_size
 
 log = logging.getLogger(__name__)
-
-CALLER_KEY = "pellucid-caller"
-"""Metadata by which a caller names itself; its address stands in for it."""
 
 _SPARE_RPCS = 64
 """Calls beyond max_requests that are answered at all: health, models, refusals with a delay."""
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
-_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PellucidServicer:
-    """PellucidService over grpc.aio.
+    """PellucidService over grpc.aio."""
 
-    Calls that bring images are taken as streams of their one message, which look the same on
-    the wire: so a message is read after a look at the queue, and few are read at once.
-    """
-
-    def __init__(self, service: Service, settings: Settings) -> None:
+    def __init__(self, service: Service, settings: Settings, inbox: Inbox) -> None:
         self._service = service
         self._max_message_bytes = settings.max_message_bytes
-        at_once = max(1, settings.queue_bytes // settings.max_message_bytes)
-        self._receiving = asyncio.Semaphore(at_once)
+        self._inbox = inbox
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a server answers the service's calls with."""
@@ -81,28 +69,28 @@ class PellucidServicer:
         )
 
     async def Predict(
-        self, messages: AsyncIterator[inference_pb2.PredictRequest], context: _Context
+        self, messages: AsyncIterator[inference_pb2.PredictRequest], context: Context
     ) -> inference_pb2.PredictResponse:
         empty = inference_pb2.PredictRequest()
         answer = self._serve(empty, messages, context, Priority.PREDICT, self._service.predict)
-        return await _answer(context, answer)
+        return await answer_or_abort(context, answer)
 
     async def Explain(
-        self, messages: AsyncIterator[inference_pb2.ExplainRequest], context: _Context
+        self, messages: AsyncIterator[inference_pb2.ExplainRequest], context: Context
     ) -> inference_pb2.ExplainResponse:
         empty = inference_pb2.ExplainRequest()
         answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.explain)
-        return await _answer(context, answer)
+        return await answer_or_abort(context, answer)
 
     async def ExplainStream(
-        self, messages: AsyncIterator[inference_pb2.ExplainStreamRequest], context: _Context
+        self, messages: AsyncIterator[inference_pb2.ExplainStreamRequest], context: Context
     ) -> AsyncIterator[inference_pb2.ExplainStreamResponse]:
         request = inference_pb2.ExplainStreamRequest()
         try:
             with self._service.arrival(lambda: request.explain) as held:
-                call = self._call(context)
+                call = self._service.call(caller_of(context), context.time_remaining())
                 self._service.check_room(Priority.EXPLAIN)
-                request = await self._receive(messages, call)
+                request = await self._inbox.receive(messages, call)
                 held.add(request.ByteSize())
                 shown = self._service.explain_stream(request.explain, call, held, self._shown)
                 async with contextlib.aclosing(shown):
@@ -110,44 +98,35 @@ class PellucidServicer:
                         response.last = last
                         yield response
         except PellucidError as error:
-            await _abort(context, error)
+            await abort(context, error)
         except Exception:
             log.exception("a request failed")
-            await _abort(context, Internal())
+            await abort(context, Internal())
 
     async def ListModels(
-        self, request: model_pb2.ListModelsRequest, context: _Context
+        self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
-        return await _answer(context, self._service.list_models(request))
+        return await answer_or_abort(context, self._service.list_models(request))
 
     async def GetModel(
-        self, request: model_pb2.GetModelRequest, context: _Context
+        self, request: model_pb2.GetModelRequest, context: Context
     ) -> model_pb2.GetModelResponse:
-        return await _answer(context, self._service.get_model(request))
+        return await answer_or_abort(context, self._service.get_model(request))
 
     async def _serve(
         self,
         request: _Request,
         messages: AsyncIterator[_Request],
-        context: _Context,
+        context: Context,
         priority: Priority,
         method: Callable[..., Awaitable[_Response]],
     ) -> _Response:
         with self._service.arrival(lambda: request) as held:
-            call = self._call(context)
+            call = self._service.call(caller_of(context), context.time_remaining())
             self._service.check_room(priority)
-            request = await self._receive(messages, call)
+            request = await self._inbox.receive(messages, call)
             held.add(request.ByteSize())
             return await method(request, call, held, self._fitting)
-
-    async def _receive(self, messages: AsyncIterator[_Request], call: wire.Call) -> _Request:
-        try:
-            async with asyncio.timeout(call.deadline_s - time.monotonic()), self._receiving:
-                return await anext(messages)
-        except TimeoutError:
-            raise DeadlineExpired("the message did not arrive in time") from None
-        except StopAsyncIteration:
-            raise InvalidArgument("the call has no message") from None
 
     def _fitting(self, response: Message) -> Message:
         check_size(response.ByteSize(), self._max_message_bytes)
@@ -159,12 +138,6 @@ class PellucidServicer:
         response = inference_pb2.ExplainStreamResponse(explanation=explanation, last=True)
         check_size(response.ByteSize(), self._max_message_bytes)
         return response
-
-    def _call(self, context: _Context) -> wire.Call:
-        metadata = dict(context.invocation_metadata() or ())
-        peer = urllib.parse.unquote(context.peer())  # ipv4:127.0.0.1:5, ipv6:[::1]:5
-        address = peer.partition(":")[2].rpartition(":")[0].strip("[]")
-        return self._service.call(str(metadata.get(CALLER_KEY, address)), context.time_remaining())
 
 
 def build_server(service: Service, settings: Settings) -> tuple[grpc.aio.Server, Health]:
@@ -178,22 +151,11 @@ def build_server(service: Service, settings: Settings) -> tuple[grpc.aio.Server,
             ("grpc.so_reuseport", 0),
         ],
     )
-    server.add_generic_rpc_handlers((PellucidServicer(service, settings).handlers(),))
+    inbox = Inbox(settings)
+    servicers = (PellucidServicer, InferenceServicer)
+    server.add_generic_rpc_handlers(
+        [servicer(service, settings, inbox).handlers() for servicer in servicers]
+    )
     health = Health(server)
-    reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((*SERVICES, HEALTH, reflection.SERVICE_NAME), server)
     return server, health
-
-
-async def _answer(context: _Context, response: Awaitable[_Response]) -> _Response:
-    try:
-        return await response
-    except PellucidError as error:
-        await _abort(context, error)
-    except Exception:
-        log.exception("a request failed")
-        await _abort(context, Internal())
-
-
-async def _abort(context: _Context, error: PellucidError) -> NoReturn:
-    status = rpc_status.to_status(wire.write_error(error))
-    await context.abort(status.code, status.details, status.trailing_metadata)

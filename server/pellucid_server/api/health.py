@@ -1,11 +1,15 @@
-"""grpc.health.v1: whether the server answers, for the whole of it and for its service."""
+"""grpc.health.v1: whether the server answers, for the whole of it and for its services."""
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from pellucid.v1 import service_pb2
 
+from .inference import grpc_service_pb2
+
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["PellucidService"].full_name
+INFERENCE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+SERVICES = (SERVICE, INFERENCE)
 HEALTH = health.SERVICE_NAME
 
 
@@ -19,5 +23,5 @@ class Health:
     async def set(self, serving: bool) -> None:
         response = health_pb2.HealthCheckResponse
         status = response.SERVING if serving else response.NOT_SERVING
-        for name in ("", SERVICE):
+        for name in ("", *SERVICES):
             await self._servicer.set(name, status)

@@ -10,7 +10,7 @@ from pellucid.v1 import inference_pb2, model_pb2
 
 from ..errors import CODES, Unavailable
 from . import forms
-from .grpc import CALLER_KEY
+from .service import CALLER_KEY
 
 Schema = dict[str, Any]
 

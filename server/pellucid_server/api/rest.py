@@ -9,8 +9,8 @@ import math
 import re
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -20,7 +20,6 @@ from google.rpc import code_pb2
 from pellucid.v1 import data_pb2, inference_pb2, model_pb2
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
@@ -30,7 +29,6 @@ from ..engine.admission import Held
 from ..engine.job import Priority
 from ..errors import (
     CODES,
-    Cancelled,
     DeadlineExpired,
     Internal,
     InvalidArgument,
@@ -38,12 +36,11 @@ from ..errors import (
     NotAcceptable,
     NotFound,
     PellucidError,
-    TooLarge,
     Unavailable,
     UnsupportedMedia,
 )
-from . import forms, openapi
-from .grpc import CALLER_KEY
+from . import forms, http, openapi
+from .inference import rest as inference
 from .service import Service, check_size
 
 log = logging.getLogger(__name__)
@@ -59,8 +56,6 @@ PICTURES: dict[str, data_pb2.ImageFormat] = {
     "image/jpeg": data_pb2.IMAGE_FORMAT_JPEG,
 }
 
-_Returned = TypeVar("_Returned")
-
 
 def build_app(service: Service, settings: Settings) -> FastAPI:
     """The application that uvicorn runs, on the server's loop."""
@@ -75,6 +70,7 @@ def build_app(service: Service, settings: Settings) -> FastAPI:
     app.add_route("/health/ready", rest.ready, methods=["GET"])
     app.add_route("/openapi.json", rest.openapi, methods=["GET"])
     app.add_route("/docs", rest.docs, methods=["GET"])
+    inference.add_routes(app, service, settings)
     app.mount("/docs/static", StaticFiles(packages=[("fastapi_offline", "static")]))
     for kind in (PellucidError, HTTPException, Exception):
         app.add_exception_handler(kind, _write_exception)
@@ -94,7 +90,7 @@ class _Rest:
         with self._service.arrival(lambda: message) as held:
             _accepted(request, [JSON])
             call = await self._read(request, message, Priority.PREDICT, held)
-            return await _unless_gone(
+            return await http.unless_gone(
                 request, self._service.predict(message, call, held, self._write_json)
             )
 
@@ -108,7 +104,9 @@ class _Rest:
                 message.outputs[:] = [inference_pb2.EXPLAIN_OUTPUT_RENDERING]
                 message.rendering.format = PICTURES[media]
                 write = functools.partial(self._write_picture, media=media)
-            answer = await _unless_gone(request, self._service.explain(message, call, held, write))
+            answer = await http.unless_gone(
+                request, self._service.explain(message, call, held, write)
+            )
             answer.headers["vary"] = "accept"
             return answer
 
@@ -121,7 +119,7 @@ class _Rest:
             call = await self._read(request, message, Priority.EXPLAIN, held)
             shown = self._service.explain_stream(message, call, held, self._write_data)
             await open_parts.enter_async_context(contextlib.aclosing(shown))
-            first = await _unless_gone(request, anext(shown))
+            first = await http.unless_gone(request, anext(shown))
             parts = open_parts.pop_all()
         return StreamingResponse(_events(first, shown, parts), headers=_LIVE, media_type=EVENTS)
 
@@ -167,31 +165,14 @@ class _Rest:
         most_ms = min(forms.query_timeout_ms(query) or math.inf, self._settings.max_timeout_ms)
         try:
             async with asyncio.timeout(most_ms / 1e3):
-                body = await self._read_body(request, held)
+                body = await http.read_body(request, held, self._settings.max_message_bytes)
                 timeout_ms = await asyncio.to_thread(forms.read, message, body, boundary, query)
         except TimeoutError:
             raise DeadlineExpired("the body did not arrive in time") from None
         timeout_s = None
         if timeout_ms is not None:
             timeout_s = timeout_ms / 1e3 - (time.monotonic() - arrived_s)
-        return self._service.call(_caller(request), timeout_s)
-
-    async def _read_body(self, request: Request, held: Held) -> bytes:
-        most = self._settings.max_message_bytes
-        too_large = TooLarge(f"the body is larger than {most} bytes")
-        length = request.headers.get("content-length", "0")
-        if length.isdecimal() and int(length[:20]) > most:
-            raise too_large
-        body = bytearray()
-        try:
-            async for chunk in request.stream():
-                if len(body) + len(chunk) > most:
-                    raise too_large
-                held.add(len(chunk))
-                body += chunk
-        except ClientDisconnect:
-            raise Cancelled("the caller went away") from None
-        return bytes(body)
+        return self._service.call(http.caller_of(request), timeout_s)
 
     def _write_json(self, message: Message) -> Response:
         """In a worker: the message as JSON, no larger than what is sent."""
@@ -242,32 +223,7 @@ def _event(data: str, last: bool) -> str:
     return f"event: {'result' if last else 'estimate'}\ndata: {data}\n\n"
 
 
-async def _unless_gone(request: Request, answer: Awaitable[_Returned]) -> _Returned:
-    """What is awaited, cancelled when the caller goes away: no server does that by itself."""
-    answering = asyncio.ensure_future(answer)
-    leaving = asyncio.create_task(_leave(request))
-    try:
-        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            raise Cancelled("the caller went away")
-        return answering.result()
-    finally:
-        answering.cancel()
-        leaving.cancel()
-        await asyncio.gather(answering, leaving, return_exceptions=True)
-
-
-async def _leave(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 # Requests.
-
-
-def _caller(request: Request) -> str:
-    address = request.client.host if request.client else ""
-    return request.headers.get(CALLER_KEY, address)
 
 
 def _boundary(request: Request) -> bytes | None:
@@ -277,9 +233,7 @@ def _boundary(request: Request) -> bytes | None:
         UnsupportedMedia: The body is neither.
         InvalidArgument: It is a form without a boundary.
     """
-    coding = request.headers.get("content-encoding", "identity")
-    if coding != "identity":
-        raise UnsupportedMedia(f"bodies coded as {coding} are not read; send them as they are")
+    http.refuse_coding(request)
     media, options = parse_options_header(request.headers.get("content-type"))
     match media.decode("latin-1"):
         case "application/json":
@@ -384,14 +338,13 @@ def _error_content(error: PellucidError) -> dict[str, Any]:
 
 async def _write_exception(request: Request, error: Exception) -> Response:
     """Any error as a response. Starlette raises those that are bugs once more, to be logged."""
+    write = inference.write_error if inference.is_here(request.url.path) else _write_error
     match error:
         case PellucidError():
-            return _write_error(error)
+            return write(error)
         case HTTPException(status_code=405, headers=headers):
-            return _write_error(
-                MethodNotAllowed(f"{request.method} is not answered here"), headers=headers
-            )
+            return write(MethodNotAllowed(f"{request.method} is not answered here"), headers)
         case HTTPException():
-            return _write_error(NotFound("nothing is at this path; /docs shows what is"))
+            return write(NotFound("nothing is at this path; /docs shows what is"))
         case _:
-            return _write_error(Internal())
+            return write(Internal())

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -24,9 +24,12 @@ from ..errors import (
     Unavailable,
     Violation,
 )
-from ..models.registry import Registry
-from ..observe import Metrics
+from ..models.registry import Model, Registry
+from ..observe import Counts, Metrics
 from ..workers import Workers
+
+CALLER_KEY = "pellucid-caller"
+"""Metadata, or header, by which a caller names itself; its address stands in for it."""
 
 _RETRY_DELAY_MS = 100.0
 """When to come back if all permits are taken: about one CPU iteration."""
@@ -170,6 +173,27 @@ class Service:
 
     async def get_model(self, request: model_pb2.GetModelRequest) -> model_pb2.GetModelResponse:
         return wire.write_model(request.model, self._open_registry(), self._engine.costs_of)
+
+    def models(self) -> Sequence[Model]:
+        """The models that answer, in the order of their loading.
+
+        Raises:
+            Unavailable: They are not loaded yet.
+        """
+        return tuple(self._open_registry().values())
+
+    def find_model(self, name: str) -> Model:
+        """The model of that name; the default for an empty name.
+
+        Raises:
+            NotFound: There is none.
+            Unavailable: The models are not loaded yet.
+        """
+        return self._open_registry().find(name)
+
+    def counts_of(self, model: Model) -> Counts:
+        """What a model has done since the server started."""
+        return self._metrics.counts_of(model.name)
 
     def _open_registry(self) -> Registry:
         if self._registry is None:

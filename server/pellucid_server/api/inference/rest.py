@@ -1,0 +1,182 @@
+"""The Open Inference Protocol and KServe's V1 over HTTP: translation only."""
+
+import asyncio
+import functools
+import json
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from google.protobuf import json_format
+from pellucid.v1 import model_pb2
+from starlette.responses import JSONResponse
+
+from ... import wire
+from ...config import Settings
+from ...engine.admission import Held
+from ...errors import CODES, FailedPrecondition, PellucidError, Unavailable
+from ...models.registry import Model
+from .. import http
+from ..service import Service, check_size
+from . import bodies, models
+from .batches import Answered, Asked, Asker, Batches, Plan
+from .batches import Response as OneResponse
+from .infer import Inferred, plan_infer
+from .requests import check_version
+
+_MOST_INDEX_BYTES = 1024
+"""Of a body that has one flag."""
+
+_V2, _V1 = "/v2", "/v1/models/{name}"
+_MODEL = f"{_V2}/models/{{name}}"
+_VERSION = f"{_MODEL}/versions/{{version}}"
+
+
+def is_here(path: str) -> bool:
+    """Whether a path is of these protocols, whose errors are a text."""
+    return path == _V2 or path.startswith(f"{_V2}/") or path.endswith((":predict", ":explain"))
+
+
+def write_error(error: PellucidError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as a text, under its HTTP status."""
+    headers = dict(headers or {})
+    if error.retry_delay_ms is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_delay_ms / 1e3))
+    return JSONResponse({"error": error.message}, CODES[type(error)].http, headers)
+
+
+def add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
+    """Adds the protocols' routes to the application."""
+    routes = _Routes(service, settings)
+    app.add_route(_V2, routes.server_metadata, methods=["GET"])
+    app.add_route(f"{_V2}/health/live", routes.live, methods=["GET"])
+    app.add_route(f"{_V2}/health/ready", routes.ready, methods=["GET"])
+    app.add_route(f"{_V2}/models/stats", routes.all_statistics, methods=["GET"])
+    app.add_route(f"{_V2}/repository/index", routes.index, methods=["POST"])
+    for path in (_MODEL, _VERSION):
+        app.add_route(path, routes.metadata, methods=["GET"])
+        app.add_route(f"{path}/ready", routes.model_ready, methods=["GET"])
+        app.add_route(f"{path}/config", routes.config, methods=["GET"])
+        app.add_route(f"{path}/stats", routes.statistics, methods=["GET"])
+        app.add_route(f"{path}/infer", routes.infer, methods=["POST"])
+    for verb in ("load", "unload"):
+        app.add_route(
+            f"{_V2}/repository/models/{{name}}/{verb}", routes.refuse_loading, methods=["POST"]
+        )
+    app.add_route(f"{_V1}:predict", routes.v1_predict, methods=["POST"])
+    app.add_route(f"{_V1}:explain", routes.v1_explain, methods=["POST"])
+
+
+class _Routes:
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._batches = Batches(service, settings)
+        self._most_bytes = settings.max_message_bytes
+
+    async def server_metadata(self, _: Request) -> Response:
+        return JSONResponse(models.server_metadata())
+
+    async def live(self, _: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        if not self._service.ready:
+            raise Unavailable("the server is starting or stopping")
+        return JSONResponse({"ready": True})
+
+    async def metadata(self, request: Request) -> Response:
+        return JSONResponse(models.model_metadata(self._model(request)))
+
+    async def model_ready(self, request: Request) -> Response:
+        model = self._model(request)
+        if not self._service.ready:
+            raise Unavailable("the server is starting or stopping")
+        return JSONResponse({"name": model.name, "ready": True})
+
+    async def config(self, request: Request) -> Response:
+        return JSONResponse(models.model_config(self._model(request)))
+
+    async def statistics(self, request: Request) -> Response:
+        return self._write_statistics([self._model(request)])
+
+    async def all_statistics(self, _: Request) -> Response:
+        return self._write_statistics(self._service.models())
+
+    def _write_statistics(self, asked: Sequence[Model]) -> Response:
+        stats = [models.model_statistics(m, self._service.counts_of(m)) for m in asked]
+        return JSONResponse({"model_stats": stats})
+
+    async def index(self, request: Request) -> Response:
+        ready = bodies.read_index_body(await http.read_body(request, None, _MOST_INDEX_BYTES))
+        listed = await self._service.list_models(model_pb2.ListModelsRequest())
+        return JSONResponse(models.index(listed.models, ready=ready))
+
+    async def refuse_loading(self, _: Request) -> Response:
+        raise FailedPrecondition(models.NO_LOADING)
+
+    async def infer(self, request: Request) -> Response:
+        http.refuse_coding(request)
+
+        async def read(held: Held, _: wire.Call) -> Plan[Any, Response]:
+            model = self._model(request)
+            data = await http.read_body(request, held, self._most_bytes)
+            return await asyncio.to_thread(self._plan_infer, request, model, data)
+
+        return await self._answer(request, read)
+
+    def _plan_infer(self, request: Request, model: Model, data: bytes) -> Plan[Any, Response]:
+        lengths = request.headers.getlist(bodies.HEADER_LENGTH)
+        body = bodies.read_infer_body(data, lengths)
+
+        def write(inferred: Inferred) -> Response:
+            content, length = bodies.write_infer_body(inferred, body, self._most_bytes)
+            if length == len(content):
+                return Response(content, media_type="application/json")
+            headers = {bodies.HEADER_LENGTH: str(length)}
+            return Response(content, 200, headers, "application/octet-stream")
+
+        return plan_infer(body.request, model, self._most_bytes, write)
+
+    async def v1_predict(self, request: Request) -> Response:
+        return await self._answer_v1(request, bodies.read_v1_predict, "predictions")
+
+    async def v1_explain(self, request: Request) -> Response:
+        return await self._answer_v1(request, bodies.read_v1_explain, "explanations")
+
+    async def _answer_v1(
+        self, request: Request, read_body: Callable[[bytes, str], Asked], name: str
+    ) -> Response:
+        http.refuse_coding(request)
+
+        async def read(held: Held, _: wire.Call) -> Plan[bytes, Response]:
+            model = self._model(request)
+            data = await http.read_body(request, held, self._most_bytes)
+            asked = await asyncio.to_thread(read_body, data, model.name)
+            return Plan(asked, _write_one, functools.partial(self._write_v1, name))
+
+        return await self._answer(request, read)
+
+    def _write_v1(self, name: str, answered: Sequence[Answered[bytes]]) -> Response:
+        parts = [one.prediction or one.explanation or b"" for one in answered]
+        check_size(sum(map(len, parts)), self._most_bytes)
+        content = b'{"%b": [%b]}' % (name.encode(), b", ".join(parts))
+        return Response(content, media_type="application/json")
+
+    async def _answer(
+        self, request: Request, read: Callable[[Held, wire.Call], Awaitable[Plan[Any, Response]]]
+    ) -> Response:
+        watched = functools.partial(http.unless_gone, request)
+        return await self._batches.answer(Asker(http.caller_of(request)), read, watched)
+
+    def _model(self, request: Request) -> Model:
+        """The model that the path names."""
+        model = self._service.find_model(request.path_params["name"])
+        check_version(model, request.path_params.get("version", ""))
+        return model
+
+
+def _write_one(response: OneResponse) -> bytes:
+    """What came of one image, as PellucidService's own routes write it."""
+    mapping = json_format.MessageToDict(response, always_print_fields_with_no_presence=True)
+    return json.dumps(mapping, ensure_ascii=False).encode()
