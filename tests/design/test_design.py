@@ -92,15 +92,24 @@ def test_the_clients_error_table_is_total() -> None:
     assert all(issubclass(one, client_errors.PellucidError) for one in table.values())
 
 
-def test_stubs_are_fresh(tmp_path: Path) -> None:
-    protos = [str(path) for path in sorted((ROOT / "proto/pellucid/v1").glob("*.proto"))]
-    out = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
+@pytest.mark.parametrize(
+    ("folder", "kinds", "kept_in"),
+    [
+        ("pellucid/v1", ("python", "pyi", "grpc_python"), CLIENT / "v1"),
+        ("inference", ("python", "pyi"), SERVER / "api/inference"),
+    ],
+)
+def test_stubs_are_fresh(
+    folder: str, kinds: tuple[str, ...], kept_in: Path, tmp_path: Path
+) -> None:
+    protos = [str(path) for path in sorted((ROOT / "proto" / folder).glob("*.proto"))]
+    out = [f"--{kind}_out={tmp_path}" for kind in kinds]
     command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={ROOT / 'proto'}"]
     subprocess.run([*command, *out, *protos], check=True)
-    made = {path.name: path.read_text() for path in (tmp_path / "pellucid/v1").iterdir()}
+    made = {path.name: path.read_text() for path in (tmp_path / folder).iterdir()}
     kept = {
         path.name: path.read_text()
-        for path in (CLIENT / "v1").glob("*_pb2*")
+        for path in kept_in.glob("*_pb2*")
         if path.suffix in (".py", ".pyi")
     }
     assert made == kept
@@ -128,14 +137,18 @@ def test_generated_code_is_of_the_oldest_supported_version() -> None:
 def test_only_wire_and_api_touch_protobuf() -> None:
     touching = importers(SERVER, "google.protobuf", "google.rpc", "pellucid.v1")
     assert touching
-    assert {name for name in touching if not name.startswith("wire/")} <= {
+    assert {name for name in touching if not name.startswith(("wire/", "api/inference/"))} <= {
         f"api/{name}.py" for name in ("forms", "grpc", "health", "openapi", "rest", "service")
     }
 
 
 def test_only_rest_knows_http() -> None:
     # serve.py runs uvicorn; the application that it runs is the business of api/rest alone.
-    assert importers(SERVER, "fastapi", "starlette") == {"api/rest.py"}
+    assert importers(SERVER, "fastapi", "starlette") == {
+        "api/http.py",
+        "api/inference/rest.py",
+        "api/rest.py",
+    }
     assert importers(SERVER, "uvicorn") == {"serve.py"}
 
 

@@ -8,7 +8,7 @@ import binascii
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from google.protobuf import json_format
@@ -272,6 +272,11 @@ def _leaves(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
             yield from _leaves(field.message_type, here)
 
 
+def has_field(request: Message, name: str) -> bool:
+    """Whether a form has a field of that name, with whichever method."""
+    return name == METHOD or name in _by_name(_descriptor_of(request), None)
+
+
 @functools.cache
 def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
     """The scalars of a form by their dotted names, by their names in the method, and by short ones.
@@ -382,6 +387,7 @@ def read_texts(
     request: Message,
     texts: dict[str, list[str]],
     beside: Sequence[str] = (),
+    without: Collection[str] = (),
 ) -> None:
     """Fills in a request from the texts of its fields, noting all that is wrong with them.
 
@@ -390,12 +396,14 @@ def read_texts(
         request: An empty message.
         texts: By the fields' names: dotted, or short where that is clear.
         beside: Names that are read elsewhere, for a message that lists what there is.
+        without: Fields of the request that are not read from texts here.
     """
     descriptor = _descriptor_of(request)
     tree = values.Object()
     method = _read_method(found, descriptor, texts, tree)
-    _read_evidence(found, descriptor, texts, tree)
-    _read_fields(found, descriptor, texts, method, tree, beside)
+    if EVIDENCE not in without:
+        _read_evidence(found, descriptor, texts, tree)
+    _read_fields(found, descriptor, texts, method, tree, beside, without)
     _fill(found, request, tree, "")
 
 
@@ -478,8 +486,12 @@ def _read_fields(
     method: str | None,
     tree: values.Object,
     beside: Sequence[str],
+    without: Collection[str],
 ) -> None:
-    allowed, of_all = _by_name(descriptor, method), _by_name(descriptor, None)
+    allowed, of_all = (
+        {name: f for name, f in _by_name(descriptor, of).items() if f.path[0] not in without}
+        for of in (method, None)
+    )
     for name, given in texts.items():
         field = allowed.get(name)
         if field is not None:
@@ -493,7 +505,8 @@ def _read_fields(
             field = of_all[name]
             found.append(Violation(field.dotted, f"is of {field.path[0]}, not of {method}"))
         else:
-            known = [f.name for f in form_fields(descriptor, method)]
+            fields = form_fields(descriptor, method)
+            known = [field.name for field in fields if field.path[0] not in without]
             known = [*([METHOD] * bool(methods(descriptor))), *known, *beside]
             there_are = f"unknown; the fields are: {', '.join(known)}"
             found.append(Violation(values.plain(name), there_are))

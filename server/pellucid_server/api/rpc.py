@@ -18,7 +18,7 @@ from .service import CALLER_KEY
 log = logging.getLogger(__name__)
 
 _MOST_STATUS_BYTES = 4000
-"""Of an error, which travels in headers; peers take 8 KiB of them, and the details are in base64."""
+"""Of an error, which travels in headers, in base64: peers take 8 KiB of them."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

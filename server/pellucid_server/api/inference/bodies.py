@@ -22,6 +22,7 @@ from .requests import (
     InferRequest,
     Parameter,
     fill,
+    in_shared_memory,
 )
 from .tensors import BYTES, Malformed, Tensor, read
 
@@ -32,6 +33,11 @@ BINARY, BINARY_SIZE, BINARY_OUTPUT = "binary_data", "binary_data_size", "binary_
 
 _MOST_VALUES = 1_000_000
 """Values in a JSON body: six inputs of 224 × 224 pixels. Raw bytes are for more."""
+
+_MOST_TIMEOUT_MS = 1 << 53
+"""A longer one is cut, as the server cuts it again."""
+
+_MOST_AXIS = 1 << 31
 
 _LEAST_VALUE_BYTES = 2
 """A digit and a comma."""
@@ -181,10 +187,10 @@ def _read_input(found: list[Violation], item: object, where: str, raw: _Raw) -> 
     members = _members(found, item, where, ("name", "datatype", "shape", "parameters", "data"))
     parameters = _parameters(found, members.get("parameters"), f"{where}.parameters")
     shape = members.get("shape")
-    if type(shape) is not list or not all(type(length) is int for length in shape):
-        found.append(Violation(f"{where}.shape", "must be a list of integers"))
+    if type(shape) is not list or not all(_is_length(length) for length in shape):
+        found.append(Violation(f"{where}.shape", "must be a list of integers of 32 bits"))
         shape = []
-    contents: bytes | list[object] = []
+    contents: bytes | list[object] | None = None
     count = _take(found, parameters, BINARY_SIZE, int, where)
     data = members.get("data")
     if count is not None:
@@ -193,7 +199,7 @@ def _read_input(found: list[Violation], item: object, where: str, raw: _Raw) -> 
             found.append(Violation(f"{where}.data", f"given beside {BINARY_SIZE}"))
     elif type(data) is list:
         contents = data
-    else:
+    elif not in_shared_memory(parameters):
         either = f"must be a list, or {BINARY_SIZE} say how many bytes after the JSON it has"
         found.append(Violation(f"{where}.data", either))
     return InferInput(
@@ -203,6 +209,10 @@ def _read_input(found: list[Violation], item: object, where: str, raw: _Raw) -> 
         contents,
         parameters,
     )
+
+
+def _is_length(length: object) -> bool:
+    return type(length) is int and -_MOST_AXIS <= length < _MOST_AXIS
 
 
 def _write_values(tensor: Tensor, most_bytes: int) -> list[Any]:
@@ -250,13 +260,11 @@ def _read_v1(
     timeout_ms = parameters.pop(forms.TIMEOUT, None)
     timeout_s = None
     if isinstance(timeout_ms, int | float) and timeout_ms > 0 and timeout_ms is not True:
-        timeout_s = timeout_ms / 1e3
+        timeout_s = min(timeout_ms, _MOST_TIMEOUT_MS) / 1e3
     elif timeout_ms is not None:
         found.append(Violation(forms.TIMEOUT, "must be a positive number"))
-    if parameters.pop("model", None) is not None:
-        found.append(Violation("model", "is not a parameter here: the path names it"))
     explained = isinstance(request, inference_pb2.ExplainRequest)
-    fill(found, request, parameters, (*([TARGET] if explained else []), forms.TIMEOUT))
+    fill(found, request, parameters, (*([TARGET] if explained else []), forms.TIMEOUT), ("model",))
     instances = top.get("instances")
     images: list[data_pb2.Image] = []
     if type(instances) is not list or not instances:

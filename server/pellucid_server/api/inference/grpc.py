@@ -233,7 +233,9 @@ def read_request(message: pb2.ModelInferRequest) -> InferRequest:
     inputs = []
     for at, tensor in enumerate(message.inputs[: MOST_NAMED + 1]):
         where = f"inputs.{values.plain(tensor.name)}.contents"
-        contents: bytes | Sequence[Any] = raw[at] if at < len(raw) else ()
+        contents: bytes | Sequence[Any] | None = ()
+        if raw:
+            contents = raw[at] if at < len(raw) else None
         field = _CONTENTS.get(tensor.datatype)
         given = [one.name for one, _ in tensor.contents.ListFields()]
         if given and raw:

@@ -23,6 +23,9 @@ TARGET = "target"
 TIMEOUT = "timeout"
 PRIORITY = "priority"
 DEFAULT_METHOD = "gradient"
+_SHARED_MEMORY = "shared_memory"
+_MOST_TIMEOUT_US = 1 << 53
+"""A longer one is cut, as the server cuts it again."""
 
 Parameter = bool | int | float | str
 
@@ -59,8 +62,8 @@ EXPLAINED = {
 }
 """The outputs that are an explanation's."""
 
-_NOT_PARAMETERS = {"model", "outputs", "include_logits", "top_k", "evidence"}
-"""Fields that the protocol says otherwise, or has no output for."""
+_NOT_PARAMETERS = ("model", "outputs", "evidence")
+"""Fields that the protocol has another place for, or no output."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,13 @@ class InferInput:
     """A tensor that was sent.
 
     Attributes:
-        contents: Raw bytes, or values; see tensors.read.
+        contents: Raw bytes, or values, see tensors.read; None where it is known to be wrong.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    contents: bytes | Sequence[object]
+    contents: bytes | Sequence[object] | None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
@@ -139,31 +142,21 @@ def read_infer(
         InvalidArgument: With every violation.
     """
     found = list(request.found)
-    found += [
+    too_many = [
         Violation(name, f"are more than {MOST_NAMED}")
         for name in ("parameters", "inputs", "outputs")
         if len(getattr(request, name)) > MOST_NAMED
     ]
-    values.raise_any(found)
+    values.raise_any(too_many)
     images = _read_images(found, request.inputs)
     wanted = _read_outputs(found, request.outputs, class_count)
     parameters = dict(request.parameters)
     timeout_s = _read_timeout(found, parameters)
     explain = inference_pb2.ExplainRequest(model=model)
     explain.outputs.extend(EXPLAINED[out.name] for out in wanted if out.name in EXPLAINED)
-    for name in list(parameters):
-        if name.partition(".")[0] in _NOT_PARAMETERS:
-            del parameters[name]
-            found.append(Violation(values.plain(name), "is not a parameter here"))
-        elif not explain.outputs and name != "bucket_size":
-            found.append(
-                Violation(
-                    values.plain(name),
-                    "is of explanations, and none is asked for; "
-                    f"those are the outputs {', '.join(EXPLAINED)}",
-                )
-            )
-    fill(found, explain, parameters, (TARGET, TIMEOUT, PRIORITY))
+    if not explain.outputs:
+        _refuse_explaining(found, parameters)
+    fill(found, explain, parameters, (TARGET, TIMEOUT, PRIORITY), _NOT_PARAMETERS)
     values.raise_any(found)
     predict = None
     if any(out.name in SCORES for out in wanted):
@@ -182,10 +175,12 @@ def fill(
     request: Message,
     parameters: Mapping[str, Parameter],
     beside: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> None:
     """Fills in a request from parameters, which have the names of a form's fields.
 
     A target is a class, by its index or its label. The method is the gradient unless it is named.
+    beside and without are as in forms.read_texts.
     """
     texts: dict[str, list[str]] = {}
     for name, value in parameters.items():
@@ -197,7 +192,18 @@ def fill(
         texts.setdefault(_field_of(name, text), []).append(text)
     if forms.METHOD in request.DESCRIPTOR.oneofs_by_name:
         texts.setdefault(forms.METHOD, [DEFAULT_METHOD])
-    forms.read_texts(found, request, texts, beside)
+    forms.read_texts(found, request, texts, beside, without)
+
+
+def _refuse_explaining(found: list[Violation], parameters: dict[str, Parameter]) -> None:
+    """Takes out parameters of explanations, where none is asked for."""
+    explaining = inference_pb2.ExplainRequest()
+    here = ("bucket_size", *_NOT_PARAMETERS)
+    for name in [*parameters]:
+        if name == TARGET or (name not in here and forms.has_field(explaining, name)):
+            del parameters[name]
+            outputs = ", ".join(EXPLAINED)
+            found.append(Violation(name, f"is of explanations, and none is asked for: {outputs}"))
 
 
 def _field_of(name: str, text: str) -> str:
@@ -226,7 +232,7 @@ def _read_timeout(found: list[Violation], parameters: dict[str, Parameter]) -> f
     if type(timeout_us) is not int or timeout_us < 0:
         found.append(Violation(TIMEOUT, "must be an integer of microseconds, at least 0"))
         return None
-    return timeout_us / 1e6 if timeout_us else None
+    return min(timeout_us, _MOST_TIMEOUT_US) / 1e6 if timeout_us else None
 
 
 # Inputs.
@@ -246,9 +252,10 @@ def _read_images(found: list[Violation], inputs: Sequence[InferInput]) -> list[d
             found.append(Violation(where, there_are))
             continue
         _refuse_parameters(found, where, given.parameters)
-        if _fits(found, where, given):
+        contents = None if in_shared_memory(given.parameters) else given.contents
+        if _fits(found, where, given) and contents is not None:
             try:
-                elements = read(given.datatype, given.shape, given.contents)
+                elements = read(given.datatype, given.shape, contents)
             except Malformed as error:
                 found.append(Violation(f"{where}.contents", str(error)))
             else:
@@ -322,11 +329,16 @@ def _read_outputs(
     return list(wanted.values())
 
 
+def in_shared_memory(parameters: Mapping[str, Parameter]) -> bool:
+    """Whether a tensor is said to be in shared memory, which is refused."""
+    return any(name.startswith(_SHARED_MEMORY) for name in parameters)
+
+
 def _refuse_parameters(
     found: list[Violation], where: str, parameters: Mapping[str, Parameter]
 ) -> None:
     for name in parameters:
         why = "unknown"
-        if name.startswith("shared_memory"):
+        if name.startswith(_SHARED_MEMORY):
             why = "shared memory is not read or written; send the tensor itself"
         found.append(Violation(f"{where}.{values.plain(name)}", why))
