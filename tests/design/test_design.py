@@ -54,7 +54,7 @@ def importers(folder: Path, *prefixes: str) -> set[str]:
 def test_imports_are_resolved() -> None:
     """What the other tests rest on."""
     found = dict(modules(SERVER))
-    assert "pellucid_server.wire" in found["api/grpc.py"]
+    assert "pellucid_server.wire" in found["api/rpc.py"]
     assert "pellucid_server.engine.rows" in found["methods/explain/occlusion.py"]
     assert "pellucid_server.photos" in found["inputs.py"]
 

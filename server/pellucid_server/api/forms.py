@@ -507,7 +507,7 @@ def _read_fields(
         else:
             fields = form_fields(descriptor, method)
             known = [field.name for field in fields if field.path[0] not in without]
-            known = [*([METHOD] * bool(methods(descriptor))), *known, *beside]
+            known = [*beside, *([METHOD] * bool(methods(descriptor))), *known]
             there_are = f"unknown; the fields are: {', '.join(known)}"
             found.append(Violation(values.plain(name), there_are))
 

@@ -275,7 +275,9 @@ def test_a_form_names_every_violation(service: FakeService) -> None:
         ],
     )
     found = violations(response)
-    assert found.pop("top_k").startswith("unknown; the fields are: image, method, model,")
+    assert found.pop("top_k").startswith(
+        "unknown; the fields are: image, timeout_ms, method, model,"
+    )
     assert found.pop("color_scale") == "has 20000 bytes; a text has at most 16384"
     assert found == {
         "deadline": "unknown; the query may have timeout_ms",

@@ -241,8 +241,8 @@ def read_request(message: pb2.ModelInferRequest) -> InferRequest:
         if given and raw:
             found.append(Violation(where, "given beside raw_input_contents"))
         elif given and field is not None:
-            contents = getattr(tensor.contents, field)
-            if given != [field]:
+            contents = getattr(tensor.contents, field) if given == [field] else None
+            if contents is None:
                 are = f"has {', '.join(given)}; elements of {tensor.datatype} are {field}"
                 found.append(Violation(where, are))
         parameters = _read_parameters(tensor.parameters)

@@ -241,7 +241,7 @@ def _read_timeout(found: list[Violation], parameters: dict[str, Parameter]) -> f
 def _read_images(found: list[Violation], inputs: Sequence[InferInput]) -> list[data_pb2.Image]:
     names = [given.name for given in inputs]
     known = [name for name in names if name in INPUTS]
-    if len(known) != 1:
+    if len(known) != 1 and not any(v.field.startswith("inputs") for v in found):
         many = f"{', '.join(map(repr, known))} are given" if known else "required"
         found.append(Violation("inputs", f"{many}; exactly one of {', '.join(INPUTS)}"))
     images: list[data_pb2.Image] = []
@@ -319,12 +319,13 @@ def _read_outputs(
             parameters = dict(asked.parameters)
             classes = parameters.pop("classification", 0)
             if type(classes) is not int or classes < 0:
-                found.append(Violation(f"{where}.classification", "must be an integer, at least 0"))
+                whole = Violation(f"{where}.classification", "must be an integer, at least 0")
+                found.append(whole)
+                classes = 0
             elif classes and asked.name not in SCORES:
                 of_scores = f"is for {' and '.join(SCORES)}"
                 found.append(Violation(f"{where}.classification", of_scores))
-            else:
-                wanted[asked.name] = Wanted(asked.name, min(classes, class_count))
+            wanted[asked.name] = Wanted(asked.name, min(classes, class_count))
             _refuse_parameters(found, where, parameters)
     return list(wanted.values())
 
