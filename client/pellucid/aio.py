@@ -54,6 +54,8 @@ class AsyncClient:
         top_k: int | None = None,
         include_logits: bool = False,
         bucket_size: int | None = None,
+        explain: Sequence[str | types.Explain] = (),
+        explain_budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> types.PredictResult:
         """What the network sees in a photo: see Client.predict."""
@@ -64,8 +66,33 @@ class AsyncClient:
             top_k=top_k,
             include_logits=include_logits,
             bucket_size=bucket_size,
+            explain=explain,
+            explain_budget_ms=explain_budget_ms,
         )
         return _wire.predict_result(await self._call("Predict", request, timeout_s))
+
+    async def predict_batch(
+        self,
+        photos: Sequence[types.Photo],
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> tuple[types.PredictResult | StatusError, ...]:
+        """What the network sees in each of several photos: see Client.predict_batch."""
+        request = await asyncio.to_thread(_wire.predict_batch_request, photos, options)
+        return _wire.predict_results(await self._call("PredictBatch", request, timeout_s))
+
+    async def explain_batch(
+        self,
+        photos: Sequence[types.Photo],
+        method: str = "gradient",
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> tuple[types.ExplainResult | StatusError, ...]:
+        """Why the network answers so, for several photos: see Client.explain_batch."""
+        request = await asyncio.to_thread(_wire.explain_batch_request, photos, method, options)
+        return _wire.explain_results(await self._call("ExplainBatch", request, timeout_s))
 
     async def explain(
         self,

@@ -26,14 +26,12 @@ from PIL import Image
 from .charts import ChartCurve, curves_chart
 from .compare import Compared, Comparison, target_words
 from .errors import BadArgument
+from .folders import photos_in
 from .render import contact_sheet, encode, reduce_channels, upright
 from .types import Box, Evidence, ExplainResult, Until
 
 if TYPE_CHECKING:
     from .client import Client
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""By which a folder's photos are known."""
 
 TRUTH = "truth.json"
 
@@ -430,7 +428,7 @@ def measure(
         StatusError: The model cannot be asked.
     """
     folder = Path(folder)
-    photos = _photos(folder)
+    photos = {path.name: path.read_bytes() for path in photos_in(folder)}
     named, truth = read_truth(folder, photos)
     model = model or named
     collected = _Collected()
@@ -460,19 +458,6 @@ def _of_all(
     if on_progress is None:
         return None
     return lambda done, methods: on_progress(number * methods + done, photo_count * methods)
-
-
-def _photos(folder: Path) -> dict[str, bytes]:
-    """The photos of a folder by name, in the order of their names."""
-    if not folder.is_dir():
-        raise BadArgument(f"folder: {os.fspath(folder)!r} is not a folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise BadArgument(
-            f"folder: there is no photo in {os.fspath(folder)!r}; they end with "
-            f"{', '.join(SUFFIXES)}"
-        )
-    return {path.name: path.read_bytes() for path in paths}
 
 
 class _Collected:

@@ -59,6 +59,8 @@ class Client:
         top_k: int | None = None,
         include_logits: bool = False,
         bucket_size: int | None = None,
+        explain: Sequence[str | types.Explain] = (),
+        explain_budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> types.PredictResult:
         """What the network sees in a photo.
@@ -70,15 +72,74 @@ class Client:
             include_logits: Whether to return the logits of all classes.
             bucket_size: The batch size to run at, one of the server's: fixes the result's bits.
                 The server chooses by default.
+            explain: Explanations to send along, of the top class unless they name a target:
+                names of methods, or Explain with more. One that fails is its error in the
+                result's explanations, and does not stop the prediction.
+            explain_budget_ms: When explanations that are not done are given up, in milliseconds
+                from the request's arrival; nine tenths of the deadline by default.
             timeout_s: This call's deadline in seconds; the client's by default.
 
         Raises:
             PhotoNotFound: There is no such file.
         """
         request = _wire.predict_request(
-            photo, model=model, top_k=top_k, include_logits=include_logits, bucket_size=bucket_size
+            photo,
+            model=model,
+            top_k=top_k,
+            include_logits=include_logits,
+            bucket_size=bucket_size,
+            explain=explain,
+            explain_budget_ms=explain_budget_ms,
         )
         return _wire.predict_result(self._call("Predict", request, timeout_s))
+
+    def predict_batch(
+        self,
+        photos: Sequence[types.Photo],
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> tuple[types.PredictResult | StatusError, ...]:
+        """What the network sees in each of several photos, in one call.
+
+        Args:
+            photos: 1 to 64; see Photo.
+            timeout_s: This call's deadline in seconds; the client's by default.
+            **options: Those of predict, for all of them.
+
+        Returns:
+            For each photo its result, or what is wrong with it.
+
+        Raises:
+            PhotoNotFound: There is no such file; nothing was sent.
+        """
+        request = _wire.predict_batch_request(photos, options)
+        return _wire.predict_results(self._call("PredictBatch", request, timeout_s))
+
+    def explain_batch(
+        self,
+        photos: Sequence[types.Photo],
+        method: str = "gradient",
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> tuple[types.ExplainResult | StatusError, ...]:
+        """Why the network answers as it does, for each of several photos, in one call.
+
+        Args:
+            photos: 1 to 64; see Photo.
+            method: See explain.
+            timeout_s: This call's deadline in seconds; the client's by default.
+            **options: Those of explain, for all of them, and the method's own parameters.
+
+        Returns:
+            For each photo its explanation, or what is wrong with it.
+
+        Raises:
+            PhotoNotFound: There is no such file; nothing was sent.
+        """
+        request = _wire.explain_batch_request(photos, method, options)
+        return _wire.explain_results(self._call("ExplainBatch", request, timeout_s))
 
     def explain(
         self,

@@ -29,13 +29,19 @@ METHOD = "method"
 EVIDENCE = "evidence"
 """The form field that names members of the request's message of the same name."""
 
+EXPLAIN = "explain"
+"""The form field that names methods, whose explanations are sent along as their defaults are."""
+
+IMAGES = "images"
+"""The form field of a batch's images. All else that its form has is of the message beside it."""
+
 TIMEOUT = "timeout_ms"
 """The form field, and query parameter, of the deadline."""
 
 _MOST_VALUES = 1000
 """Values in a JSON body: far above any request's, and what is parsed stays as small as it was."""
 
-_MOST_PARTS = 64
+_MOST_PARTS = 128
 _MOST_TEXT_BYTES = 16 << 10
 _MOST_SHOWN = 60
 """Characters of a wrong value that its message repeats."""
@@ -152,8 +158,9 @@ def _fill(found: list[Violation], message: Message, value: object, path: str) ->
         elif not isinstance(item, list) or isinstance(item, _Object):
             found.append(Violation(where, f"is {_shown(item)}; must be a list"))
         else:
-            for element in item:
-                _fill_one(found, message, field, element, where)
+            for place, element in enumerate(item):
+                inside = where if field.message_type is None else f"{where}[{place}]"
+                _fill_one(found, message, field, element, inside)
 
 
 def _descriptor_of(message: Message) -> Descriptor:
@@ -166,8 +173,8 @@ def _fill_one(
     found: list[Violation], message: Message, field: FieldDescriptor, value: object, where: str
 ) -> None:
     if field.message_type is not None:
-        assert not field.is_repeated, "no request repeats a message"
-        inner: Message = getattr(message, field.name)
+        own = getattr(message, field.name)
+        inner: Message = own.add() if field.is_repeated else own
         inner.SetInParent()
         _fill(found, inner, value, where)
         return
@@ -302,6 +309,20 @@ def file_fields(request: Descriptor) -> tuple[str, ...]:
     return tuple(f.name for f in request.fields if f.message_type is data_pb2.Image.DESCRIPTOR)
 
 
+def asked_of_each(request: Descriptor) -> FieldDescriptor | None:
+    """The field of a batch that says what is asked of each image; None: it is no batch."""
+    if IMAGES not in request.fields_by_name:
+        return None
+    return next(field for field in request.fields if field.name != IMAGES)
+
+
+def attachable(request: Descriptor) -> tuple[str, ...]:
+    """Names of the methods whose explanations may be sent along."""
+    field = request.fields_by_name.get(EXPLAIN)
+    inner = None if field is None or not field.is_repeated else field.message_type
+    return () if inner is None else methods(inner)
+
+
 def methods(request: Descriptor) -> tuple[str, ...]:
     """Names of the request's methods; none where it has no such oneof."""
     oneof = request.oneofs_by_name.get(METHOD)
@@ -422,6 +443,7 @@ def _split(body: bytes, boundary: bytes) -> list[_Part]:
 def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part]) -> list[str]:
     """Fills in a request from a form; returns the texts of its timeout."""
     descriptor = _descriptor_of(request)
+    batch = asked_of_each(descriptor)
     files: dict[str, list[_Part]] = {name: [] for name in file_fields(descriptor)}
     texts: dict[str, list[str]] = {}
     for part in parts:
@@ -433,12 +455,21 @@ def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part])
             texts.setdefault(part.name, []).append(text)
     timeouts = texts.pop(TIMEOUT, [])
     tree = _Object()
+    asked = request
+    if batch is not None:
+        asked = getattr(request, batch.name)
+        asked.SetInParent()
+        descriptor = _descriptor_of(asked)
     method = _read_method(found, descriptor, texts, tree)
     _read_evidence(found, descriptor, texts, tree)
-    _read_texts(found, descriptor, texts, method, tree)
-    _fill(found, request, tree, "")
+    _read_attached(found, descriptor, texts, tree)
+    _read_texts(found, descriptor, texts, method, tree, tuple(files))
+    _fill(found, asked, tree, "")
     for name, given in files.items():
-        _read_file(found, getattr(request, name), name, given)
+        if batch is not None:
+            _read_files(found, getattr(request, name), name, given)
+        else:
+            _read_file(found, getattr(request, name), name, given)
     return timeouts
 
 
@@ -464,10 +495,27 @@ def _read_file(
     if len(given) != 1:
         many = f"given {len(given)} times; exactly one file" if given else "required; a file"
         found.append(Violation(name, many))
-    elif not given[0].is_file:
-        found.append(Violation(name, "is a text; must be a file (curl's -F image=@photo.jpg)"))
-    else:
+    elif _is_file(found, name, given[0]):
         image.encoded = bytes(given[0].data)
+
+
+def _read_files(
+    found: list[Violation],
+    images: Any,
+    name: str,
+    given: Sequence[_Part],
+) -> None:
+    if not given:
+        found.append(Violation(name, "required; a file, and again for more"))
+    for part in given:
+        if _is_file(found, name, part):
+            images.add(encoded=bytes(part.data))
+
+
+def _is_file(found: list[Violation], name: str, part: _Part) -> bool:
+    if not part.is_file:
+        found.append(Violation(name, f"is a text; must be a file (curl's -F {name}=@photo.jpg)"))
+    return part.is_file
 
 
 def _read_method(
@@ -512,12 +560,29 @@ def _read_evidence(
                 found.append(Violation(EVIDENCE, f"is {_shown(name)}; must be among {one_of}"))
 
 
+def _read_attached(
+    found: list[Violation], descriptor: Descriptor, texts: dict[str, list[str]], tree: _Object
+) -> None:
+    allowed = attachable(descriptor)
+    attached: list[_Object] = []
+    for text in texts.pop(EXPLAIN, []) if allowed else ():
+        for name in (word.strip() for word in text.split(",")):
+            if name in allowed:
+                attached.append(_Object([(name, _Object())]))
+            else:
+                one_of = ", ".join(allowed)
+                found.append(Violation(EXPLAIN, f"is {_shown(name)}; must be among {one_of}"))
+    if attached:
+        tree.append((EXPLAIN, attached))
+
+
 def _read_texts(
     found: list[Violation],
     descriptor: Descriptor,
     texts: dict[str, list[str]],
     method: str | None,
     tree: _Object,
+    files: Sequence[str],
 ) -> None:
     allowed, of_all = _by_name(descriptor, method), _by_name(descriptor, None)
     for name, given in texts.items():
@@ -534,7 +599,8 @@ def _read_texts(
             found.append(Violation(field.dotted, f"is of {field.path[0]}, not of {method}"))
         else:
             known = [f.name for f in form_fields(descriptor, method)]
-            known = [*file_fields(descriptor), *([METHOD] * bool(methods(descriptor))), *known]
+            known = [EXPLAIN] * bool(attachable(descriptor)) + known
+            known = [*files, *([METHOD] * bool(methods(descriptor))), *known]
             found.append(
                 Violation(_plain(name), f"unknown; the fields are: {', '.join([*known, TIMEOUT])}")
             )

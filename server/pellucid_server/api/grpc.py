@@ -62,6 +62,16 @@ class PellucidServicer:
                     inference_pb2.ExplainRequest.FromString,
                     inference_pb2.ExplainResponse.SerializeToString,
                 ),
+                "PredictBatch": grpc.stream_unary_rpc_method_handler(
+                    self.PredictBatch,
+                    inference_pb2.PredictBatchRequest.FromString,
+                    inference_pb2.PredictBatchResponse.SerializeToString,
+                ),
+                "ExplainBatch": grpc.stream_unary_rpc_method_handler(
+                    self.ExplainBatch,
+                    inference_pb2.ExplainBatchRequest.FromString,
+                    inference_pb2.ExplainBatchResponse.SerializeToString,
+                ),
                 "ExplainStream": grpc.stream_stream_rpc_method_handler(
                     self.ExplainStream,
                     inference_pb2.ExplainStreamRequest.FromString,
@@ -92,6 +102,20 @@ class PellucidServicer:
     ) -> inference_pb2.ExplainResponse:
         empty = inference_pb2.ExplainRequest()
         answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.explain)
+        return await _answer(context, answer)
+
+    async def PredictBatch(
+        self, messages: AsyncIterator[inference_pb2.PredictBatchRequest], context: _Context
+    ) -> inference_pb2.PredictBatchResponse:
+        empty, method = inference_pb2.PredictBatchRequest(), self._service.predict_batch
+        answer = self._serve(empty, messages, context, Priority.PREDICT, method)
+        return await _answer(context, answer)
+
+    async def ExplainBatch(
+        self, messages: AsyncIterator[inference_pb2.ExplainBatchRequest], context: _Context
+    ) -> inference_pb2.ExplainBatchResponse:
+        empty, method = inference_pb2.ExplainBatchRequest(), self._service.explain_batch
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, method)
         return await _answer(context, answer)
 
     async def ExplainStream(

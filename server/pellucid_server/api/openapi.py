@@ -24,9 +24,11 @@ _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
 }
 _REQUIRED = {
+    "ExplainBatchRequest": ("explain", "images"),
     "ExplainRequest": ("image", "method"),
     "Image": ("kind",),
     "Neuron": ("layer",),
+    "PredictBatchRequest": ("images",),
     "PredictRequest": ("image",),
     "Tensor": ("data_type", "shape", "data"),
 }
@@ -47,11 +49,14 @@ def document(max_body_bytes: int) -> Schema:
     """
     messages = inference_pb2.DESCRIPTOR.message_types_by_name
     predict, explain = messages["PredictRequest"], messages["ExplainRequest"]
-    requests = [predict, explain]
+    batches = [messages["PredictBatchRequest"], messages["ExplainBatchRequest"]]
+    requests = [predict, explain, *batches]
     roots = [
         *requests,
         messages["PredictResponse"],
         messages["ExplainResponse"],
+        messages["PredictBatchResponse"],
+        messages["ExplainBatchResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
     ]
@@ -75,6 +80,12 @@ def document(max_body_bytes: int) -> Schema:
                     "Why the network answers as it does",
                     pictures=True,
                 )
+            },
+            "/v1/predict/batch": {
+                "post": _call(batches[0], "PredictBatch", "The same of many", pictures=False)
+            },
+            "/v1/explain/batch": {
+                "post": _call(batches[1], "ExplainBatch", "The same of many", pictures=False)
             },
             "/v1/explain/stream": {"post": _stream(explain)},
             "/v1/models": {"get": _get("ListModels", "The models of the server")},
@@ -315,11 +326,18 @@ def _enum(enum: EnumDescriptor, *, answered: bool) -> Schema:
 
 
 def _form(request: Descriptor) -> Schema:
-    files, methods = forms.file_fields(request), forms.methods(request)
+    files, batch = forms.file_fields(request), forms.asked_of_each(request)
+    one_file = {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
     properties: dict[str, Schema] = {
-        name: {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
-        for name in files
+        name: one_file if batch is None else {"type": "array", "items": one_file} for name in files
     }
+    if batch is not None:
+        assert batch.message_type is not None
+        request = batch.message_type
+    methods = forms.methods(request)
+    if attachable := forms.attachable(request):
+        one = {"type": "string", "enum": list(attachable)}
+        properties[forms.EXPLAIN] = {"type": "array", "items": one}
     if measures := forms.measures(request):
         one = {"type": "string", "enum": list(measures)}
         properties[forms.EVIDENCE] = {"type": "array", "items": one}

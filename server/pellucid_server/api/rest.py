@@ -67,7 +67,9 @@ def build_app(service: Service, settings: Settings) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # the document is made by openapi.py
     rest = _Rest(service, settings)
     app.add_route("/v1/predict", rest.predict, methods=["POST"])
+    app.add_route("/v1/predict/batch", rest.predict_batch, methods=["POST"])
     app.add_route("/v1/explain", rest.explain, methods=["POST"])
+    app.add_route("/v1/explain/batch", rest.explain_batch, methods=["POST"])
     app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
@@ -96,6 +98,24 @@ class _Rest:
             call = await self._read(request, message, Priority.PREDICT, held)
             return await _unless_gone(
                 request, self._service.predict(message, call, held, self._write_json)
+            )
+
+    async def predict_batch(self, request: Request) -> Response:
+        message = inference_pb2.PredictBatchRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.PREDICT, held)
+            return await _unless_gone(
+                request, self._service.predict_batch(message, call, held, self._write_json)
+            )
+
+    async def explain_batch(self, request: Request) -> Response:
+        message = inference_pb2.ExplainBatchRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            return await _unless_gone(
+                request, self._service.explain_batch(message, call, held, self._write_json)
             )
 
     async def explain(self, request: Request) -> Response:
