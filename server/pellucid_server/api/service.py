@@ -168,10 +168,16 @@ class Service:
     ) -> AsyncGenerator[tuple[_Answer, bool], None]:
         """As explain, coarse to fine: estimates, and the explanation; each, and whether it is that.
 
-        Closing it cancels the job. An estimate that is overtaken by a better one is left out.
+        Closing it cancels the job, and so does the deadline: whoever does not read on by then
+        holds nothing any more. An estimate that is overtaken by a better one is left out.
         """
-        async with self._permit(Priority.EXPLAIN) as registry:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as holding:
+            registry = holding.enter_context(self._permit(Priority.EXPLAIN))
+            holding.callback(held.release)
             arrived_s = time.monotonic()
+            timer = loop.call_later(call.deadline_s - arrived_s, holding.close)
+            holding.callback(timer.cancel)
             with _answerable():
                 async with asyncio.timeout(call.deadline_s - arrived_s):
                     asked = await self._read(
@@ -183,21 +189,21 @@ class Service:
                     held.add(asked.byte_count)
             newest = _Newest()
             job = self._engine.submit(asked.spec, arrived_s, newest.put)
+            holding.callback(self._engine.cancel, job)
             ended = asyncio.wrap_future(job.future)
             ended.add_done_callback(lambda _: newest.end())
-            try:
-                last = False
-                while not last:
-                    shown = await newest.get()
-                    last = shown is None
-                    with _answerable():
-                        async with asyncio.timeout(call.deadline_s - time.monotonic()):
-                            made = self._rendered(asked, shown or await ended)
-                            answer = await self._finish(Priority.EXPLAIN, call, made, write)
-                    yield answer, last
-            finally:
-                if not job.future.done():
-                    self._engine.cancel(job)
+            holding.callback(ended.cancel)  # nobody may be left to take what it ends in
+            last = False
+            while not last:
+                shown = await newest.get()
+                if call.deadline_s <= time.monotonic():
+                    raise _expired()
+                last = shown is None
+                with _answerable():
+                    async with asyncio.timeout(call.deadline_s - time.monotonic()):
+                        made = self._rendered(asked, shown or await ended)
+                        answer = await self._finish(Priority.EXPLAIN, call, made, write)
+                yield answer, last
 
     async def list_models(self, _: model_pb2.ListModelsRequest) -> model_pb2.ListModelsResponse:
         return wire.write_models(self._open_registry())
@@ -232,10 +238,9 @@ class Service:
     ) -> AsyncIterator[tuple[Registry, float]]:
         """A request from its permit to its answer, all of it by the deadline."""
         arrived_s = time.monotonic()
-        async with self._permit(priority) as registry:
-            with _answerable():
-                async with asyncio.timeout(call.deadline_s - arrived_s):
-                    yield registry, arrived_s
+        with self._permit(priority) as registry, _answerable():
+            async with asyncio.timeout(call.deadline_s - arrived_s):
+                yield registry, arrived_s
 
     async def _read(self, call: wire.Call, read: Callable[[], _Returned]) -> _Returned:
         # Reading headers is short: what must be refused is, before any rendering.
@@ -303,8 +308,8 @@ class Service:
             tasks = [group.create_task(one(asked)) for asked in each]
         return [task.result() for task in tasks]
 
-    @contextlib.asynccontextmanager
-    async def _permit(self, priority: Priority) -> AsyncIterator[Registry]:
+    @contextlib.contextmanager
+    def _permit(self, priority: Priority) -> Iterator[Registry]:
         """Held by a request while it is under way; a drain waits for all of them."""
         self.check_room(priority)
         registry = self._open_registry()
@@ -374,11 +379,15 @@ def _answerable() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise DeadlineExpired("the deadline passed before the result was ready") from None
+        raise _expired() from None
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfMemory("the server has too little memory for this request") from None
         raise
+
+
+def _expired() -> DeadlineExpired:
+    return DeadlineExpired("the deadline passed before the result was ready")
 
 
 def check_size(byte_count: int, most: int) -> None:

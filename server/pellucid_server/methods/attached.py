@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from ..engine.rows import (
     Event,
     Lane,
     Program,
-    Result,
     Rows,
     Target,
     TopTarget,
@@ -64,20 +63,30 @@ class Attached:
         top = self.top
         for explain, of in self.parts:
             program = explain.program(model, image, of if top is None else _known(of, top))
-            wanted = next(program)
-            if top is None:
-                assert isinstance(wanted, Rows)  # of the image itself: see ExplainMethod.program
-                if self.predicts_apart(model):
-                    traces = yield Rows(image[None], TopTarget(), Want.LOGITS)
-                    top = yield from _predicted(traces)
-                    answer = yield wanted
+            answer: Any = None
+            while True:
+                try:
+                    wanted = program.send(answer)
+                except StopIteration as ended:
+                    yield Event(ended.value)
+                    break
+                if top is None and isinstance(wanted, Rows):
+                    answer, top = yield from self._predicted(model, image, wanted)
                 else:
-                    answer = yield replace(wanted, want=wanted.want | Want.LOGITS)
-                    top = yield from _predicted(answer)
-            else:
-                answer = yield wanted
-            explanation = yield from _resumed(program, answer)
-            yield Event(explanation)
+                    answer = yield wanted
+
+    def _predicted(self, model: Model, image: Tensor, wanted: Rows) -> Program[tuple[Traces, int]]:
+        """Shows the prediction, made by a method's first row; returns its traces, the best class.
+
+        That row is of the image itself: see ExplainMethod.program.
+        """
+        apart = self.predicts_apart(model)
+        alone = Rows(image[None], TopTarget(), Want.LOGITS)
+        traces = yield alone if apart else replace(wanted, want=wanted.want | Want.LOGITS)
+        assert traces.logits is not None
+        yield Event(PredictResult(traces.logits[0]))
+        answer = (yield wanted) if apart else traces
+        return answer, int(traces.logits[0].argmax())
 
 
 _APART = Lane.DEEPLIFT
@@ -86,21 +95,3 @@ _APART = Lane.DEEPLIFT
 
 def _known(target: Target, top: int) -> Target:
     return of_top(target, top) if isinstance(target, TopTarget) else target
-
-
-def _predicted(traces: Traces) -> Program[int]:
-    """Shows a prediction; returns its best class."""
-    assert traces.logits is not None
-    yield Event(PredictResult(traces.logits[0]))
-    return int(traces.logits[0].argmax())
-
-
-def _resumed(program: Program[Result], answer: object) -> Program[Result]:
-    """The rest of a program that has been started, from what it gets next."""
-    while True:
-        try:
-            wanted = program.send(answer)
-        except StopIteration as ended:
-            result: Result = ended.value
-            return result
-        answer = yield wanted

@@ -155,8 +155,8 @@ class ExplainMethod(Parameters):
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         """Its work on one image, 3×H×W, on the device.
 
-        What it asks for first is one row of the image itself, for the target: that resolves the
-        top prediction, and a prediction that the explanation is attached to rides in it.
+        The first row that it asks for is the image itself, for the target: that resolves the top
+        prediction, and a prediction that the explanation is attached to rides in it.
         """
 
     # Of those that can be stopped.
