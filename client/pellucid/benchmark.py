@@ -144,8 +144,13 @@ class Interval:
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.mean:.3g}"
-        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+            return _short(self.mean)
+        return f"{_short(self.mean)} [{_short(self.low)}, {_short(self.high)}]"
+
+
+def _short(value: float) -> str:
+    """Three digits; of thousands, all before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -370,7 +375,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; color: #23262c; max-width: 76rem; 
 h1 {{ margin-bottom: 0; }} h2 {{ margin-top: 2.5rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .35rem .9rem .35rem 0; text-align: left; white-space: nowrap; }}
+th, td {{ padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; }}
 tr {{ border-bottom: 1px solid #e2e4e8; }} td {{ color: #444a54; }}
 .charts {{ display: flex; flex-wrap: wrap; gap: 1rem; }} figure {{ margin: 0; }}
 dt {{ font-weight: 600; margin-top: .6rem; }} dd {{ margin: 0; }}
