@@ -217,6 +217,16 @@ def test_every_route_is_locked(locked: Locked) -> None:
                 assert not any(one in answer.text for one in (ALICE, WRONG))
 
 
+def test_the_document_says_so(locked: Locked) -> None:
+    with locked.http() as client:
+        document = client.get("/openapi.json", headers=bearer(ALICE)).json()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            security = operation.get("security", document["security"])
+            assert security == ([] if path in OPEN_PATHS else [{"token": []}])
+            assert ("401" in operation["responses"]) == (path not in OPEN_PATHS)
+
+
 def test_probes_need_no_token(locked: Locked) -> None:
     with locked.channel() as channel:
         check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())

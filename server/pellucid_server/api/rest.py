@@ -91,7 +91,9 @@ class _Rest:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
-        self._document = openapi.document(settings.max_message_bytes)
+        self._document = openapi.document(
+            settings.max_message_bytes, locked=settings.token_file is not None
+        )
 
     async def predict(self, request: Request) -> Response:
         message = inference_pb2.PredictRequest()
