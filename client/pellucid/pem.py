@@ -30,18 +30,24 @@ def read_key(path: Path, certificate: Path) -> bytes:
         ValueError: It cannot be read, or holds no such key in the clear.
     """
     content = read(path)
-    try:
-        load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, path)
-    except ssl.SSLError as error:
-        if error.reason in _MISMATCHES:
-            raise ValueError(f"{path}: does not fit the certificate in {certificate}") from None
-        raise ValueError(f"{path}: holds no unencrypted key in PEM") from None
+    load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, path)
     return content
 
 
 def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Gives a context its certificate; an encrypted key is an error, not a question."""
-    context.load_cert_chain(certificate, key, password="")  # or OpenSSL would prompt
+    """Gives a context its certificate and key.
+
+    Raises:
+        ValueError: They cannot be read, do not fit, or the key is encrypted.
+    """
+    try:
+        context.load_cert_chain(certificate, key, password="")  # or OpenSSL would prompt
+    except ssl.SSLError as error:
+        if error.reason in _MISMATCHES:
+            raise ValueError(f"{key}: does not fit the certificate in {certificate}") from None
+        raise ValueError(f"{key}: holds no unencrypted key in PEM") from None
+    except OSError as error:
+        raise ValueError(f"{certificate} and {key}: cannot be read: {error.strerror}") from None
 
 
 def read(path: Path, most_bytes: int = _MAX_FILE_BYTES) -> bytes:

@@ -38,14 +38,11 @@ def read_identity(certificate: Path, key: Path, client_ca: Path | None) -> Ident
         ValueError: One of them is of no use.
     """
     chain = pem.read_certificates(certificate)
-    pair = (pem.read_key(key, certificate), chain)
+    pair = (pem.read(key), chain)
     authorities = None if client_ca is None else pem.read_certificates(client_ca)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        pem.load_pair(context, certificate, key)
-    except (OSError, ssl.SSLError):
-        raise ValueError(f"{key}: changed while it was read") from None
+    pem.load_pair(context, certificate, key)
     if authorities is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=authorities.decode())
