@@ -851,10 +851,16 @@ def _doubles(values: Iterable[float]) -> NDArray[np.float64]:
 # Calls.
 
 
-def caller_metadata(caller: str) -> tuple[tuple[str, str], ...]:
+def call_metadata(caller: str, token: str | None) -> tuple[tuple[str, str], ...]:
+    """What goes along with every call."""
     if not (caller.isascii() and caller.isprintable()):
         raise BadArgument(f"caller: is {caller!r}; must be printable ASCII")
-    return (("pellucid-caller", caller),) if caller else ()
+    metadata = [("pellucid-caller", caller)] if caller else []
+    if token is not None:
+        if not all("!" <= character <= "~" for character in token or " "):
+            raise BadArgument("token: must be printable ASCII without spaces, and not empty")
+        metadata.append(("authorization", f"Bearer {token}"))
+    return tuple(metadata)
 
 
 _DETAILS = (

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from . import _wire, types
-from ._channel import connect_aio
+from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
 from .v1 import model_pb2, service_pb2_grpc
@@ -30,13 +30,26 @@ class AsyncClient:
         timeout_s: float = 30.0,
         max_retries: int = 2,
         caller: str = "",
+        token: str | None = None,
+        tls: bool = False,
+        ca_file: FilePath | None = None,
+        certificate_file: FilePath | None = None,
+        key_file: FilePath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._max_retries = max_retries
-        self._metadata = _wire.caller_metadata(caller)
+        self._metadata = _wire.call_metadata(caller, token)
         self._target = target
-        self._credentials = credentials
+        self._credentials = channel_credentials(
+            target,
+            credentials,
+            token=token,
+            tls=tls,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+        )
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:

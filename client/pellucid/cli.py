@@ -1,9 +1,12 @@
 """The command line: what the client does, for people and for pipes."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="pellucid",
-    help="Asks a Pellucid server what is in a photo, and why it says so.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -95,6 +97,71 @@ Methods = Annotated[
         "--method", metavar="NAME", help="Again for more; all that the model supports if unset."
     ),
 ]
+
+
+@dataclass(frozen=True)
+class _Access:
+    """How a server that is locked is reached."""
+
+    token_file: Path | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+    def connect(self, server: str | None) -> "Client":
+        from .client import Client
+
+        token = os.environ.get("PELLUCID_TOKEN") or None
+        if self.token_file is not None:
+            token = self.token_file.read_text("latin-1").strip()
+        return Client(
+            server or "localhost:8001",
+            token=token,
+            tls=self.tls,
+            ca_file=self.ca_file,
+            certificate_file=self.certificate_file,
+            key_file=self.key_file,
+        )
+
+
+_access: ContextVar[_Access] = ContextVar("_access")
+
+
+@app.callback()
+def locks(
+    context: typer.Context,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File of the token; PELLUCID_TOKEN is one itself."),
+    ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", envvar="PELLUCID_TLS", help="Connect by TLS.")
+    ] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PELLUCID_CA_FILE",
+            metavar="FILE.pem",
+            help="Who signs the server's certificate; implies --tls.",
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PELLUCID_CERTIFICATE",
+            metavar="FILE.pem",
+            help="Certificate to show to the server; implies --tls.",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(envvar="PELLUCID_KEY", metavar="FILE.pem", help="Its key, unencrypted."),
+    ] = None,
+) -> None:
+    """Asks a Pellucid server what is in a photo, and why it says so."""
+    before = _access.set(_Access(token_file, tls, ca_file, certificate, key))
+    context.call_on_close(lambda: _access.reset(before))
 
 
 def main() -> None:
@@ -622,13 +689,12 @@ def _connected(
         failure_code: What the process exits with where no argument is wrong.
         waiting: Whether it is shown that the server is waited for.
     """
-    from .client import Client
     from .errors import BadArgument, PellucidError
 
     console = Console(stderr=True)
     try:
         with ExitStack() as stack:
-            client = stack.enter_context(Client(server) if server else Client())
+            client = stack.enter_context(_access.get().connect(server))
             if waiting and console.is_terminal:
                 stack.enter_context(console.status("Waiting for the server"))
             yield client

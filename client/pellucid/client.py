@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from . import _wire, types
-from ._channel import connect
+from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
 from .v1 import model_pb2, service_pb2_grpc
@@ -29,7 +29,17 @@ class Client:
         max_retries: How often a call is tried again at most when the queue is full.
         caller: The name under which the server shares its time fairly between callers; the
             address of this machine when empty.
-        credentials: For TLS; plain text when None.
+        token: What the server knows this caller by. Over plain text it is sent to this machine
+            alone: to localhost, a loopback address or a unix socket.
+        tls: Whether to connect by TLS; plain text when neither this nor one of the files is given.
+        ca_file: PEM file of who signs the server's certificate; the authorities that gRPC knows
+            when None.
+        certificate_file: PEM file of this client's certificate, for servers that require one.
+        key_file: PEM file of its key, unencrypted.
+        credentials: Of your own making, in place of tls and the files.
+
+    Raises:
+        BadArgument: An argument is wrong, or a file is of no use.
 
     Every call raises:
         BadArgument: An argument is wrong; nothing was sent.
@@ -43,11 +53,25 @@ class Client:
         timeout_s: float = 30.0,
         max_retries: int = 2,
         caller: str = "",
+        token: str | None = None,
+        tls: bool = False,
+        ca_file: FilePath | None = None,
+        certificate_file: FilePath | None = None,
+        key_file: FilePath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._max_retries = max_retries
-        self._metadata = _wire.caller_metadata(caller)
+        self._metadata = _wire.call_metadata(caller, token)
+        credentials = channel_credentials(
+            target,
+            credentials,
+            token=token,
+            tls=tls,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+        )
         self._channel = connect(target, credentials)
         self._stub = service_pb2_grpc.PellucidServiceStub(self._channel)
 

@@ -19,6 +19,7 @@ from ..config import Settings
 from ..engine.job import Priority
 from ..errors import DeadlineExpired, Internal, InvalidArgument, PellucidError
 from .health import HEALTH, SERVICE, Health
+from .locked import Lock, LockedRpcs
 from .service import Service, check_size
 
 log = logging.getLogger(__name__)
@@ -191,10 +192,14 @@ class PellucidServicer:
         return self._service.call(str(metadata.get(CALLER_KEY, address)), context.time_remaining())
 
 
-def build_server(service: Service, settings: Settings) -> tuple[grpc.aio.Server, Health]:
+def build_server(
+    service: Service, settings: Settings, lock: Lock | None = None
+) -> tuple[grpc.aio.Server, Health]:
     """The gRPC server, without a port yet, and its health."""
+    assert (lock is None) == (settings.token_file is None)
     cap = settings.max_message_bytes
     server = grpc.aio.server(
+        interceptors=[] if lock is None else [LockedRpcs(lock)],
         maximum_concurrent_rpcs=settings.max_requests + _SPARE_RPCS,
         options=[
             ("grpc.max_receive_message_length", cap),

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from pellucid.v1 import inference_pb2, model_pb2
 
-from ..errors import CODES, Unavailable
+from ..errors import CODES, Unauthenticated, Unavailable
 from . import forms
 from .grpc import CALLER_KEY
 
@@ -41,11 +41,12 @@ _DESCRIPTIONS = {
 }
 
 
-def document(max_body_bytes: int) -> Schema:
+def document(max_body_bytes: int, *, locked: bool = False) -> Schema:
     """The whole document.
 
     Args:
         max_body_bytes: The cap of a body, which the document states.
+        locked: Whether calls need a token.
     """
     messages = inference_pb2.DESCRIPTOR.message_types_by_name
     predict, explain = messages["PredictRequest"], messages["ExplainRequest"]
@@ -60,7 +61,7 @@ def document(max_body_bytes: int) -> Schema:
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
     ]
-    return {
+    made: Schema = {
         "openapi": "3.1.0",
         "info": {
             "title": "Pellucid",
@@ -113,6 +114,10 @@ def document(max_body_bytes: int) -> Schema:
             "responses": {str(code): response for code, response in _errors().items()},
         },
     }
+    if locked:
+        made["security"] = [{"token": []}]
+        made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return made
 
 
 # Operations.
@@ -160,7 +165,7 @@ def _stream(request: Descriptor) -> Schema:
 
 def _get(name: str, summary: str) -> Schema:
     content = {"application/json": {"schema": _ref(f"{name}Response")}}
-    errors = _error_refs(404, 406, 500, 503)
+    errors = _error_refs(CODES[Unauthenticated].http, 404, 406, 500, 503)
     responses = {"200": {"description": "The answer.", "content": content}, **errors}
     return {"operationId": name, "summary": summary, "responses": responses}
 
@@ -171,7 +176,7 @@ def _health(name: str, summary: str) -> Schema:
     responses = {"200": {"description": "It is.", "content": content}}
     if name == "ready":
         responses |= _error_refs(CODES[Unavailable].http)
-    return {"operationId": name, "summary": summary, "responses": responses}
+    return {"operationId": name, "summary": summary, "responses": responses, "security": []}
 
 
 _TIMEOUT: Schema = {

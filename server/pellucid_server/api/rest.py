@@ -44,6 +44,7 @@ from ..errors import (
 )
 from . import forms, openapi
 from .grpc import CALLER_KEY
+from .locked import Lock, LockedApp
 from .service import Service, check_size
 
 log = logging.getLogger(__name__)
@@ -62,8 +63,9 @@ PICTURES: dict[str, data_pb2.ImageFormat] = {
 _Returned = TypeVar("_Returned")
 
 
-def build_app(service: Service, settings: Settings) -> FastAPI:
+def build_app(service: Service, settings: Settings, lock: Lock | None = None) -> FastAPI:
     """The application that uvicorn runs, on the server's loop."""
+    assert (lock is None) == (settings.token_file is None)
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # the document is made by openapi.py
     rest = _Rest(service, settings)
     app.add_route("/v1/predict", rest.predict, methods=["POST"])
@@ -80,6 +82,8 @@ def build_app(service: Service, settings: Settings) -> FastAPI:
     app.mount("/docs/static", StaticFiles(packages=[("fastapi_offline", "static")]))
     for kind in (PellucidError, HTTPException, Exception):
         app.add_exception_handler(kind, _write_exception)
+    if lock is not None:
+        app.add_middleware(LockedApp, lock=lock, write_error=_write_error)
     return app
 
 
@@ -89,7 +93,9 @@ class _Rest:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
-        self._document = openapi.document(settings.max_message_bytes)
+        self._document = openapi.document(
+            settings.max_message_bytes, locked=settings.token_file is not None
+        )
 
     async def predict(self, request: Request) -> Response:
         message = inference_pb2.PredictRequest()

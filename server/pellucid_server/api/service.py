@@ -25,6 +25,7 @@ from ..errors import (
     Unavailable,
     Violation,
 )
+from ..locks import caller_of_token
 from ..models.registry import Registry
 from ..observe import Metrics
 from ..workers import Workers
@@ -71,12 +72,17 @@ class Service:
         return self._idle.is_set()
 
     def call(self, caller: str, timeout_s: float | None) -> wire.Call:
-        """Who calls and until when; a missing deadline is filled in, a long one cut."""
+        """Who calls and until when; a missing deadline is filled in, a long one cut.
+
+        Args:
+            caller: What the call says of itself; the name of its token stands above it.
+            timeout_s: Its deadline, in seconds from now.
+        """
         settings = self._settings
         if timeout_s is None:
             timeout_s = settings.default_timeout_ms / 1e3
         timeout_s = min(timeout_s, settings.max_timeout_ms / 1e3)
-        return wire.Call(caller, time.monotonic() + timeout_s)
+        return wire.Call(caller_of_token.get() or caller, time.monotonic() + timeout_s)
 
     @contextlib.contextmanager
     def arrival(self, request: Callable[[], Message]) -> Iterator[Held]:
