@@ -63,20 +63,107 @@ def predict_request(
     top_k: int | None,
     include_logits: bool,
     bucket_size: int | None,
+    explain: Sequence[str | types.Explain] = (),
+    explain_budget_ms: float | None = None,
 ) -> inference_pb2.PredictRequest:
-    request = inference_pb2.PredictRequest(image=_image(photo))
-    _set(
-        request,
+    request = _predict_request(
         model=model,
         top_k=top_k,
         include_logits=include_logits,
         bucket_size=bucket_size,
+        explain=explain,
+        explain_budget_ms=explain_budget_ms,
     )
+    request.image.CopyFrom(_image(photo))
     return request
 
 
+def _predict_request(
+    *, explain: Sequence[str | types.Explain] = (), **options: Any
+) -> inference_pb2.PredictRequest:
+    request = inference_pb2.PredictRequest()
+    _check_options("predict", options, _PREDICT_OPTIONS)
+    _set(request, **options)
+    if isinstance(explain, str | types.Explain):
+        raise BadArgument(f"explain: is {explain!r}; must be a sequence of methods")
+    for one in explain:
+        asked = types.Explain(one) if isinstance(one, str) else one
+        if not isinstance(asked, types.Explain):
+            raise BadArgument(f"explain: has {one!r}; each must be a name or an Explain")
+        given = [name for name in ("model", "bucket_size") if name in asked.options]
+        if given:
+            raise BadArgument(f"explain: {given[0]} is the prediction's; give it to predict")
+        request.explain.append(_explain_request(asked.method, asked.options))
+    return request
+
+
+_PREDICT_OPTIONS = ("model", "top_k", "include_logits", "bucket_size", "explain_budget_ms")
+_RENDERING_OPTIONS = ("color_scale", "percentile", "longest_side_px", "format", "legend")
+_EXPLAIN_OPTIONS = (
+    *("target", "against", "score", "model", "outputs", "bucket_size", "until", "evidence"),
+    *_RENDERING_OPTIONS,
+)
+
+
+def _check_options(name: str, options: Iterable[str], known: Sequence[str]) -> None:
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise BadArgument(f"{', '.join(unknown)}: not an option of {name}: {', '.join(known)}")
+
+
+def predict_batch_request(
+    photos: Sequence[types.Photo], options: Mapping[str, Any]
+) -> inference_pb2.PredictBatchRequest:
+    """As predict_request, whose options these are, for several photos."""
+    return inference_pb2.PredictBatchRequest(
+        predict=_predict_request(**options), images=_images(photos)
+    )
+
+
+def explain_batch_request(
+    photos: Sequence[types.Photo], method: str, options: Mapping[str, Any]
+) -> inference_pb2.ExplainBatchRequest:
+    """As explain_request, whose options these are, for several photos."""
+    return inference_pb2.ExplainBatchRequest(
+        explain=_explain_request(method, options), images=_images(photos)
+    )
+
+
+def _images(photos: Sequence[types.Photo]) -> list[data_pb2.Image]:
+    if isinstance(photos, str | bytes | os.PathLike | np.ndarray):
+        raise BadArgument("photos: is one photo; must be a sequence of them")
+    return [_image(photo) for photo in photos]
+
+
+def _explain_request(
+    method: str, options: Mapping[str, Any], photo: "types.Photo | None" = None
+) -> inference_pb2.ExplainRequest:
+    """With the options of Client.explain, of which those that are no others' are the method's."""
+    given = {name: options.get(name) for name in _EXPLAIN_OPTIONS}
+    return explain_request(
+        photo,
+        method,
+        target=given["target"],
+        against=given["against"],
+        score=given["score"],
+        model=given["model"] or "",
+        outputs=given["outputs"],
+        bucket_size=given["bucket_size"],
+        until=given["until"],
+        evidence=given["evidence"],
+        rendering={name: given[name] for name in _RENDERING_OPTIONS},
+        method_parameters={k: v for k, v in options.items() if k not in _EXPLAIN_OPTIONS},
+    )
+
+
+def request_sha256(method: str, options: Mapping[str, Any]) -> str:
+    """A digest of what is asked, whatever the photo, in hexadecimal."""
+    request = _explain_request(method, options)
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+
+
 def explain_request(
-    photo: types.Photo,
+    photo: "types.Photo | None",
     method: str,
     *,
     target: "types.Target | None",
@@ -105,7 +192,8 @@ def explain_request(
         raise BadArgument(
             'evidence: agreement needs methods, such as {"agreement": {"methods": ["rise"]}}'
         )
-    request.image.CopyFrom(_image(photo))
+    if photo is not None:
+        request.image.CopyFrom(_image(photo))
     return request
 
 
@@ -406,7 +494,49 @@ def predict_result(response: inference_pb2.PredictResponse) -> types.PredictResu
         logits=_array(response.logits) if response.HasField("logits") else None,
         receipt=_receipt(response.receipt),
         run=_run(response.run),
+        explanations=tuple(
+            _failure(attached.failure)
+            if attached.HasField("failure")
+            else explain_result(attached.explanation)
+            for attached in response.explanations
+        ),
     )
+
+
+def predict_results(
+    response: inference_pb2.PredictBatchResponse,
+) -> tuple[types.PredictResult | StatusError, ...]:
+    return tuple(
+        _failure(result.failure)
+        if result.HasField("failure")
+        else predict_result(result.prediction)
+        for result in response.results
+    )
+
+
+def explain_results(
+    response: inference_pb2.ExplainBatchResponse,
+) -> tuple[types.ExplainResult | StatusError, ...]:
+    return tuple(
+        _failure(result.failure)
+        if result.HasField("failure")
+        else explain_result(result.explanation)
+        for result in response.results
+    )
+
+
+def _failure(failure: data_pb2.Failure) -> StatusError:
+    """The exception for what one part of a request ended with."""
+    delayed = failure.HasField("retry_delay_ms")
+    return _BY_NUMBER.get(failure.code, Unknown)(
+        failure.message,
+        reason=failure.reason,
+        violations=[Violation(v.field, v.description) for v in failure.violations],
+        retry_delay_s=failure.retry_delay_ms / 1e3 if delayed else None,
+    )
+
+
+_BY_NUMBER = {code.value[0]: kind for code, kind in BY_CODE.items() if code is not None}
 
 
 def explain_result(response: inference_pb2.ExplainResponse) -> types.ExplainResult:
@@ -721,10 +851,16 @@ def _doubles(values: Iterable[float]) -> NDArray[np.float64]:
 # Calls.
 
 
-def caller_metadata(caller: str) -> tuple[tuple[str, str], ...]:
+def call_metadata(caller: str, token: str | None) -> tuple[tuple[str, str], ...]:
+    """What goes along with every call."""
     if not (caller.isascii() and caller.isprintable()):
         raise BadArgument(f"caller: is {caller!r}; must be printable ASCII")
-    return (("pellucid-caller", caller),) if caller else ()
+    metadata = [("pellucid-caller", caller)] if caller else []
+    if token is not None:
+        if not all("!" <= character <= "~" for character in token or " "):
+            raise BadArgument("token: must be printable ASCII without spaces, and not empty")
+        metadata.append(("authorization", f"Bearer {token}"))
+    return tuple(metadata)
 
 
 _DETAILS = (

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from . import _wire, types
-from ._channel import connect_aio
+from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
 from .v1 import model_pb2, service_pb2_grpc
@@ -30,13 +30,26 @@ class AsyncClient:
         timeout_s: float = 30.0,
         max_retries: int = 2,
         caller: str = "",
+        token: str | None = None,
+        tls: bool = False,
+        ca_file: FilePath | None = None,
+        certificate_file: FilePath | None = None,
+        key_file: FilePath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._max_retries = max_retries
-        self._metadata = _wire.caller_metadata(caller)
+        self._metadata = _wire.call_metadata(caller, token)
         self._target = target
-        self._credentials = credentials
+        self._credentials = channel_credentials(
+            target,
+            credentials,
+            token=token,
+            tls=tls,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+        )
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
@@ -54,6 +67,8 @@ class AsyncClient:
         top_k: int | None = None,
         include_logits: bool = False,
         bucket_size: int | None = None,
+        explain: Sequence[str | types.Explain] = (),
+        explain_budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> types.PredictResult:
         """What the network sees in a photo: see Client.predict."""
@@ -64,8 +79,33 @@ class AsyncClient:
             top_k=top_k,
             include_logits=include_logits,
             bucket_size=bucket_size,
+            explain=explain,
+            explain_budget_ms=explain_budget_ms,
         )
         return _wire.predict_result(await self._call("Predict", request, timeout_s))
+
+    async def predict_batch(
+        self,
+        photos: Sequence[types.Photo],
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> tuple[types.PredictResult | StatusError, ...]:
+        """What the network sees in each of several photos: see Client.predict_batch."""
+        request = await asyncio.to_thread(_wire.predict_batch_request, photos, options)
+        return _wire.predict_results(await self._call("PredictBatch", request, timeout_s))
+
+    async def explain_batch(
+        self,
+        photos: Sequence[types.Photo],
+        method: str = "gradient",
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> tuple[types.ExplainResult | StatusError, ...]:
+        """Why the network answers so, for several photos: see Client.explain_batch."""
+        request = await asyncio.to_thread(_wire.explain_batch_request, photos, method, options)
+        return _wire.explain_results(await self._call("ExplainBatch", request, timeout_s))
 
     async def explain(
         self,

@@ -26,14 +26,12 @@ from PIL import Image
 from .charts import ChartCurve, curves_chart
 from .compare import Compared, Comparison, target_words
 from .errors import BadArgument
+from .folders import photos_in
 from .render import contact_sheet, encode, reduce_channels, upright
 from .types import Box, Evidence, ExplainResult, Until
 
 if TYPE_CHECKING:
     from .client import Client
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""By which a folder's photos are known."""
 
 TRUTH = "truth.json"
 
@@ -146,8 +144,13 @@ class Interval:
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.mean:.3g}"
-        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+            return _short(self.mean)
+        return f"{_short(self.mean)} [{_short(self.low)}, {_short(self.high)}]"
+
+
+def _short(value: float) -> str:
+    """Three digits; of thousands, all before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -372,7 +375,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; color: #23262c; max-width: 76rem; 
 h1 {{ margin-bottom: 0; }} h2 {{ margin-top: 2.5rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .35rem .9rem .35rem 0; text-align: left; white-space: nowrap; }}
+th, td {{ padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; }}
 tr {{ border-bottom: 1px solid #e2e4e8; }} td {{ color: #444a54; }}
 .charts {{ display: flex; flex-wrap: wrap; gap: 1rem; }} figure {{ margin: 0; }}
 dt {{ font-weight: 600; margin-top: .6rem; }} dd {{ margin: 0; }}
@@ -430,7 +433,7 @@ def measure(
         StatusError: The model cannot be asked.
     """
     folder = Path(folder)
-    photos = _photos(folder)
+    photos = {path.name: path.read_bytes() for path in photos_in(folder)}
     named, truth = read_truth(folder, photos)
     model = model or named
     collected = _Collected()
@@ -460,19 +463,6 @@ def _of_all(
     if on_progress is None:
         return None
     return lambda done, methods: on_progress(number * methods + done, photo_count * methods)
-
-
-def _photos(folder: Path) -> dict[str, bytes]:
-    """The photos of a folder by name, in the order of their names."""
-    if not folder.is_dir():
-        raise BadArgument(f"folder: {os.fspath(folder)!r} is not a folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise BadArgument(
-            f"folder: there is no photo in {os.fspath(folder)!r}; they end with "
-            f"{', '.join(SUFFIXES)}"
-        )
-    return {path.name: path.read_bytes() for path in paths}
 
 
 class _Collected:

@@ -1,9 +1,12 @@
 """The command line: what the client does, for people and for pipes."""
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .compare import Comparison
     from .errors import PellucidError
+    from .folders import FolderResult
     from .types import (
         EvidenceResult,
         ExplainResult,
@@ -37,7 +41,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="pellucid",
-    help="Asks a Pellucid server what is in a photo, and why it says so.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -96,6 +99,71 @@ Methods = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class _Access:
+    """How a server that is locked is reached."""
+
+    token_file: Path | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+    def connect(self, server: str | None) -> "Client":
+        from .client import Client
+
+        token = os.environ.get("PELLUCID_TOKEN") or None
+        if self.token_file is not None:
+            token = self.token_file.read_text("latin-1").strip()
+        return Client(
+            server or "localhost:8001",
+            token=token,
+            tls=self.tls,
+            ca_file=self.ca_file,
+            certificate_file=self.certificate_file,
+            key_file=self.key_file,
+        )
+
+
+_access: ContextVar[_Access] = ContextVar("_access")
+
+
+@app.callback()
+def locks(
+    context: typer.Context,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File of the token; PELLUCID_TOKEN is one itself."),
+    ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", envvar="PELLUCID_TLS", help="Connect by TLS.")
+    ] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PELLUCID_CA_FILE",
+            metavar="FILE.pem",
+            help="Who signs the server's certificate; implies --tls.",
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PELLUCID_CERTIFICATE",
+            metavar="FILE.pem",
+            help="Certificate to show to the server; implies --tls.",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(envvar="PELLUCID_KEY", metavar="FILE.pem", help="Its key, unencrypted."),
+    ] = None,
+) -> None:
+    """Asks a Pellucid server what is in a photo, and why it says so."""
+    before = _access.set(_Access(token_file, tls, ca_file, certificate, key))
+    context.call_on_close(lambda: _access.reset(before))
+
+
 def main() -> None:
     """Runs the command that sys.argv names."""
     app()
@@ -105,6 +173,18 @@ def main() -> None:
 def predict(
     photo: Photo,
     top_k: Annotated[int | None, typer.Option(help="How many classes; 5 if unset.")] = None,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--explain",
+            metavar="METHOD",
+            help="Explain the top class along with it, and write PHOTO-METHOD.jpg; again for more.",
+        ),
+    ] = None,
+    explain_budget_ms: Annotated[
+        float | None,
+        typer.Option(help="Give up explanations after so many milliseconds, not the prediction."),
+    ] = None,
     receipt: Annotated[Path | None, Receipt] = None,
     server: Server = None,
     model: ModelName = "",
@@ -115,22 +195,45 @@ def predict(
     """What the network sees in a photo."""
     with _connected(server) as client:
         from . import _wire
+        from .errors import PellucidError
 
         request = _wire.predict_request(
-            photo, model=model, top_k=top_k, include_logits=False, bucket_size=bucket_size
+            photo,
+            model=model,
+            top_k=top_k,
+            include_logits=False,
+            bucket_size=bucket_size,
+            explain=explain or (),
+            explain_budget_ms=explain_budget_ms,
         )
         response = client._call("Predict", request, timeout_s)
+        result = _wire.predict_result(response)
+        paths = [Path(f"{photo.stem}-{method}.jpg") for method in explain or ()]
+        for path, explanation in zip(paths, result.explanations, strict=True):
+            if not isinstance(explanation, PellucidError):
+                explanation.save(path)
         if receipt is not None:
-            _wire.predict_result(response).receipt.save(receipt)
+            result.receipt.save(receipt)
     if as_json:
         _print_json(response)
-    else:
-        _print_predictions(_wire.predict_result(response))
+        return
+    _print_predictions(result)
+    for path, explanation in zip(paths, result.explanations, strict=True):
+        if isinstance(explanation, PellucidError):
+            _print(Text(f"not written  {path}: {explanation}"))
+        else:
+            _print(Text(f"written  {path}"))
 
 
 @app.command()
 def explain(
-    photo: Photo,
+    photo: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PHOTO|DIR",
+            help="A JPEG, PNG or WebP file, or a folder of them and of such folders.",
+        ),
+    ],
     method: Annotated[str, typer.Option(help="gradient, occlusion, ...: see models NAME.")] = (
         "gradient"
     ),
@@ -170,8 +273,12 @@ def explain(
             "--output",
             metavar="FILE",
             help="Write the image here, as .png or .jpg; PHOTO-METHOD.jpg if nothing else is "
-            "asked for.",
+            "asked for. Of DIR: write images and manifest.jsonl into this folder; DIR-METHOD if "
+            "unset. Run again, it goes on where it stopped.",
         ),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Of DIR: photos under way at once, 1 to 64; 8 if unset.")
     ] = None,
     raw: Annotated[
         Path | None,
@@ -203,6 +310,31 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Why the network answers as it does."""
+    if photo.is_dir():
+        one_photo: dict[str, object] = {"--raw": raw, "--receipt": receipt, "--chart": chart}
+        one_photo |= {"--live": live, "--evidence": evidence, "--json": as_json or None}
+        with _connected(server, waiting=False) as client:
+            _refuse("is for one photo", one_photo)
+            found = _explain_folder(
+                client,
+                photo,
+                output or Path(f"{photo.resolve().name}-{method}"),
+                method,
+                concurrency=concurrency,
+                timeout_s=timeout_s,
+                target=_target(target, layer, channel, y, x),
+                against=None if against is None else _class(against),
+                score=score,
+                model=model,
+                bucket_size=bucket_size,
+                until=_until(tolerance, max_rows, max_ms),
+                color_scale=color_scale,
+                percentile=percentile,
+                longest_side_px=longest_side_px,
+                **_parameters(method, parameter or []),
+            )
+        _print_folder(found)
+        raise typer.Exit(1 if found.failed else 0)
     if (output, raw, chart, live) == (None, None, None, None) and not as_json:
         output = Path(f"{photo.stem}-{method}.jpg")
     drawn = [path for path in (output, live) if path is not None]
@@ -212,6 +344,7 @@ def explain(
     with _connected(server, waiting=live is None) as client:
         from . import _wire
 
+        _refuse("is for a folder", {"--concurrency": concurrency})
         measured = _wire.evidence_options(evidence or ())
         if chart is not None:
             _check_png(chart)
@@ -253,6 +386,50 @@ def explain(
     else:
         paths = (output, live, raw, chart, receipt)
         _print_explanation(result, [path for path in paths if path is not None])
+
+
+def _refuse(why: str, options: Mapping[str, object]) -> None:
+    """Refuses options that were given where they mean nothing."""
+    from .errors import BadArgument
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise BadArgument(f"{', '.join(given)}: {why}")
+
+
+def _explain_folder(
+    client: "Client",
+    folder: Path,
+    output: Path,
+    method: str,
+    *,
+    concurrency: int | None,
+    timeout_s: float | None,
+    **options: Any,
+) -> "FolderResult":
+    from . import folders
+
+    with _counted("photos") as on_progress:
+        return folders.explain_folder(
+            client,
+            folder,
+            output,
+            method,
+            concurrency=folders.CONCURRENCY if concurrency is None else concurrency,
+            timeout_s=600.0 if timeout_s is None else timeout_s,
+            on_progress=on_progress,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+
+
+def _print_folder(found: "FolderResult") -> None:
+    for entry in found.failed:
+        error = entry["error"]
+        _print(Text(f"{entry['photo']}: {error['code']}: {error['message']}"))
+    done = len(found.entries) - len(found.failed)
+    earlier = f", {found.earlier_count} of all in earlier runs" if found.earlier_count else ""
+    _print(Text(f"{done} explained, {len(found.failed)} failed{earlier}"))
+    _print(Text(f"written  {found.manifest}"))
 
 
 def _explain_live(
@@ -512,13 +689,12 @@ def _connected(
         failure_code: What the process exits with where no argument is wrong.
         waiting: Whether it is shown that the server is waited for.
     """
-    from .client import Client
     from .errors import BadArgument, PellucidError
 
     console = Console(stderr=True)
     try:
         with ExitStack() as stack:
-            client = stack.enter_context(Client(server) if server else Client())
+            client = stack.enter_context(_access.get().connect(server))
             if waiting and console.is_terminal:
                 stack.enter_context(console.status("Waiting for the server"))
             yield client

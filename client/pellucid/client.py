@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from . import _wire, types
-from ._channel import connect
+from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
 from .v1 import model_pb2, service_pb2_grpc
@@ -29,7 +29,17 @@ class Client:
         max_retries: How often a call is tried again at most when the queue is full.
         caller: The name under which the server shares its time fairly between callers; the
             address of this machine when empty.
-        credentials: For TLS; plain text when None.
+        token: What the server knows this caller by. Over plain text it is sent to this machine
+            alone: to localhost, a loopback address or a unix socket.
+        tls: Whether to connect by TLS; plain text when neither this nor one of the files is given.
+        ca_file: PEM file of who signs the server's certificate; the authorities that gRPC knows
+            when None.
+        certificate_file: PEM file of this client's certificate, for servers that require one.
+        key_file: PEM file of its key, unencrypted.
+        credentials: Of your own making, in place of tls and the files.
+
+    Raises:
+        BadArgument: An argument is wrong, or a file is of no use.
 
     Every call raises:
         BadArgument: An argument is wrong; nothing was sent.
@@ -43,11 +53,25 @@ class Client:
         timeout_s: float = 30.0,
         max_retries: int = 2,
         caller: str = "",
+        token: str | None = None,
+        tls: bool = False,
+        ca_file: FilePath | None = None,
+        certificate_file: FilePath | None = None,
+        key_file: FilePath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._max_retries = max_retries
-        self._metadata = _wire.caller_metadata(caller)
+        self._metadata = _wire.call_metadata(caller, token)
+        credentials = channel_credentials(
+            target,
+            credentials,
+            token=token,
+            tls=tls,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+        )
         self._channel = connect(target, credentials)
         self._stub = service_pb2_grpc.PellucidServiceStub(self._channel)
 
@@ -59,6 +83,8 @@ class Client:
         top_k: int | None = None,
         include_logits: bool = False,
         bucket_size: int | None = None,
+        explain: Sequence[str | types.Explain] = (),
+        explain_budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> types.PredictResult:
         """What the network sees in a photo.
@@ -70,15 +96,74 @@ class Client:
             include_logits: Whether to return the logits of all classes.
             bucket_size: The batch size to run at, one of the server's: fixes the result's bits.
                 The server chooses by default.
+            explain: Explanations to send along, of the top class unless they name a target:
+                names of methods, or Explain with more. One that fails is its error in the
+                result's explanations, and does not stop the prediction.
+            explain_budget_ms: When explanations that are not done are given up, in milliseconds
+                from the request's arrival; nine tenths of the deadline by default.
             timeout_s: This call's deadline in seconds; the client's by default.
 
         Raises:
             PhotoNotFound: There is no such file.
         """
         request = _wire.predict_request(
-            photo, model=model, top_k=top_k, include_logits=include_logits, bucket_size=bucket_size
+            photo,
+            model=model,
+            top_k=top_k,
+            include_logits=include_logits,
+            bucket_size=bucket_size,
+            explain=explain,
+            explain_budget_ms=explain_budget_ms,
         )
         return _wire.predict_result(self._call("Predict", request, timeout_s))
+
+    def predict_batch(
+        self,
+        photos: Sequence[types.Photo],
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> tuple[types.PredictResult | StatusError, ...]:
+        """What the network sees in each of several photos, in one call.
+
+        Args:
+            photos: 1 to 64; see Photo.
+            timeout_s: This call's deadline in seconds; the client's by default.
+            **options: Those of predict, for all of them.
+
+        Returns:
+            For each photo its result, or what is wrong with it.
+
+        Raises:
+            PhotoNotFound: There is no such file; nothing was sent.
+        """
+        request = _wire.predict_batch_request(photos, options)
+        return _wire.predict_results(self._call("PredictBatch", request, timeout_s))
+
+    def explain_batch(
+        self,
+        photos: Sequence[types.Photo],
+        method: str = "gradient",
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> tuple[types.ExplainResult | StatusError, ...]:
+        """Why the network answers as it does, for each of several photos, in one call.
+
+        Args:
+            photos: 1 to 64; see Photo.
+            method: See explain.
+            timeout_s: This call's deadline in seconds; the client's by default.
+            **options: Those of explain, for all of them, and the method's own parameters.
+
+        Returns:
+            For each photo its explanation, or what is wrong with it.
+
+        Raises:
+            PhotoNotFound: There is no such file; nothing was sent.
+        """
+        request = _wire.explain_batch_request(photos, method, options)
+        return _wire.explain_results(self._call("ExplainBatch", request, timeout_s))
 
     def explain(
         self,

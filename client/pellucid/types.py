@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BadArgument, NotRequested
+from .errors import BadArgument, NotRequested, StatusError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,6 +96,24 @@ its short lower-case name; agreement needs methods."""
 
 
 # What comes out.
+
+
+class Explain:
+    """An explanation to send along with a prediction: a method, and how it is to explain.
+
+    Args:
+        method: Its name.
+        **options: Target, outputs, evidence and so on, and the method's own parameters: the
+            keywords of Client.explain less model, bucket_size and timeout_s, which are the
+            prediction's.
+    """
+
+    def __init__(self, method: str, **options: Any) -> None:
+        self.method, self.options = method, options
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"Explain({self.method!r}{options})"
 
 
 @dataclass(frozen=True)
@@ -190,12 +208,14 @@ class PredictResult:
         logits: All logits by class index, float32, read-only; None unless asked for.
         receipt: All that is needed to make it again: see Client.replay.
         run: What it was computed by.
+        explanations: What came of each explanation that was asked for: itself, or why not.
     """
 
     predictions: tuple[Prediction, ...]
     logits: NDArray[np.float32] | None = field(repr=False)
     receipt: "Receipt" = field(repr=False)
     run: Run = field(repr=False)
+    explanations: tuple["ExplainResult | StatusError", ...] = field(default=(), repr=False)
 
     @property
     def top(self) -> Prediction:

@@ -1,10 +1,21 @@
 """Every setting of the server, in one object: from flags, PELLUCID_… variables, defaults."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import DirectoryPath, Field, field_validator, model_validator
+from pellucid import pem
+from pydantic import (
+    DirectoryPath,
+    Field,
+    FilePath,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .locks import read_tokens
 
 
 class Settings(BaseSettings):
@@ -16,6 +27,18 @@ class Settings(BaseSettings):
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST; 0 picks one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 picks one.")
     metrics_port: int = Field(8002, ge=0, le=65535, description="Port of metrics; 0 picks one.")
+
+    tls_certificate: FilePath | None = Field(
+        None, description="PEM file of the server's certificate: gRPC and REST over TLS alone."
+    )
+    tls_key: FilePath | None = Field(None, description="PEM file of its key, unencrypted.")
+    tls_client_ca: FilePath | None = Field(
+        None, description="PEM file of who signs clients' certificates, which are required then."
+    )
+    token_file: FilePath | None = Field(
+        None,
+        description="File of bearer tokens, TOKEN or NAME TOKEN a line: calls without are refused.",
+    )
 
     models: tuple[str, ...] = Field(
         ("efficientnet_lite0",),
@@ -60,6 +83,39 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         30.0, gt=0, description="How long a stopping server finishes what it admitted."
     )
+
+    @field_validator("tls_certificate")
+    @classmethod
+    def _certifies(cls, certificate: Path | None) -> Path | None:
+        if certificate is not None:
+            pem.read_certificates(certificate)
+        return certificate
+
+    @field_validator("tls_key")
+    @classmethod
+    def _fits(cls, key: Path | None, others: ValidationInfo) -> Path | None:
+        certificate = others.data.get("tls_certificate", key)  # missing: it is of no use itself
+        if (key is None) != (certificate is None):
+            raise ValueError("tls_certificate and tls_key need each other")
+        if key is not None and "tls_certificate" in others.data:
+            pem.read_key(key, others.data["tls_certificate"])
+        return key
+
+    @field_validator("tls_client_ca")
+    @classmethod
+    def _signs(cls, client_ca: Path | None, others: ValidationInfo) -> Path | None:
+        if client_ca is not None:
+            if others.data.get("tls_certificate", client_ca) is None:
+                raise ValueError("needs tls_certificate: without TLS nobody shows a certificate")
+            pem.read_certificates(client_ca)
+        return client_ca
+
+    @field_validator("token_file")
+    @classmethod
+    def _admits(cls, token_file: Path | None) -> Path | None:
+        if token_file is not None:
+            read_tokens(token_file)
+        return token_file
 
     @field_validator("buckets")
     @classmethod

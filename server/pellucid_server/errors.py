@@ -9,6 +9,7 @@ PellucidError
 ├── DeadlineTooShort     its own cost exceeds its deadline: no retry helps
 ├── DeadlineExpired      its deadline passed while it waited or ran
 ├── Cancelled            its caller went away
+├── Unauthenticated      it came without a token of the server's
 ├── Unavailable          the server is starting or stopping: another replica will answer
 ├── TooLarge             its body exceeds the cap (REST; gRPC counts for itself)
 ├── MethodNotAllowed     the route does not take this HTTP method (REST)
@@ -82,6 +83,10 @@ class Cancelled(PellucidError):
     reason = "CANCELLED"
 
 
+class Unauthenticated(PellucidError):
+    reason = "UNAUTHENTICATED"
+
+
 class Unavailable(PellucidError):
     reason = "UNAVAILABLE"
 
@@ -126,6 +131,7 @@ CODES: dict[type[PellucidError], Codes] = {
     DeadlineTooShort: Codes(StatusCode.DEADLINE_EXCEEDED, 504),
     DeadlineExpired: Codes(StatusCode.DEADLINE_EXCEEDED, 504),
     Cancelled: Codes(StatusCode.CANCELLED, 499),
+    Unauthenticated: Codes(StatusCode.UNAUTHENTICATED, 401),
     Unavailable: Codes(StatusCode.UNAVAILABLE, 503),
     TooLarge: Codes(StatusCode.RESOURCE_EXHAUSTED, 413),
     MethodNotAllowed: Codes(StatusCode.UNIMPLEMENTED, 405),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import photos
+from .engine.job import Source
 from .errors import InvalidArgument, Violation
 from .models.registry import Model
 
@@ -111,6 +112,31 @@ class PreparedInput:
             input_box=(0.0, 0.0, float(width_px), float(height_px)),
             photo_size=(width_px, height_px),
         )
+
+
+class Kept:
+    """A source that is loaded once, for jobs that follow one another.
+
+    Args:
+        source: Where the image comes from.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._loaded: Any = None
+
+    @property
+    def byte_count(self) -> int:
+        return self._source.byte_count
+
+    @property
+    def sha256(self) -> str:
+        return self._source.sha256
+
+    def load(self, model: Model) -> Any:
+        if self._loaded is None:
+            self._loaded = self._source.load(model)
+        return self._loaded
 
 
 def _sha256(array: NDArray[Any]) -> str:

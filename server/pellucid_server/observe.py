@@ -70,6 +70,12 @@ class Metrics:
             ["method", "reason"],
             registry=self.registry,
         )
+        self._unauthenticated = Counter(
+            "pellucid_unauthenticated",
+            "Calls refused for want of a token; they are no requests.",
+            ["protocol"],
+            registry=self.registry,
+        )
         self._request_seconds = Histogram(
             "pellucid_request_seconds",
             "From a request's arrival to its response.",
@@ -145,6 +151,10 @@ class Metrics:
             if reason:
                 self._errors.labels(name, reason).inc()
             self._request_seconds.labels(name).observe(time.monotonic() - started_s)
+
+    def unauthenticated(self, protocol: str) -> None:
+        """A call came without a token."""
+        self._unauthenticated.labels(protocol).inc()
 
     def queued(self, method: str, queue_ms: float) -> None:
         """A request has waited for the last time."""

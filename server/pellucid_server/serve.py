@@ -9,9 +9,10 @@ import threading
 from collections.abc import Iterator
 
 import uvicorn
-from prometheus_client import start_http_server
 
 from .api.grpc import build_server
+from .api.locked import Lock
+from .api.probes import ProbeServer, build_wsgi
 from .api.rest import build_app
 from .api.service import Service
 from .config import Settings
@@ -19,14 +20,19 @@ from .engine.admission import QueueLimits
 from .engine.device import TorchDevice, keep_freed_memory, pick_device
 from .engine.engine import Engine
 from .engine.rows import Lane
+from .locks import Tokens, Watched, read_tokens
 from .models.registry import FailedModel, Model, Precision, Registry, loads
 from .observe import Metrics
+from .tls import HttpContext, Identity, grpc_credentials, read_identity
 from .workers import Workers
 
 log = logging.getLogger(__name__)
 
 _CLOSE_S = 5.0
 """How long responses that are ready may take to leave."""
+
+_WATCH_S = 1.0
+"""How often the files of tokens and of TLS are looked at."""
 
 
 class NoModels(RuntimeError):
@@ -52,6 +58,8 @@ class Server:
         self.http_port = self.grpc_port = self.metrics_port = 0
         self._opened = contextlib.AsyncExitStack()
         self._leaving = threading.Event()
+        self._tokens = _watched_tokens(settings)
+        self._identity = _watched_identity(settings)
         self._metrics = Metrics()
         self._workers = Workers(settings.worker_count, settings.max_requests)
         self._opened.callback(self._workers.shutdown)
@@ -79,9 +87,13 @@ class Server:
         """
         self.engine.start()
         self._opened.push_async_callback(asyncio.to_thread, self.engine.stop)
-        await self._open_grpc()
-        await self._open_http()
+        lock = None
+        if self._tokens is not None:
+            lock = Lock(self._tokens, self._metrics.unauthenticated)
+        await self._open_grpc(lock)
+        await self._open_http(lock)
         self._open_metrics()
+        self._watch()
         registry = await asyncio.to_thread(self._load)
         if self._leaving.is_set():
             return
@@ -131,20 +143,23 @@ class Server:
         for lane in Lane if larger else ():
             self.engine.costs_of(model).cap(lane, min(larger))
 
-    async def _open_grpc(self) -> None:
+    async def _open_grpc(self, lock: Lock | None) -> None:
         host, port = self.settings.host, self.settings.grpc_port
-        server, self._health = build_server(self.service, self.settings)
+        server, self._health = build_server(self.service, self.settings, lock)
         self._opened.push_async_callback(server.stop, _CLOSE_S)
         await self._health.set(False)
         try:
-            self.grpc_port = server.add_insecure_port(
-                f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            )
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            if self._identity is None:
+                self.grpc_port = server.add_insecure_port(address)
+            else:
+                credentials = grpc_credentials(self._identity)
+                self.grpc_port = server.add_secure_port(address, credentials)
         except RuntimeError:
             raise _cannot_open("gRPC", host, port) from None
         await server.start()
 
-    async def _open_http(self) -> None:
+    async def _open_http(self, lock: Lock | None) -> None:
         host, port = self.settings.host, self.settings.http_port
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -153,15 +168,17 @@ class Server:
             raise _cannot_open("HTTP", host, port, error) from None
         self._opened.callback(listening.close)
         self.http_port = listening.getsockname()[1]
-        server = _QuietUvicorn(
-            uvicorn.Config(
-                build_app(self.service, self.settings),
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=int(_CLOSE_S),
-            )
+        config = uvicorn.Config(
+            build_app(self.service, self.settings, lock),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=int(_CLOSE_S),
         )
+        config.load()
+        config.ssl = None if self._identity is None else HttpContext(self._identity)
+        server = _QuietUvicorn(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
 
         async def close() -> None:
@@ -174,13 +191,42 @@ class Server:
 
     def _open_metrics(self) -> None:
         host, port = self.settings.host, self.settings.metrics_port
+        app = build_wsgi(self._metrics.registry, lambda: self.service.ready)
         try:
-            server, _ = start_http_server(port, host, self._metrics.registry)
+            server = ProbeServer(host, port, app)
         except OSError as error:
             raise _cannot_open("metrics", host, port, error) from None
         self._opened.callback(server.server_close)
+        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
         self._opened.callback(server.shutdown)
         self.metrics_port = server.server_port
+
+    def _watch(self) -> None:
+        watched = [one for one in (self._tokens, self._identity) if one is not None]
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(_WATCH_S)
+                for one in watched:
+                    await asyncio.to_thread(one.refresh)
+
+        if watched:
+            watching = asyncio.create_task(watch())
+            self._opened.callback(watching.cancel)
+
+
+def _watched_tokens(settings: Settings) -> Watched[Tokens] | None:
+    path = settings.token_file
+    return None if path is None else Watched([path], lambda: read_tokens(path))
+
+
+def _watched_identity(settings: Settings) -> Watched[Identity] | None:
+    certificate, key = settings.tls_certificate, settings.tls_key
+    client_ca = settings.tls_client_ca
+    if certificate is None or key is None:
+        return None
+    paths = [path for path in (certificate, key, client_ca) if path is not None]
+    return Watched(paths, lambda: read_identity(certificate, key, client_ca))
 
 
 def _cannot_open(what: str, host: str, port: int, error: OSError | None = None) -> OSError:
@@ -204,6 +250,8 @@ async def serve(settings: Settings) -> None:
             server.leave()
         await starting
         if not asked.done():
+            if settings.token_file is not None and settings.tls_certificate is None:
+                log.warning("tokens come in plain text: whoever sees the traffic can use them")
             log.info(
                 "serving on %s: HTTP %d, gRPC %d, metrics %d",
                 settings.host,

@@ -83,9 +83,9 @@ def asked(method, **parameters):
 
 
 def explained(request):
-    spec, view = wire.read_explain(request, call, registry, limits)
-    done = engine.engine.submit(spec).future.result(60)
-    return wire.write_explain(spec, view, done)
+    asked = wire.read_explain(request, call, registry, limits)
+    done = engine.engine.submit(asked.spec).future.result(60)
+    return wire.write_explain(asked.spec, asked.view, done)
 
 
 with running(buckets=(1, 2)) as engine:

@@ -526,7 +526,7 @@ def test_a_client_finds_the_services_by_reflection(served: Any, folder: Path) ->
 def test_health_is_watched(make_server: Any) -> None:
     names = ("", "pellucid.v1.PellucidService", "inference.GRPCInferenceService")
     with make_server(start=False) as running:
-        running.do(running.server._open_grpc())
+        running.do(running.server._open_grpc(None))
         with grpc.insecure_channel(running.grpc) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in names]

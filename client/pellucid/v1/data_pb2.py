@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pellucid/v1/data.proto\x12\x0bpellucid.v1\"O\n\x06Tensor\x12(\n\tdata_type\x18\x01 \x01(\x0e\x32\x15.pellucid.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"I\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12%\n\x06tensor\x18\x02 \x01(\x0b\x32\x13.pellucid.v1.TensorH\x00\x42\x06\n\x04kind\"F\n\x03\x42ox\x12\x0c\n\x04x_px\x18\x01 \x01(\x01\x12\x0c\n\x04y_px\x18\x02 \x01(\x01\x12\x10\n\x08width_px\x18\x03 \x01(\x01\x12\x11\n\theight_px\x18\x04 \x01(\x01\"k\n\x0c\x45ncodedImage\x12(\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x18.pellucid.v1.ImageFormat\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08width_px\x18\x03 \x01(\x05\x12\x11\n\theight_px\x18\x04 \x01(\x05*}\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04*X\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x02*j\n\x04\x46ill\x12\x14\n\x10\x46ILL_UNSPECIFIED\x10\x00\x12\x0e\n\nFILL_BLACK\x10\x01\x12\x0e\n\nFILL_WHITE\x10\x02\x12\r\n\tFILL_MEAN\x10\x03\x12\r\n\tFILL_BLUR\x10\x04\x12\x0e\n\nFILL_NOISE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pellucid/v1/data.proto\x12\x0bpellucid.v1\"O\n\x06Tensor\x12(\n\tdata_type\x18\x01 \x01(\x0e\x32\x15.pellucid.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"I\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12%\n\x06tensor\x18\x02 \x01(\x0b\x32\x13.pellucid.v1.TensorH\x00\x42\x06\n\x04kind\"F\n\x03\x42ox\x12\x0c\n\x04x_px\x18\x01 \x01(\x01\x12\x0c\n\x04y_px\x18\x02 \x01(\x01\x12\x10\n\x08width_px\x18\x03 \x01(\x01\x12\x11\n\theight_px\x18\x04 \x01(\x01\"k\n\x0c\x45ncodedImage\x12(\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x18.pellucid.v1.ImageFormat\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08width_px\x18\x03 \x01(\x05\x12\x11\n\theight_px\x18\x04 \x01(\x05\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x99\x01\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\nviolations\x18\x04 \x03(\x0b\x32\x1b.pellucid.v1.FieldViolation\x12\x1b\n\x0eretry_delay_ms\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_retry_delay_ms*}\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04*X\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x02*j\n\x04\x46ill\x12\x14\n\x10\x46ILL_UNSPECIFIED\x10\x00\x12\x0e\n\nFILL_BLACK\x10\x01\x12\x0e\n\nFILL_WHITE\x10\x02\x12\r\n\tFILL_MEAN\x10\x03\x12\r\n\tFILL_BLUR\x10\x04\x12\x0e\n\nFILL_NOISE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pellucid.v1.data_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=376
-  _globals['_DATATYPE']._serialized_end=501
-  _globals['_IMAGEFORMAT']._serialized_start=503
-  _globals['_IMAGEFORMAT']._serialized_end=591
-  _globals['_FILL']._serialized_start=593
-  _globals['_FILL']._serialized_end=699
+  _globals['_DATATYPE']._serialized_start=586
+  _globals['_DATATYPE']._serialized_end=711
+  _globals['_IMAGEFORMAT']._serialized_start=713
+  _globals['_IMAGEFORMAT']._serialized_end=801
+  _globals['_FILL']._serialized_start=803
+  _globals['_FILL']._serialized_end=909
   _globals['_TENSOR']._serialized_start=39
   _globals['_TENSOR']._serialized_end=118
   _globals['_IMAGE']._serialized_start=120
@@ -45,4 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BOX']._serialized_end=265
   _globals['_ENCODEDIMAGE']._serialized_start=267
   _globals['_ENCODEDIMAGE']._serialized_end=374
+  _globals['_FIELDVIOLATION']._serialized_start=376
+  _globals['_FIELDVIOLATION']._serialized_end=428
+  _globals['_FAILURE']._serialized_start=431
+  _globals['_FAILURE']._serialized_end=584
 # @@protoc_insertion_point(module_scope)

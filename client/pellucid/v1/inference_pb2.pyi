@@ -139,30 +139,88 @@ class Prediction(_message.Message):
     def __init__(self, class_index: _Optional[int] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., logit: _Optional[float] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("model", "image", "top_k", "include_logits", "bucket_size")
+    __slots__ = ("model", "image", "top_k", "include_logits", "bucket_size", "explain", "explain_budget_ms")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_LOGITS_FIELD_NUMBER: _ClassVar[int]
     BUCKET_SIZE_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: _data_pb2.Image
     top_k: int
     include_logits: bool
     bucket_size: int
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., top_k: _Optional[int] = ..., include_logits: bool = ..., bucket_size: _Optional[int] = ...) -> None: ...
+    explain: _containers.RepeatedCompositeFieldContainer[ExplainRequest]
+    explain_budget_ms: float
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., top_k: _Optional[int] = ..., include_logits: bool = ..., bucket_size: _Optional[int] = ..., explain: _Optional[_Iterable[_Union[ExplainRequest, _Mapping]]] = ..., explain_budget_ms: _Optional[float] = ...) -> None: ...
+
+class AttachedExplanation(_message.Message):
+    __slots__ = ("explanation", "failure")
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    explanation: ExplainResponse
+    failure: _data_pb2.Failure
+    def __init__(self, explanation: _Optional[_Union[ExplainResponse, _Mapping]] = ..., failure: _Optional[_Union[_data_pb2.Failure, _Mapping]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("run", "predictions", "logits", "receipt")
+    __slots__ = ("run", "predictions", "logits", "receipt", "explanations")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
     run: Run
     predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
     logits: _data_pb2.Tensor
     receipt: Receipt
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., logits: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    explanations: _containers.RepeatedCompositeFieldContainer[AttachedExplanation]
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., logits: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., explanations: _Optional[_Iterable[_Union[AttachedExplanation, _Mapping]]] = ...) -> None: ...
+
+class PredictBatchRequest(_message.Message):
+    __slots__ = ("predict", "images")
+    PREDICT_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    predict: PredictRequest
+    images: _containers.RepeatedCompositeFieldContainer[_data_pb2.Image]
+    def __init__(self, predict: _Optional[_Union[PredictRequest, _Mapping]] = ..., images: _Optional[_Iterable[_Union[_data_pb2.Image, _Mapping]]] = ...) -> None: ...
+
+class PredictBatchResult(_message.Message):
+    __slots__ = ("prediction", "failure")
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    prediction: PredictResponse
+    failure: _data_pb2.Failure
+    def __init__(self, prediction: _Optional[_Union[PredictResponse, _Mapping]] = ..., failure: _Optional[_Union[_data_pb2.Failure, _Mapping]] = ...) -> None: ...
+
+class PredictBatchResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[PredictBatchResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[PredictBatchResult, _Mapping]]] = ...) -> None: ...
+
+class ExplainBatchRequest(_message.Message):
+    __slots__ = ("explain", "images")
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    explain: ExplainRequest
+    images: _containers.RepeatedCompositeFieldContainer[_data_pb2.Image]
+    def __init__(self, explain: _Optional[_Union[ExplainRequest, _Mapping]] = ..., images: _Optional[_Iterable[_Union[_data_pb2.Image, _Mapping]]] = ...) -> None: ...
+
+class ExplainBatchResult(_message.Message):
+    __slots__ = ("explanation", "failure")
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    explanation: ExplainResponse
+    failure: _data_pb2.Failure
+    def __init__(self, explanation: _Optional[_Union[ExplainResponse, _Mapping]] = ..., failure: _Optional[_Union[_data_pb2.Failure, _Mapping]] = ...) -> None: ...
+
+class ExplainBatchResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ExplainBatchResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[ExplainBatchResult, _Mapping]]] = ...) -> None: ...
 
 class Neuron(_message.Message):
     __slots__ = ("layer", "channel", "y", "x")

@@ -45,10 +45,20 @@ class PellucidServiceStub(object):
                 request_serializer=pellucid_dot_v1_dot_inference__pb2.PredictRequest.SerializeToString,
                 response_deserializer=pellucid_dot_v1_dot_inference__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictBatch = channel.unary_unary(
+                '/pellucid.v1.PellucidService/PredictBatch',
+                request_serializer=pellucid_dot_v1_dot_inference__pb2.PredictBatchRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_inference__pb2.PredictBatchResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/pellucid.v1.PellucidService/Explain',
                 request_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.ExplainBatch = channel.unary_unary(
+                '/pellucid.v1.PellucidService/ExplainBatch',
+                request_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainBatchRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainBatchResponse.FromString,
                 _registered_method=True)
         self.ExplainStream = channel.unary_stream(
                 '/pellucid.v1.PellucidService/ExplainStream',
@@ -82,6 +92,14 @@ class PellucidServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictBatch(self, request, context):
+        """What is in each of several images. One that fails does not stop the others;
+        what is wrong with all of them fails the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Why the network answers as it does.
         """
@@ -89,8 +107,15 @@ class PellucidServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainBatch(self, request, context):
+        """The same of several images, as PredictBatch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainStream(self, request, context):
-        """The same, shown coarse to fine while it is made. Cancelling ends it.
+        """The same of one image, shown coarse to fine while it is made. Cancelling ends it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,10 +143,20 @@ def add_PellucidServiceServicer_to_server(servicer, server):
                     request_deserializer=pellucid_dot_v1_dot_inference__pb2.PredictRequest.FromString,
                     response_serializer=pellucid_dot_v1_dot_inference__pb2.PredictResponse.SerializeToString,
             ),
+            'PredictBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.PredictBatch,
+                    request_deserializer=pellucid_dot_v1_dot_inference__pb2.PredictBatchRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_inference__pb2.PredictBatchResponse.SerializeToString,
+            ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
                     request_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainRequest.FromString,
                     response_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ExplainBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainBatch,
+                    request_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainBatchRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainBatchResponse.SerializeToString,
             ),
             'ExplainStream': grpc.unary_stream_rpc_method_handler(
                     servicer.ExplainStream,
@@ -182,6 +217,33 @@ class PellucidService(object):
             _registered_method=True)
 
     @staticmethod
+    def PredictBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pellucid.v1.PellucidService/PredictBatch',
+            pellucid_dot_v1_dot_inference__pb2.PredictBatchRequest.SerializeToString,
+            pellucid_dot_v1_dot_inference__pb2.PredictBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Explain(request,
             target,
             options=(),
@@ -198,6 +260,33 @@ class PellucidService(object):
             '/pellucid.v1.PellucidService/Explain',
             pellucid_dot_v1_dot_inference__pb2.ExplainRequest.SerializeToString,
             pellucid_dot_v1_dot_inference__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pellucid.v1.PellucidService/ExplainBatch',
+            pellucid_dot_v1_dot_inference__pb2.ExplainBatchRequest.SerializeToString,
+            pellucid_dot_v1_dot_inference__pb2.ExplainBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

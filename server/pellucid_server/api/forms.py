@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -27,13 +28,19 @@ METHOD = "method"
 EVIDENCE = "evidence"
 """The form field that names members of the request's message of the same name."""
 
+EXPLAIN = "explain"
+"""The form field that names methods, whose explanations are sent along as their defaults are."""
+
+IMAGES = "images"
+"""The form field of a batch's images. All else that its form has is of the message beside it."""
+
 TIMEOUT = "timeout_ms"
 """The form field, and query parameter, of the deadline."""
 
 _MOST_VALUES = 1000
 """Values in a JSON body: far above any request's, and what is parsed stays as small as it was."""
 
-_MOST_PARTS = 64
+_MOST_PARTS = 128
 MOST_TEXT_BYTES = 16 << 10
 
 
@@ -121,8 +128,9 @@ def _fill(found: list[Violation], message: Message, value: object, path: str) ->
         elif not isinstance(item, list) or isinstance(item, values.Object):
             found.append(Violation(where, f"is {values.shown(item)}; must be a list"))
         else:
-            for element in item:
-                _fill_one(found, message, field, element, where)
+            for place, element in enumerate(item):
+                inside = where if field.message_type is None else f"{where}[{place}]"
+                _fill_one(found, message, field, element, inside)
 
 
 def _descriptor_of(message: Message) -> Descriptor:
@@ -135,8 +143,8 @@ def _fill_one(
     found: list[Violation], message: Message, field: FieldDescriptor, value: object, where: str
 ) -> None:
     if field.message_type is not None:
-        assert not field.is_repeated, "no request repeats a message"
-        inner: Message = getattr(message, field.name)
+        own = getattr(message, field.name)
+        inner: Message = own.add() if field.is_repeated else own
         inner.SetInParent()
         _fill(found, inner, value, where)
         return
@@ -239,6 +247,20 @@ class FormField:
 def file_fields(request: Descriptor) -> tuple[str, ...]:
     """Names of the fields that are files in a form: the images."""
     return tuple(f.name for f in request.fields if f.message_type is data_pb2.Image.DESCRIPTOR)
+
+
+def asked_of_each(request: Descriptor) -> FieldDescriptor | None:
+    """The field of a batch that says what is asked of each image; None: it is no batch."""
+    if IMAGES not in request.fields_by_name:
+        return None
+    return next(field for field in request.fields if field.name != IMAGES)
+
+
+def attachable(request: Descriptor) -> tuple[str, ...]:
+    """Names of the methods whose explanations may be sent along."""
+    field = request.fields_by_name.get(EXPLAIN)
+    inner = None if field is None or not field.is_repeated else field.message_type
+    return () if inner is None else methods(inner)
 
 
 def methods(request: Descriptor) -> tuple[str, ...]:
@@ -366,6 +388,7 @@ def _split(body: bytes, boundary: bytes) -> list[_Part]:
 def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part]) -> list[str]:
     """Fills in a request from a form; returns the texts of its timeout."""
     descriptor = _descriptor_of(request)
+    batch = asked_of_each(descriptor)
     files: dict[str, list[_Part]] = {name: [] for name in file_fields(descriptor)}
     texts: dict[str, list[str]] = {}
     for part in parts:
@@ -376,9 +399,16 @@ def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part])
         elif (text := _decode_text(found, part)) is not None:
             texts.setdefault(part.name, []).append(text)
     timeouts = texts.pop(TIMEOUT, [])
-    read_texts(found, request, texts, (*files, TIMEOUT))
+    asked = request
+    if batch is not None:
+        asked = getattr(request, batch.name)
+        asked.SetInParent()
+    read_texts(found, asked, texts, (*files, TIMEOUT))
     for name, given in files.items():
-        _read_file(found, getattr(request, name), name, given)
+        if batch is not None:
+            _read_files(found, getattr(request, name), name, given)
+        else:
+            _read_file(found, getattr(request, name), name, given)
     return timeouts
 
 
@@ -403,6 +433,7 @@ def read_texts(
     method = _read_method(found, descriptor, texts, tree)
     if EVIDENCE not in without:
         _read_evidence(found, descriptor, texts, tree)
+    _read_attached(found, descriptor, texts, tree)
     _read_fields(found, descriptor, texts, method, tree, beside, without)
     _fill(found, request, tree, "")
 
@@ -429,10 +460,27 @@ def _read_file(
     if len(given) != 1:
         many = f"given {len(given)} times; exactly one file" if given else "required; a file"
         found.append(Violation(name, many))
-    elif not given[0].is_file:
-        found.append(Violation(name, "is a text; must be a file (curl's -F image=@photo.jpg)"))
-    else:
+    elif _is_file(found, name, given[0]):
         image.encoded = bytes(given[0].data)
+
+
+def _read_files(
+    found: list[Violation],
+    images: Any,
+    name: str,
+    given: Sequence[_Part],
+) -> None:
+    if not given:
+        found.append(Violation(name, "required; a file, and again for more"))
+    for part in given:
+        if _is_file(found, name, part):
+            images.add(encoded=bytes(part.data))
+
+
+def _is_file(found: list[Violation], name: str, part: _Part) -> bool:
+    if not part.is_file:
+        found.append(Violation(name, f"is a text; must be a file (curl's -F {name}=@photo.jpg)"))
+    return part.is_file
 
 
 def _read_method(
@@ -479,6 +527,22 @@ def _read_evidence(
                 )
 
 
+def _read_attached(
+    found: list[Violation], descriptor: Descriptor, texts: dict[str, list[str]], tree: values.Object
+) -> None:
+    allowed = attachable(descriptor)
+    attached: list[values.Object] = []
+    for text in texts.pop(EXPLAIN, []) if allowed else ():
+        for name in (word.strip() for word in text.split(",")):
+            if name in allowed:
+                attached.append(values.Object([(name, values.Object())]))
+            else:
+                one_of = ", ".join(allowed)
+                found.append(Violation(EXPLAIN, f"is {values.shown(name)}; must be among {one_of}"))
+    if attached:
+        tree.append((EXPLAIN, attached))
+
+
 def _read_fields(
     found: list[Violation],
     descriptor: Descriptor,
@@ -507,6 +571,7 @@ def _read_fields(
         else:
             fields = form_fields(descriptor, method)
             known = [field.name for field in fields if field.path[0] not in without]
+            known = [EXPLAIN] * bool(attachable(descriptor)) + known
             known = [*beside, *([METHOD] * bool(methods(descriptor))), *known]
             there_are = f"unknown; the fields are: {', '.join(known)}"
             found.append(Violation(values.plain(name), there_are))

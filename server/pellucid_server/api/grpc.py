@@ -15,6 +15,7 @@ from ..engine.job import Priority
 from ..errors import Internal, PellucidError
 from .health import HEALTH, SERVICE, SERVICES, Health
 from .inference.grpc import InferenceServicer
+from .locked import Lock, LockedRpcs
 from .rpc import Context, Inbox, abort, answer_or_abort, caller_of
 from .service import Service, check_size
 
@@ -50,6 +51,16 @@ class PellucidServicer:
                     inference_pb2.ExplainRequest.FromString,
                     inference_pb2.ExplainResponse.SerializeToString,
                 ),
+                "PredictBatch": grpc.stream_unary_rpc_method_handler(
+                    self.PredictBatch,
+                    inference_pb2.PredictBatchRequest.FromString,
+                    inference_pb2.PredictBatchResponse.SerializeToString,
+                ),
+                "ExplainBatch": grpc.stream_unary_rpc_method_handler(
+                    self.ExplainBatch,
+                    inference_pb2.ExplainBatchRequest.FromString,
+                    inference_pb2.ExplainBatchResponse.SerializeToString,
+                ),
                 "ExplainStream": grpc.stream_stream_rpc_method_handler(
                     self.ExplainStream,
                     inference_pb2.ExplainStreamRequest.FromString,
@@ -80,6 +91,20 @@ class PellucidServicer:
     ) -> inference_pb2.ExplainResponse:
         empty = inference_pb2.ExplainRequest()
         answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.explain)
+        return await answer_or_abort(context, answer)
+
+    async def PredictBatch(
+        self, messages: AsyncIterator[inference_pb2.PredictBatchRequest], context: Context
+    ) -> inference_pb2.PredictBatchResponse:
+        empty, method = inference_pb2.PredictBatchRequest(), self._service.predict_batch
+        answer = self._serve(empty, messages, context, Priority.PREDICT, method)
+        return await answer_or_abort(context, answer)
+
+    async def ExplainBatch(
+        self, messages: AsyncIterator[inference_pb2.ExplainBatchRequest], context: Context
+    ) -> inference_pb2.ExplainBatchResponse:
+        empty, method = inference_pb2.ExplainBatchRequest(), self._service.explain_batch
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, method)
         return await answer_or_abort(context, answer)
 
     async def ExplainStream(
@@ -140,10 +165,14 @@ class PellucidServicer:
         return response
 
 
-def build_server(service: Service, settings: Settings) -> tuple[grpc.aio.Server, Health]:
+def build_server(
+    service: Service, settings: Settings, lock: Lock | None = None
+) -> tuple[grpc.aio.Server, Health]:
     """The gRPC server, without a port yet, and its health."""
+    assert (lock is None) == (settings.token_file is None)
     cap = settings.max_message_bytes
     server = grpc.aio.server(
+        interceptors=[] if lock is None else [LockedRpcs(lock)],
         maximum_concurrent_rpcs=settings.max_requests + _SPARE_RPCS,
         options=[
             ("grpc.max_receive_message_length", cap),

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from pellucid.v1 import inference_pb2, model_pb2
 
-from ..errors import CODES, Unavailable
+from ..errors import CODES, Unauthenticated, Unavailable
 from . import forms
 from .service import CALLER_KEY
 
@@ -24,9 +24,11 @@ _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
 }
 _REQUIRED = {
+    "ExplainBatchRequest": ("explain", "images"),
     "ExplainRequest": ("image", "method"),
     "Image": ("kind",),
     "Neuron": ("layer",),
+    "PredictBatchRequest": ("images",),
     "PredictRequest": ("image",),
     "Tensor": ("data_type", "shape", "data"),
 }
@@ -39,23 +41,27 @@ _DESCRIPTIONS = {
 }
 
 
-def document(max_body_bytes: int) -> Schema:
+def document(max_body_bytes: int, *, locked: bool = False) -> Schema:
     """The whole document.
 
     Args:
         max_body_bytes: The cap of a body, which the document states.
+        locked: Whether calls need a token.
     """
     messages = inference_pb2.DESCRIPTOR.message_types_by_name
     predict, explain = messages["PredictRequest"], messages["ExplainRequest"]
-    requests = [predict, explain]
+    batches = [messages["PredictBatchRequest"], messages["ExplainBatchRequest"]]
+    requests = [predict, explain, *batches]
     roots = [
         *requests,
         messages["PredictResponse"],
         messages["ExplainResponse"],
+        messages["PredictBatchResponse"],
+        messages["ExplainBatchResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
     ]
-    return {
+    made: Schema = {
         "openapi": "3.1.0",
         "info": {
             "title": "Pellucid",
@@ -75,6 +81,12 @@ def document(max_body_bytes: int) -> Schema:
                     "Why the network answers as it does",
                     pictures=True,
                 )
+            },
+            "/v1/predict/batch": {
+                "post": _call(batches[0], "PredictBatch", "The same of many", pictures=False)
+            },
+            "/v1/explain/batch": {
+                "post": _call(batches[1], "ExplainBatch", "The same of many", pictures=False)
             },
             "/v1/explain/stream": {"post": _stream(explain)},
             "/v1/models": {"get": _get("ListModels", "The models of the server")},
@@ -102,6 +114,10 @@ def document(max_body_bytes: int) -> Schema:
             "responses": {str(code): response for code, response in _errors().items()},
         },
     }
+    if locked:
+        made["security"] = [{"token": []}]
+        made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return made
 
 
 # Operations.
@@ -149,7 +165,7 @@ def _stream(request: Descriptor) -> Schema:
 
 def _get(name: str, summary: str) -> Schema:
     content = {"application/json": {"schema": _ref(f"{name}Response")}}
-    errors = _error_refs(404, 406, 500, 503)
+    errors = _error_refs(CODES[Unauthenticated].http, 404, 406, 500, 503)
     responses = {"200": {"description": "The answer.", "content": content}, **errors}
     return {"operationId": name, "summary": summary, "responses": responses}
 
@@ -160,7 +176,7 @@ def _health(name: str, summary: str) -> Schema:
     responses = {"200": {"description": "It is.", "content": content}}
     if name == "ready":
         responses |= _error_refs(CODES[Unavailable].http)
-    return {"operationId": name, "summary": summary, "responses": responses}
+    return {"operationId": name, "summary": summary, "responses": responses, "security": []}
 
 
 _TIMEOUT: Schema = {
@@ -315,11 +331,18 @@ def _enum(enum: EnumDescriptor, *, answered: bool) -> Schema:
 
 
 def _form(request: Descriptor) -> Schema:
-    files, methods = forms.file_fields(request), forms.methods(request)
+    files, batch = forms.file_fields(request), forms.asked_of_each(request)
+    one_file = {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
     properties: dict[str, Schema] = {
-        name: {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
-        for name in files
+        name: one_file if batch is None else {"type": "array", "items": one_file} for name in files
     }
+    if batch is not None:
+        assert batch.message_type is not None
+        request = batch.message_type
+    methods = forms.methods(request)
+    if attachable := forms.attachable(request):
+        one = {"type": "string", "enum": list(attachable)}
+        properties[forms.EXPLAIN] = {"type": "array", "items": one}
     if measures := forms.measures(request):
         one = {"type": "string", "enum": list(measures)}
         properties[forms.EVIDENCE] = {"type": "array", "items": one}

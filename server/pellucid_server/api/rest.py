@@ -41,6 +41,7 @@ from ..errors import (
 )
 from . import forms, http, openapi
 from .inference import rest as inference
+from .locked import Lock, LockedApp
 from .service import Service, check_size
 
 log = logging.getLogger(__name__)
@@ -57,12 +58,15 @@ PICTURES: dict[str, data_pb2.ImageFormat] = {
 }
 
 
-def build_app(service: Service, settings: Settings) -> FastAPI:
+def build_app(service: Service, settings: Settings, lock: Lock | None = None) -> FastAPI:
     """The application that uvicorn runs, on the server's loop."""
+    assert (lock is None) == (settings.token_file is None)
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # the document is made by openapi.py
     rest = _Rest(service, settings)
     app.add_route("/v1/predict", rest.predict, methods=["POST"])
+    app.add_route("/v1/predict/batch", rest.predict_batch, methods=["POST"])
     app.add_route("/v1/explain", rest.explain, methods=["POST"])
+    app.add_route("/v1/explain/batch", rest.explain_batch, methods=["POST"])
     app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
@@ -74,6 +78,8 @@ def build_app(service: Service, settings: Settings) -> FastAPI:
     app.mount("/docs/static", StaticFiles(packages=[("fastapi_offline", "static")]))
     for kind in (PellucidError, HTTPException, Exception):
         app.add_exception_handler(kind, _write_exception)
+    if lock is not None:
+        app.add_middleware(LockedApp, lock=lock, write_error=_write_error_at)
     return app
 
 
@@ -83,7 +89,9 @@ class _Rest:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
-        self._document = openapi.document(settings.max_message_bytes)
+        self._document = openapi.document(
+            settings.max_message_bytes, locked=settings.token_file is not None
+        )
 
     async def predict(self, request: Request) -> Response:
         message = inference_pb2.PredictRequest()
@@ -92,6 +100,24 @@ class _Rest:
             call = await self._read(request, message, Priority.PREDICT, held)
             return await http.unless_gone(
                 request, self._service.predict(message, call, held, self._write_json)
+            )
+
+    async def predict_batch(self, request: Request) -> Response:
+        message = inference_pb2.PredictBatchRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.PREDICT, held)
+            return await http.unless_gone(
+                request, self._service.predict_batch(message, call, held, self._write_json)
+            )
+
+    async def explain_batch(self, request: Request) -> Response:
+        message = inference_pb2.ExplainBatchRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            return await http.unless_gone(
+                request, self._service.explain_batch(message, call, held, self._write_json)
             )
 
     async def explain(self, request: Request) -> Response:
@@ -325,6 +351,14 @@ def _write_error(error: PellucidError, headers: Mapping[str, str] | None = None)
     return JSONResponse(_error_content(error), CODES[type(error)].http, headers)
 
 
+def _write_error_at(
+    path: str, error: PellucidError, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error as the clients of a path read it."""
+    write = inference.write_error if inference.is_here(path) else _write_error
+    return write(error, headers)
+
+
 def _error_content(error: PellucidError) -> dict[str, Any]:
     status = wire.write_error(error)
     content = {
@@ -338,7 +372,7 @@ def _error_content(error: PellucidError) -> dict[str, Any]:
 
 async def _write_exception(request: Request, error: Exception) -> Response:
     """Any error as a response. Starlette raises those that are bugs once more, to be logged."""
-    write = inference.write_error if inference.is_here(request.url.path) else _write_error
+    write = functools.partial(_write_error_at, request.url.path)
     match error:
         case PellucidError():
             return write(error)

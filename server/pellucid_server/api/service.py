@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -21,12 +21,15 @@ from ..errors import (
     InvalidArgument,
     OutOfMemory,
     Overloaded,
+    PellucidError,
     Unavailable,
     Violation,
 )
+from ..locks import caller_of_token
 from ..models.registry import Model, Registry
 from ..observe import Counts, Metrics
 from ..workers import Workers
+from .attached import run_attached
 
 CALLER_KEY = "pellucid-caller"
 """Metadata, or header, by which a caller names itself; its address stands in for it."""
@@ -72,12 +75,17 @@ class Service:
         return self._idle.is_set()
 
     def call(self, caller: str, timeout_s: float | None) -> wire.Call:
-        """Who calls and until when; a missing deadline is filled in, a long one cut."""
+        """Who calls and until when; a missing deadline is filled in, a long one cut.
+
+        Args:
+            caller: What the call says of itself; the name of its token stands above it.
+            timeout_s: Its deadline, in seconds from now.
+        """
         settings = self._settings
         if timeout_s is None:
             timeout_s = settings.default_timeout_ms / 1e3
         timeout_s = min(timeout_s, settings.max_timeout_ms / 1e3)
-        return wire.Call(caller, time.monotonic() + timeout_s)
+        return wire.Call(caller_of_token.get() or caller, time.monotonic() + timeout_s)
 
     @contextlib.contextmanager
     def arrival(self, request: Callable[[], Message]) -> Iterator[Held]:
@@ -100,12 +108,31 @@ class Service:
         write: Callable[[inference_pb2.PredictResponse], _Answer],
     ) -> _Answer:
         """Answers a request; write makes the response what is sent, and runs in a worker."""
+        async with self._underway(Priority.PREDICT, call) as (registry, arrived_s):
+            asked = await self._read(
+                call, lambda: wire.read_predict(request, call, registry, self._limits)
+            )
+            held.add(asked.byte_count)
+            made = await self._predicted(asked, arrived_s)
+            return await self._finish(Priority.PREDICT, call, made, write)
 
-        def read(registry: Registry) -> tuple[Spec, Callable[[Done], _Answer]]:
-            spec = wire.read_predict(request, call, registry, self._limits)
-            return spec, lambda done: write(wire.write_predict(spec, done))
-
-        return await self._answer(Priority.PREDICT, call, held, read)
+    async def predict_batch(
+        self,
+        request: inference_pb2.PredictBatchRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[inference_pb2.PredictBatchResponse], _Answer],
+    ) -> _Answer:
+        """As predict, of each image."""
+        async with self._underway(Priority.PREDICT, call) as (registry, arrived_s):
+            each = await self._read(
+                call, lambda: wire.read_predict_batch(request, call, registry, self._limits)
+            )
+            run = functools.partial(self._predicted, arrived_s=arrived_s)
+            outcomes = await self._each(Priority.PREDICT, call, held, each, run)
+            return await self._work(
+                Priority.PREDICT, call, lambda: write(wire.write_predict_batch(outcomes))
+            )
 
     async def explain(
         self,
@@ -115,12 +142,31 @@ class Service:
         write: Callable[[inference_pb2.ExplainResponse], _Answer],
     ) -> _Answer:
         """As predict."""
+        async with self._underway(Priority.EXPLAIN, call) as (registry, arrived_s):
+            asked = await self._read(
+                call, lambda: wire.read_explain(request, call, registry, self._limits)
+            )
+            held.add(asked.byte_count)
+            made = await self._explained(asked, arrived_s)
+            return await self._finish(Priority.EXPLAIN, call, made, write)
 
-        def read(registry: Registry) -> tuple[Spec, Callable[[Done], _Answer]]:
-            spec, view = wire.read_explain(request, call, registry, self._limits)
-            return spec, lambda done: write(wire.write_explain(spec, view, done))
-
-        return await self._answer(Priority.EXPLAIN, call, held, read)
+    async def explain_batch(
+        self,
+        request: inference_pb2.ExplainBatchRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[inference_pb2.ExplainBatchResponse], _Answer],
+    ) -> _Answer:
+        """As explain, of each image."""
+        async with self._underway(Priority.EXPLAIN, call) as (registry, arrived_s):
+            each = await self._read(
+                call, lambda: wire.read_explain_batch(request, call, registry, self._limits)
+            )
+            run = functools.partial(self._explained, arrived_s=arrived_s)
+            outcomes = await self._each(Priority.EXPLAIN, call, held, each, run)
+            return await self._work(
+                Priority.EXPLAIN, call, lambda: write(wire.write_explain_batch(outcomes))
+            )
 
     async def explain_stream(
         self,
@@ -131,42 +177,42 @@ class Service:
     ) -> AsyncGenerator[tuple[_Answer, bool], None]:
         """As explain, coarse to fine: estimates, and the explanation; each, and whether it is that.
 
-        Closing it cancels the job. An estimate that is overtaken by a better one is left out.
+        Closing it cancels the job, and so does the deadline: whoever does not read on by then
+        holds nothing any more. An estimate that is overtaken by a better one is left out.
         """
-        arrived_s = time.monotonic()
-        async with self._permit(Priority.EXPLAIN) as registry:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as holding:
+            registry = holding.enter_context(self._permit(Priority.EXPLAIN))
+            holding.callback(held.release)
+            arrived_s = time.monotonic()
+            timer = loop.call_later(call.deadline_s - arrived_s, holding.close)
+            holding.callback(timer.cancel)
             with _answerable():
                 async with asyncio.timeout(call.deadline_s - arrived_s):
-                    spec, view = await self._work(
-                        Priority.PREDICT,
+                    asked = await self._read(
                         call,
                         lambda: wire.read_explain(
                             request, call, registry, self._limits, watched=True
                         ),
                     )
-                    held.add(spec.byte_count)
+                    held.add(asked.byte_count)
             newest = _Newest()
-            job = self._engine.submit(spec, arrived_s, newest.put)
+            job = self._engine.submit(asked.spec, arrived_s, newest.put)
+            holding.callback(self._engine.cancel, job)
             ended = asyncio.wrap_future(job.future)
             ended.add_done_callback(lambda _: newest.end())
-            try:
-                last = False
-                while not last:
-                    done = await newest.get()
-                    last = done is None
-                    with _answerable():
-                        async with asyncio.timeout(call.deadline_s - time.monotonic()):
-                            answer = await self._work(
-                                Priority.EXPLAIN,
-                                call,
-                                functools.partial(
-                                    self._write_shown, spec, view, done or await ended, write
-                                ),
-                            )
-                    yield answer, last
-            finally:
-                if not job.future.done():
-                    self._engine.cancel(job)
+            holding.callback(ended.cancel)  # nobody may be left to take what it ends in
+            last = False
+            while not last:
+                shown = await newest.get()
+                if call.deadline_s <= time.monotonic():
+                    raise _expired()
+                last = shown is None
+                with _answerable():
+                    async with asyncio.timeout(call.deadline_s - time.monotonic()):
+                        made = self._rendered(asked, shown or await ended)
+                        answer = await self._finish(Priority.EXPLAIN, call, made, write)
+                yield answer, last
 
     async def list_models(self, _: model_pb2.ListModelsRequest) -> model_pb2.ListModelsResponse:
         return wire.write_models(self._open_registry())
@@ -216,26 +262,84 @@ class Service:
                 retry_delay_ms=_RETRY_DELAY_MS,
             )
 
-    async def _answer(
+    @contextlib.asynccontextmanager
+    async def _underway(
+        self, priority: Priority, call: wire.Call
+    ) -> AsyncIterator[tuple[Registry, float]]:
+        """A request from its permit to its answer, all of it by the deadline."""
+        arrived_s = time.monotonic()
+        with self._permit(priority) as registry, _answerable():
+            async with asyncio.timeout(call.deadline_s - arrived_s):
+                yield registry, arrived_s
+
+    async def _read(self, call: wire.Call, read: Callable[[], _Returned]) -> _Returned:
+        # Reading headers is short: what must be refused is, before any rendering.
+        return await self._work(Priority.PREDICT, call, read)
+
+    async def _predicted(
+        self, asked: wire.Asked, arrived_s: float
+    ) -> Callable[[], inference_pb2.PredictResponse]:
+        """Runs a prediction and what is attached to it; what makes the response of it."""
+        spec, attached = asked.spec, asked.attached
+        run = functools.partial(self._run, arrived_s=arrived_s)
+        done, outcomes = await run_attached(asked, arrived_s, run)
+
+        def write(of: Done) -> inference_pb2.PredictResponse:
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    outcome.timing.render_started_s = of.timing.render_started_s
+            return wire.write_predict(spec, of, attached, outcomes)
+
+        return lambda: self._write(spec, done, write)
+
+    async def _explained(
+        self, asked: wire.Asked, arrived_s: float
+    ) -> Callable[[], inference_pb2.ExplainResponse]:
+        """As _predicted."""
+        return self._rendered(asked, await self._run(asked.spec, arrived_s=arrived_s))
+
+    async def _finish(
+        self,
+        priority: Priority,
+        call: wire.Call,
+        made: Callable[[], _Returned],
+        write: Callable[[_Returned], _Answer],
+    ) -> _Answer:
+        return await self._work(priority, call, lambda: write(made()))
+
+    def _rendered(
+        self, asked: wire.Asked, done: Done
+    ) -> Callable[[], inference_pb2.ExplainResponse]:
+        spec, view = asked.spec, asked.view
+        assert view is not None
+        return lambda: self._write(spec, done, lambda of: wire.write_explain(spec, view, of))
+
+    async def _each(
         self,
         priority: Priority,
         call: wire.Call,
         held: Held,
-        read: Callable[[Registry], tuple[Spec, Callable[[Done], _Answer]]],
-    ) -> _Answer:
-        """Validates, runs and renders, all of it by the deadline."""
-        arrived_s = time.monotonic()
-        async with self._permit(priority) as registry:
-            with _answerable():
-                async with asyncio.timeout(call.deadline_s - arrived_s):
-                    # Reading headers is short: what must be refused is, before any rendering.
-                    spec, write = await self._work(Priority.PREDICT, call, lambda: read(registry))
-                    held.add(spec.byte_count)
-                    done = await self._run(spec, arrived_s)
-                    return await self._work(priority, call, lambda: self._write(spec, done, write))
+        each: Sequence[wire.Asked | PellucidError],
+        run: Callable[[wire.Asked], Awaitable[Callable[[], _Returned]]],
+    ) -> list[_Returned | PellucidError]:
+        """Runs all that can be at once; what goes wrong with one is its outcome."""
 
-    @contextlib.asynccontextmanager
-    async def _permit(self, priority: Priority) -> AsyncIterator[Registry]:
+        async def one(asked: wire.Asked | PellucidError) -> _Returned | PellucidError:
+            if isinstance(asked, PellucidError):
+                return asked
+            try:
+                with _answerable():
+                    return await self._work(priority, call, await run(asked))
+            except PellucidError as error:
+                return error
+
+        held.add(sum(asked.byte_count for asked in each if isinstance(asked, wire.Asked)))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(asked)) for asked in each]
+        return [task.result() for task in tasks]
+
+    @contextlib.contextmanager
+    def _permit(self, priority: Priority) -> Iterator[Registry]:
         """Held by a request while it is under way; a drain waits for all of them."""
         self.check_room(priority)
         registry = self._open_registry()
@@ -253,24 +357,22 @@ class Service:
     ) -> _Returned:
         return await asyncio.wrap_future(self._workers.submit(function, priority, call.deadline_s))
 
-    async def _run(self, spec: Spec, arrived_s: float) -> Done:
-        job = self._engine.submit(spec, arrived_s)
+    async def _run(
+        self,
+        spec: Spec,
+        outlet: Callable[[Done], None] | None = None,
+        *,
+        arrived_s: float,
+    ) -> Done:
+        job = self._engine.submit(spec, arrived_s, outlet)
         try:
             return await asyncio.wrap_future(job.future)
         finally:
             if not job.future.done():
                 self._engine.cancel(job)
 
-    def _write_shown(
-        self,
-        spec: Spec,
-        view: wire.View,
-        done: Done,
-        write: Callable[[inference_pb2.ExplainResponse], _Answer],
-    ) -> _Answer:
-        return self._write(spec, done, lambda of: write(wire.write_explain(spec, view, of)))
-
     def _write(self, spec: Spec, done: Done, write: Callable[[Done], _Answer]) -> _Answer:
+        """In a worker."""
         done.timing.render_started_s = time.monotonic()
         self._metrics.queued(spec.method.name, done.timing.queue_ms)
         return write(done)
@@ -307,11 +409,15 @@ def _answerable() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise DeadlineExpired("the deadline passed before the result was ready") from None
+        raise _expired() from None
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfMemory("the server has too little memory for this request") from None
         raise
+
+
+def _expired() -> DeadlineExpired:
+    return DeadlineExpired("the deadline passed before the result was ready")
 
 
 def check_size(byte_count: int, most: int) -> None:
@@ -331,6 +437,8 @@ def check_size(byte_count: int, most: int) -> None:
 
 def _method_of(request: Message) -> str:
     """What a request is counted as."""
+    if isinstance(request, inference_pb2.ExplainBatchRequest):
+        request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):
         return request.WhichOneof("method") or "explain"
     return "predict"

@@ -105,8 +105,12 @@ class Admission:
         try:
             yield held
         finally:
-            with self._lock:
-                self._byte_count -= held.byte_count
+            held.release()
+
+    def let_go(self, held: "Held") -> None:
+        with self._lock:
+            self._byte_count -= held.byte_count
+            held.byte_count = 0
 
     def hold(self, held: "Held", byte_count: int) -> None:
         with self._lock:
@@ -155,3 +159,7 @@ class Held:
             Overloaded: Other requests leave no room for them.
         """
         self._admission.hold(self, byte_count)
+
+    def release(self) -> None:
+        """They are held no longer."""
+        self._admission.let_go(self)

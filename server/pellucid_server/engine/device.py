@@ -54,19 +54,19 @@ class Flight:
     def brought(self, rows: Rows) -> dict[str, Tensor]:
         """What these rows wanted, by its name in Traces: n×… with the batch's rows."""
         layer = rows.layer or ""
-        brought = {
-            Want.SCORE: {},
-            Want.LOGITS: {"logits": self.logits},
-            Want.ATTENTION: {"attention": self.attention},
-            Want.GRADIENT: {"gradient": self.gradient},
-            Want.ACTIVATION: {"activation": self.activations.get(layer)},
-            Want.LAYER_GRADIENT: {
-                "activation": self.activations.get(layer),
-                "layer_gradient": self.layer_gradients.get(layer),
-            },
-        }[rows.want]
-        assert all(tensor is not None for tensor in brought.values())
-        return {name: tensor for name, tensor in brought.items() if tensor is not None}
+        everything = {
+            Want.LOGITS: ("logits", self.logits),
+            Want.ATTENTION: ("attention", self.attention),
+            Want.GRADIENT: ("gradient", self.gradient),
+            Want.ACTIVATION: ("activation", self.activations.get(layer)),
+            Want.LAYER_GRADIENT: ("layer_gradient", self.layer_gradients.get(layer)),
+        }
+        brought: dict[str, Tensor] = {}
+        for want in rows.want:
+            name, tensor = everything[want]
+            assert tensor is not None
+            brought[name] = tensor
+        return brought
 
 
 class Device(Protocol):
@@ -132,7 +132,7 @@ class TorchDevice:
             images += [torch.zeros_like(images[0])] * padding
         stacked = torch.stack(images).contiguous(memory_format=torch.channels_last)
         taps = tuple(frozenset().union(*(rows.taps for rows in all_rows)))
-        attention = Attention() if any(r.want is Want.ATTENTION for r in all_rows) else None
+        attention = Attention() if any(Want.ATTENTION in r.want for r in all_rows) else None
         mode = attention or self._backward(lane, all_rows, padding)
         with (
             _tf32(network.tf32 and self.pipelined),
@@ -155,17 +155,14 @@ class TorchDevice:
                     lane, all_rows, stacked, activations, heads, scores
                 )
             finite &= gradient.isfinite().flatten(1).all(1)
-        if any(rows.want is Want.LOGITS for rows in all_rows):
+        if any(Want.LOGITS in rows.want for rows in all_rows):
             logits = heads[OUTPUT].detach()
-        for tensors, wants in (
-            (kept, (Want.ACTIVATION, Want.LAYER_GRADIENT)),
-            (by_layer, (Want.LAYER_GRADIENT,)),
-        ):
+        for tensors, want in ((kept, Want.ACTIVATION), (by_layer, Want.LAYER_GRADIENT)):
             for name, tensor in tensors.items():
-                asked = [r.want in wants and r.layer == name for r in all_rows]
+                asked = [want in r.want and r.layer == name for r in all_rows]
                 finite &= self._finite_or_unasked(tensor, asked, padding)
         if logits is not None:
-            asked = [rows.want is Want.LOGITS for rows in all_rows]
+            asked = [Want.LOGITS in rows.want for rows in all_rows]
             finite &= self._finite_or_unasked(logits, asked, padding)
             logits = self._fetch(logits)
         return Flight(
@@ -210,7 +207,7 @@ class TorchDevice:
         seeds = scores.seeds
         if lane is Lane.LRP:  # the relevance of a target is its own activation
             seeds = {name: torch.where(s != 0, s * heads[name], 0) for name, s in seeds.items()}
-        layers = {rows.layer for rows in all_rows if rows.want is Want.LAYER_GRADIENT}
+        layers = {rows.layer for rows in all_rows if Want.LAYER_GRADIENT in rows.want}
         names = [name for name in activations if name in layers]
         gradient, *rest = torch.autograd.grad(
             [heads[name] for name in seeds],

@@ -98,19 +98,19 @@ Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
 Target = Resolved | TopTarget
 
 
-class Want(enum.Enum):
+class Want(enum.Flag):
     """What a method wants of its rows; the target's score always comes."""
 
-    SCORE = "score"
-    LOGITS = "logits"
-    ACTIVATION = "activation"
+    SCORE = 0
+    LOGITS = enum.auto()
+    ACTIVATION = enum.auto()
     """Of the layer that the rows name."""
-    ATTENTION = "attention"
+    ATTENTION = enum.auto()
     """The weights of every attention, which are recomputed from queries and keys."""
-    GRADIENT = "gradient"
+    GRADIENT = enum.auto()
     """By the image."""
-    LAYER_GRADIENT = "layer_gradient"
-    """By the named layer's activation, which comes too."""
+    LAYER_GRADIENT = enum.auto()
+    """By the named layer's activation."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,14 @@ class Rows:
             return Lane.DEEPLIFT
         if self.rule in (Rule.LRP_EPSILON, Rule.LRP_COMPOSITE):
             return Lane.LRP
-        if self.want in (Want.GRADIENT, Want.LAYER_GRADIENT):
+        if self.want & (Want.GRADIENT | Want.LAYER_GRADIENT):
             return Lane.GRADIENT
         return Lane.FORWARD
 
     @property
     def taps(self) -> frozenset[str]:
         taps = {self.target.tap}
-        if self.want in (Want.LOGITS, Want.ATTENTION):  # attentions lie all the way
+        if self.want & (Want.LOGITS | Want.ATTENTION):  # attentions lie all the way
             taps.add(OUTPUT)
         if self.layer is not None:
             taps.add(self.layer)

@@ -1,18 +1,41 @@
 """Between protobuf messages and what the server works with: Spec in, results out."""
 
-from .requests import METHODS, Call, Limits, View, read_explain, read_predict
-from .responses import write_error, write_explain, write_model, write_models, write_predict
+from .requests import (
+    METHODS,
+    Asked,
+    Call,
+    Limits,
+    View,
+    read_explain,
+    read_explain_batch,
+    read_predict,
+    read_predict_batch,
+)
+from .responses import (
+    write_error,
+    write_explain,
+    write_explain_batch,
+    write_model,
+    write_models,
+    write_predict,
+    write_predict_batch,
+)
 
 __all__ = [
     "METHODS",
+    "Asked",
     "Call",
     "Limits",
     "View",
     "read_explain",
+    "read_explain_batch",
     "read_predict",
+    "read_predict_batch",
     "write_error",
     "write_explain",
+    "write_explain_batch",
     "write_model",
     "write_models",
     "write_predict",
+    "write_predict_batch",
 ]

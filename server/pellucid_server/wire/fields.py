@@ -1,5 +1,6 @@
 """Messages' fields as values, and back: every violation is noted, none hides another."""
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -14,7 +15,14 @@ from pellucid import render
 from pellucid.v1 import data_pb2
 from torch import Tensor
 
-from ..errors import FailedPrecondition, InvalidArgument, NotFound, Violation, quoted
+from ..errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PellucidError,
+    Violation,
+    quoted,
+)
 from ..methods.parameters import (
     Bound,
     Choice,
@@ -36,6 +44,7 @@ class Violations:
     """Collects all that is wrong with a request, to say it at once."""
 
     def __init__(self) -> None:
+        self._path = ""
         self._found: list[Violation] = []
         self._missing: list[Violation] = []
         self._refused: list[Violation] = []
@@ -43,27 +52,39 @@ class Violations:
     def __len__(self) -> int:
         return len(self._found) + len(self._missing) + len(self._refused)
 
+    def inside(self, path: str) -> "Violations":
+        """The same collection, for a message inside the request: its fields get its path."""
+        inner = copy.copy(self)
+        inner._path = f"{self._path}{path}."
+        return inner
+
     def invalid(self, field: str, description: str) -> None:
-        self._found.append(Violation(field, description))
+        self._found.append(Violation(self._path + field, description))
 
     def missing(self, field: str, description: str) -> None:
         """What a field names does not exist."""
-        self._missing.append(Violation(field, description))
+        self._missing.append(Violation(self._path + field, description))
 
     def refused(self, field: str, description: str) -> None:
         """The model cannot do it."""
-        self._refused.append(Violation(field, description))
+        self._refused.append(Violation(self._path + field, description))
 
-    def raise_any(self) -> None:
-        """Raises the gravest kind, with everything that was found."""
+    def error(self) -> PellucidError | None:
+        """The gravest kind of what was found, with everything that was; None: nothing was."""
         everything = [*self._found, *self._missing, *self._refused]
         message = "; ".join(f"{v.field}: {v.description}" for v in everything)
         if self._found:
-            raise InvalidArgument(message, violations=everything)
+            return InvalidArgument(message, violations=everything)
         if self._missing:
-            raise NotFound(message, violations=everything)
+            return NotFound(message, violations=everything)
         if self._refused:
-            raise FailedPrecondition(message, violations=everything)
+            return FailedPrecondition(message, violations=everything)
+        return None
+
+    def raise_any(self) -> None:
+        error = self.error()
+        if error is not None:
+            raise error
 
 
 class Fields:

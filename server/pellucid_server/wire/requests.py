@@ -1,6 +1,6 @@
 """Requests as specs. Validation happens here, once, and names every violation at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from pellucid.v1 import data_pb2, inference_pb2
 from .. import photos
 from ..engine.job import Source, Spec
 from ..engine.rows import ClassesTarget, ClassTarget, NeuronTarget, Score, Target, TopTarget
-from ..errors import NotFound, quoted
+from ..errors import NotFound, PellucidError, quoted
 from ..inputs import ArrayPhoto, EncodedPhoto, PreparedInput
 from ..methods.explain.cams import (
     GradCam,
@@ -53,6 +53,8 @@ TOP_K = 5
 PERCENTILE = 99.5
 LONGEST_SIDE_PX = 1024
 LEAST_SIDE_PX, MOST_SIDE_PX = 32, 4096
+MOST_ATTACHED = 8
+MOST_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class View:
     legend: bool
 
     @property
+    def canvas_px(self) -> int | None:
+        """The longest side of the photo to draw on; None where nothing is drawn."""
+        return self.longest_side_px if self.rendering else None
+
+    @property
     def outputs(self) -> list[inference_pb2.ExplainOutput]:
         """The parts that are returned, as they are asked for."""
         return [number for number, name in _OUTPUTS.items() if getattr(self, name)]
@@ -93,28 +100,64 @@ class View:
 # Requests.
 
 
+@dataclass(frozen=True)
+class Explained:
+    """An explanation that is asked for: how, of what, and what of it is returned."""
+
+    method: Explain
+    target: Target
+    view: View
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A validated request.
+
+    Attributes:
+        spec: Of the prediction, or of the explanation.
+        view: Of the explanation.
+        attached: The explanations that are sent along with the prediction.
+        explain_budget_ms: When they are given up, after the request's arrival.
+    """
+
+    spec: Spec
+    view: View | None = None
+    attached: tuple[Explained, ...] = ()
+    explain_budget_ms: float | None = None
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes that it holds until it is answered."""
+        model = self.spec.model
+        return self.spec.byte_count + sum(e.method.byte_count(model) for e in self.attached)
+
+
 def read_predict(
     request: inference_pb2.PredictRequest, call: Call, registry: Registry, limits: Limits
-) -> Spec:
-    """A PredictRequest as a Spec.
+) -> Asked:
+    """A PredictRequest.
 
     Raises:
-        InvalidArgument, NotFound: With every violation.
+        InvalidArgument, NotFound, FailedPrecondition: With every violation.
     """
     found = Violations()
-    model = find_model(found, request.model, registry)
-    source = _read_image(found, request.image, model, limits, canvas_px=None)
-    top_k = request.top_k if request.HasField("top_k") else TOP_K
-    if model is not None and not 1 <= top_k <= model.network.class_count:
-        if request.HasField("top_k"):
-            found.invalid("top_k", outside(top_k, 1, model.network.class_count))
-        top_k = model.network.class_count
-    bucket_size = _read_bucket_size(found, request, limits)
-    found.raise_any()
-    assert model is not None
-    assert source is not None
-    method = Predict(top_k, request.include_logits)
-    return Spec(model, method, source, TopTarget(), call.deadline_s, call.caller, bucket_size)
+    [asked] = _read_predict(found, request, call, registry, limits, [(found, request.image)])
+    assert isinstance(asked, Asked)
+    return asked
+
+
+def read_predict_batch(
+    request: inference_pb2.PredictBatchRequest, call: Call, registry: Registry, limits: Limits
+) -> list[Asked | PellucidError]:
+    """A PredictBatchRequest: for each image the request, or what is wrong with that image.
+
+    Raises:
+        InvalidArgument, NotFound, FailedPrecondition: With every violation that concerns all.
+    """
+    found = Violations()
+    images = _read_images(found, request.images, request.predict.HasField("image"), "predict")
+    inner = found.inside("predict")
+    return _read_predict(inner, request.predict, call, registry, limits, images)
 
 
 def read_explain(
@@ -124,8 +167,8 @@ def read_explain(
     limits: Limits,
     *,
     watched: bool = False,
-) -> tuple[Spec, View]:
-    """An ExplainRequest as a Spec, and what is to be returned of its result.
+) -> Asked:
+    """An ExplainRequest.
 
     Args:
         request: What is asked.
@@ -138,7 +181,151 @@ def read_explain(
         InvalidArgument, NotFound, FailedPrecondition: With every violation.
     """
     found = Violations()
+    images = [(found, request.image)]
+    [asked] = _read_explain(found, request, call, registry, limits, images, watched=watched)
+    assert isinstance(asked, Asked)
+    return asked
+
+
+def read_explain_batch(
+    request: inference_pb2.ExplainBatchRequest, call: Call, registry: Registry, limits: Limits
+) -> list[Asked | PellucidError]:
+    """An ExplainBatchRequest, as read_predict_batch."""
+    found = Violations()
+    images = _read_images(found, request.images, request.explain.HasField("image"), "explain")
+    inner = found.inside("explain")
+    return _read_explain(inner, request.explain, call, registry, limits, images)
+
+
+_Image = tuple[Violations, data_pb2.Image]
+"""An image, and where what is wrong with it is noted."""
+
+
+def _read_images(
+    found: Violations, images: Sequence[data_pb2.Image], has_image: bool, inner: str
+) -> list[_Image]:
+    if has_image:
+        found.invalid(f"{inner}.image", "must be unset; the images are in images")
+    if not 1 <= len(images) <= MOST_IMAGES:
+        found.invalid("images", f"has {len(images)}; must have 1 to {MOST_IMAGES}")
+        return []
+    return [(Violations(), image) for image in images]
+
+
+def _read_predict(
+    found: Violations,
+    request: inference_pb2.PredictRequest,
+    call: Call,
+    registry: Registry,
+    limits: Limits,
+    images: Sequence[_Image],
+) -> list[Asked | PellucidError]:
+    """The request for each image; raises what is wrong with all of them."""
     model = find_model(found, request.model, registry)
+    top_k = request.top_k if request.HasField("top_k") else TOP_K
+    if model is not None and not 1 <= top_k <= model.network.class_count:
+        if request.HasField("top_k"):
+            found.invalid("top_k", outside(top_k, 1, model.network.class_count))
+        top_k = model.network.class_count
+    attached = tuple(_read_attached(found, request, model))
+    budget_ms = _read_budget(found, request)
+    bucket_size = _read_bucket_size(found, request, limits)
+    canvas_px = max((one.view.canvas_px for one in attached if one.view.canvas_px), default=None)
+
+    def asked(source: Source) -> Asked:
+        assert model is not None
+        method = Predict(top_k, request.include_logits)
+        spec = Spec(model, method, source, TopTarget(), call.deadline_s, call.caller, bucket_size)
+        return Asked(spec, attached=attached, explain_budget_ms=budget_ms)
+
+    return _of_each(found, images, model, limits, canvas_px, asked)
+
+
+def _read_explain(
+    found: Violations,
+    request: inference_pb2.ExplainRequest,
+    call: Call,
+    registry: Registry,
+    limits: Limits,
+    images: Sequence[_Image],
+    *,
+    watched: bool = False,
+) -> list[Asked | PellucidError]:
+    """As _read_predict."""
+    model = find_model(found, request.model, registry)
+    explained = _read_explained(found, request, model, watched=watched)
+    bucket_size = _read_bucket_size(found, request, limits)
+
+    def asked(source: Source) -> Asked:
+        assert model is not None
+        assert explained is not None
+        method, target = explained.method, explained.target
+        return Asked(
+            Spec(model, method, source, target, call.deadline_s, call.caller, bucket_size),
+            explained.view,
+        )
+
+    canvas_px = None if explained is None else explained.view.canvas_px
+    return _of_each(found, images, model, limits, canvas_px, asked)
+
+
+def _of_each(
+    found: Violations,
+    images: Sequence[_Image],
+    model: Model | None,
+    limits: Limits,
+    canvas_px: int | None,
+    asked: Callable[[Source], Asked],
+) -> list[Asked | PellucidError]:
+    """The request for each image, or what is wrong with it; raises what is wrong with all."""
+    sources = [_read_image(of_one, image, model, limits, canvas_px) for of_one, image in images]
+    found.raise_any()
+    each: list[Asked | PellucidError] = []
+    for (of_one, _), source in zip(images, sources, strict=True):
+        if source is not None:
+            each.append(asked(source))
+        else:
+            error = of_one.error()
+            assert error is not None
+            each.append(error)
+    return each
+
+
+def _read_attached(
+    found: Violations, request: inference_pb2.PredictRequest, model: Model | None
+) -> Iterator[Explained]:
+    """The explanations that are sent along."""
+    if len(request.explain) > MOST_ATTACHED:
+        found.invalid("explain", f"has {len(request.explain)}; at most {MOST_ATTACHED}")
+    for place, inner in enumerate(request.explain[:MOST_ATTACHED]):
+        inside = found.inside(f"explain[{place}]")
+        for name in ("model", "image", "bucket_size"):
+            if Fields(inside, "", inner).has(name):
+                inside.invalid(name, "must be unset: it is the prediction's")
+        explained = _read_explained(inside, inner, model)
+        if explained is not None:
+            yield explained
+
+
+def _read_budget(found: Violations, request: inference_pb2.PredictRequest) -> float | None:
+    if not request.HasField("explain_budget_ms"):
+        return None
+    if not request.explain:
+        found.invalid("explain_budget_ms", "is for explain, which is empty")
+    if not request.explain_budget_ms > 0:
+        found.invalid("explain_budget_ms", f"is {request.explain_budget_ms:g}; must be more than 0")
+    return request.explain_budget_ms
+
+
+def _read_explained(
+    found: Violations,
+    request: inference_pb2.ExplainRequest,
+    model: Model | None,
+    *,
+    watched: bool = False,
+) -> Explained | None:
+    """What is asked but for the image; None where something is wrong with it."""
+    before = len(found)
     name = request.WhichOneof("method") or ""
     kind = METHODS.get(name)
     target = _read_target(found, request.target, model, kind)
@@ -158,16 +345,9 @@ def read_explain(
         found, request.evidence, kind, model, target, lambda name: _other_method(name, model)
     )
     view = _read_view(found, request, kind)
-    bucket_size = _read_bucket_size(found, request, limits)
-    canvas_px = view.longest_side_px if view.rendering else None
-    source = _read_image(found, request.image, model, limits, canvas_px)
-    found.raise_any()
-    assert model is not None
-    assert method is not None
-    assert source is not None
-    assert target is not None
-    asked = Explain(method, until, measures, watched)
-    return Spec(model, asked, source, target, call.deadline_s, call.caller, bucket_size), view
+    if len(found) > before or method is None or target is None:
+        return None
+    return Explained(Explain(method, until, measures, watched), target, view)
 
 
 def default_method(kind: type[ExplainMethod], model: Model) -> ExplainMethod | str:

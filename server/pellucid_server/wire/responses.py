@@ -3,7 +3,8 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from pellucid.v1 import data_pb2, inference_pb2, model_pb2
 from PIL import Image
 from torch import Tensor
 
+from .. import photos
 from ..engine.costs import Costs
 from ..engine.job import Done, Spec
 from ..engine.rows import (
@@ -36,7 +38,7 @@ from ..models.registry import Model, Precision, Registry
 from ..versions import VERSIONS
 from .evidence import MEASURES, write_convergence, write_evidence, write_measures
 from .fields import Violations, number_of, write_parameters, write_picture, write_tensor
-from .requests import METHODS, View, default_method, find_model
+from .requests import METHODS, Explained, View, default_method, find_model
 
 ERROR_DOMAIN = "pellucid"
 
@@ -45,8 +47,13 @@ _SATURATED = 0.99
 """Above this probability its gradient is small, and made of the runners-up."""
 
 
-def write_predict(spec: Spec, done: Done) -> inference_pb2.PredictResponse:
-    """The best classes of a finished Predict."""
+def write_predict(
+    spec: Spec,
+    done: Done,
+    attached: Sequence[Explained] = (),
+    outcomes: Sequence[Done | PellucidError] = (),
+) -> inference_pb2.PredictResponse:
+    """The best classes of a finished Predict, and what came of the explanations sent along."""
     method, result = spec.method, done.result
     assert isinstance(method, Predict)
     assert isinstance(result, PredictResult)
@@ -66,6 +73,62 @@ def write_predict(spec: Spec, done: Done) -> inference_pb2.PredictResponse:
         ],
         logits=write_tensor(result.logits) if method.include_logits else None,
         receipt=_write_receipt(spec, done, result.logits, predict=_write_predict_request(spec)),
+        explanations=[
+            _write_attached(spec, explained, outcome)
+            for explained, outcome in zip(attached, outcomes, strict=True)
+        ],
+    )
+
+
+def _write_attached(
+    spec: Spec, explained: Explained, outcome: Done | PellucidError
+) -> inference_pb2.AttachedExplanation:
+    if isinstance(outcome, PellucidError):
+        return inference_pb2.AttachedExplanation(failure=write_failure(outcome))
+    of = replace(spec, method=explained.method, target=explained.target)
+    explanation = write_explain(of, explained.view, outcome)
+    return inference_pb2.AttachedExplanation(explanation=explanation)
+
+
+def write_predict_batch(
+    outcomes: Sequence[inference_pb2.PredictResponse | PellucidError],
+) -> inference_pb2.PredictBatchResponse:
+    """What came of each image."""
+    return inference_pb2.PredictBatchResponse(
+        results=[
+            inference_pb2.PredictBatchResult(failure=write_failure(outcome))
+            if isinstance(outcome, PellucidError)
+            else inference_pb2.PredictBatchResult(prediction=outcome)
+            for outcome in outcomes
+        ]
+    )
+
+
+def write_explain_batch(
+    outcomes: Sequence[inference_pb2.ExplainResponse | PellucidError],
+) -> inference_pb2.ExplainBatchResponse:
+    """What came of each image."""
+    return inference_pb2.ExplainBatchResponse(
+        results=[
+            inference_pb2.ExplainBatchResult(failure=write_failure(outcome))
+            if isinstance(outcome, PellucidError)
+            else inference_pb2.ExplainBatchResult(explanation=outcome)
+            for outcome in outcomes
+        ]
+    )
+
+
+def write_failure(error: PellucidError) -> data_pb2.Failure:
+    """An error of one part of a request."""
+    return data_pb2.Failure(
+        code=_code(error),
+        message=error.message,
+        reason=error.reason,
+        violations=[
+            data_pb2.FieldViolation(field=violation.field, description=violation.description)
+            for violation in error.violations
+        ],
+        retry_delay_ms=error.retry_delay_ms,
     )
 
 
@@ -109,10 +172,11 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
             response.heatmap.image.CopyFrom(write_picture(Image.fromarray(grey), "png"))
         if view.rendering:
             assert loaded.canvas is not None
-            scale = loaded.canvas.shape[1] / loaded.photo_size[0]
-            scale_y = loaded.canvas.shape[0] / loaded.photo_size[1]
+            canvas = photos.thumbnail(loaded.canvas, view.longest_side_px)
+            scale = canvas.shape[1] / loaded.photo_size[0]
+            scale_y = canvas.shape[0] / loaded.photo_size[1]
             picture = render.overlay(
-                loaded.canvas,
+                canvas,
                 values,
                 box=(x_px * scale, y_px * scale_y, width_px * scale, height_px * scale_y),
                 limit=limit,
@@ -488,7 +552,8 @@ def write_error(error: PellucidError) -> status_pb2.Status:
     for detail in details:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    code = CODES[type(error)].grpc
-    return status_pb2.Status(
-        code=code_pb2.Code.Value(code.name), message=error.message, details=packed
-    )
+    return status_pb2.Status(code=_code(error), message=error.message, details=packed)
+
+
+def _code(error: PellucidError) -> code_pb2.Code:
+    return code_pb2.Code.Value(CODES[type(error)].grpc.name)

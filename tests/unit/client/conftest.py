@@ -223,6 +223,7 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
         self.failures: list[status_pb2.Status] = []
         self.delay_s = 0.0
         self.explained = EXPLAINED
+        self.attached: list[inference_pb2.AttachedExplanation] = []
         self.by_method: dict[str, inference_pb2.ExplainResponse | str] = {}
         self.events: list[inference_pb2.ExplainStreamResponse | str] = [*estimates()]
         self.ended = threading.Event()
@@ -238,7 +239,9 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
         self.failures += [status] * times
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self._answer(request, context, PREDICTED)
+        response = inference_pb2.PredictResponse(explanations=self.attached)
+        response.MergeFrom(PREDICTED)
+        return self._answer(request, context, response)
 
     def Explain(self, request: Any, context: grpc.ServicerContext) -> Any:
         answer = self.by_method.get(request.WhichOneof("method"), self.explained)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pellucid import BadArgument, Box, Client, benchmark
+from pellucid.folders import photos_in
 from pellucid.v1 import data_pb2, evidence_pb2, inference_pb2
 
 from .conftest import FakeServer, encode, explained, measured, tensor
@@ -100,7 +101,9 @@ def test_an_interval_is_as_wide_as_the_normal_one() -> None:
 
 
 def read(folder: Path) -> tuple[str, dict[str, benchmark.Truth]]:
-    return benchmark.read_truth(folder, benchmark._photos(folder))
+    return benchmark.read_truth(
+        folder, {path.name: path.read_bytes() for path in photos_in(folder)}
+    )
 
 
 def test_truth(folder: Path) -> None:

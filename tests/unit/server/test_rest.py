@@ -407,7 +407,7 @@ DISPOSITION = b'Content-Disposition: form-data; name="image"; filename="a"\r\n'
         (b"--b\r\n" + DISPOSITION + b"\r\ndata\r\n--c--\r\n", "ends before its last boundary"),
         (b"--b\r\nNo-Colon\r\n\r\ndata\r\n--b--\r\n", "not a well-formed form"),
         (b"--b\r\nX: y\r\n\r\ndata\r\n--b--\r\n", "a part of the form has no name"),
-        ((b"--b\r\n" + DISPOSITION + b"\r\n\r\n") * 65 + b"--b--", "more than 64 fields"),
+        ((b"--b\r\n" + DISPOSITION + b"\r\n\r\n") * 129 + b"--b--", "more than 128 fields"),
     ],
 )
 def test_what_is_not_a_form(service: FakeService, body: bytes, said: str) -> None:
@@ -586,7 +586,8 @@ def test_answers_are_the_proto_json_mapping(service: FakeService) -> None:
     assert response.headers["content-type"] == "application/json"
     # What is zero is said, too.
     assert response.json() == {
-        "predictions": [{"classIndex": 0, "label": "Kätzchen", "probability": 0.0, "logit": 1.0}]
+        "predictions": [{"classIndex": 0, "label": "Kätzchen", "probability": 0.0, "logit": 1.0}],
+        "explanations": [],
     }
 
 

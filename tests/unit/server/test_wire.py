@@ -132,12 +132,14 @@ def explain(**fields: Any) -> inference_pb2.ExplainRequest:
 
 
 def read(request: inference_pb2.ExplainRequest) -> tuple[Spec, wire.View]:
-    return wire.read_explain(request, CALL, REGISTRY, LIMITS)
+    asked = wire.read_explain(request, CALL, REGISTRY, LIMITS)
+    assert asked.view is not None
+    return asked.spec, asked.view
 
 
 def read_predict(**fields: Any) -> Spec:
     fields.setdefault("image", PHOTO)
-    return wire.read_predict(inference_pb2.PredictRequest(**fields), CALL, REGISTRY, LIMITS)
+    return wire.read_predict(inference_pb2.PredictRequest(**fields), CALL, REGISTRY, LIMITS).spec
 
 
 def refused(reading: Callable[[], Any]) -> tuple[PellucidError, dict[str, str]]:
@@ -185,7 +187,7 @@ def test_a_prediction_of_nothing_but_an_image() -> None:
 def test_five_classes_are_returned_by_default() -> None:
     many = replace(tiny_model(nn.Sequential(nn.Flatten(), nn.Linear(12, 9))), labels=("x",) * 9)
     request = inference_pb2.PredictRequest(image=PHOTO)
-    spec = wire.read_predict(request, CALL, Registry([many]), LIMITS)
+    spec = wire.read_predict(request, CALL, Registry([many]), LIMITS).spec
     assert spec.method == Predict(top_k=5, include_logits=False)
 
 

@@ -51,7 +51,8 @@ class _Cam(ExplainMethod):
         return {Lane.GRADIENT: 1}
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
-        traces = yield Rows(image[None], target, Want.LAYER_GRADIENT, layer=self.layer)
+        want = Want.ACTIVATION | Want.LAYER_GRADIENT
+        traces = yield Rows(image[None], target, want, layer=self.layer)
         layer = model.network.layer(self.layer)
         assert layer is not None
         assert traces.activation is not None

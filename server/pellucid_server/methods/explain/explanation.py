@@ -153,7 +153,11 @@ class ExplainMethod(Parameters):
 
     @abstractmethod
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
-        """Its work on one image, 3×H×W, on the device."""
+        """Its work on one image, 3×H×W, on the device.
+
+        The first row that it asks for is the image itself, for the target: that resolves the top
+        prediction, and a prediction that the explanation is attached to rides in it.
+        """
 
     # Of those that can be stopped.
 
@@ -188,9 +192,11 @@ class ExplainMethod(Parameters):
 
 def resolved(target: Target, traces: Traces) -> Resolved:
     """The target itself, or the class that the first row's top prediction is."""
-    if not isinstance(target, TopTarget):
-        return target
-    top = int(traces.classes[0])
+    return of_top(target, int(traces.classes[0])) if isinstance(target, TopTarget) else target
+
+
+def of_top(target: TopTarget, top: int) -> ClassTarget | ClassesTarget:
+    """The target where the top prediction is known."""
     if target.against is None:
         return ClassTarget(top, target.score)
     return ClassesTarget(((top, 1.0), (target.against, -1.0)), target.score)

@@ -1,0 +1,192 @@
+"""A prediction outlives whatever happens to the explanations that are attached to it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from pellucid_server import wire
+from pellucid_server.api.attached import run_attached
+from pellucid_server.engine.job import Done, Ride, Spec, Timing
+from pellucid_server.engine.rows import Chore, ClassTarget, Rows, TopTarget, Want
+from pellucid_server.errors import (
+    DeadlineExpired,
+    DeadlineTooShort,
+    Internal,
+    Overloaded,
+    PellucidError,
+    Unavailable,
+)
+from pellucid_server.methods.attached import Attached
+from pellucid_server.methods.explain.explain import Explain
+from pellucid_server.methods.predict import Predict, PredictResult
+from pellucid_server.wire import METHODS
+from pellucid_server.wire.requests import Explained, default_method
+
+from tests import harness
+
+LOGITS = torch.tensor([0.0, 3.0, 1.0])
+NAMES = ("gradient", "occlusion", "rise")
+
+
+def asked(names: tuple[str, ...] = NAMES, budget_ms: float | None = None) -> wire.Asked:
+    model = harness.model("efficientnet_lite0")
+    spec = harness.spec(model, Predict(1, False), "cat")
+    attached = []
+    for name in names:
+        made = default_method(METHODS[name], model)
+        assert not isinstance(made, str)
+        attached.append(Explained(Explain(made), TopTarget(), view=None))  # type: ignore[arg-type]
+    return wire.Asked(spec, attached=tuple(attached), explain_budget_ms=budget_ms)
+
+
+def done(value: Any, rides: int = 1) -> Done:
+    return Done(value, None, (Ride(1, 1, 1),) * rides, Timing(0.0, finished_s=float(rides)))
+
+
+class Engine:
+    """Shows and ends as it is told, run by run; keeps what it was asked."""
+
+    def __init__(self, *runs: list[Any]) -> None:
+        self._runs = iter(runs)
+        self.specs: list[Spec] = []
+
+    async def run(self, spec: Spec, outlet: Callable[[Done], None] | None = None) -> Done:
+        self.specs.append(spec)
+        if isinstance(spec.method, Predict):
+            return done("predicted alone")
+        for step in next(self._runs):
+            if isinstance(step, PellucidError):
+                raise step
+            assert outlet is not None
+            outlet(step)
+        return done(None)
+
+    def outcomes(self, request: wire.Asked) -> tuple[Done, list[Any]]:
+        prediction, outcomes = asyncio.run(run_attached(request, time.monotonic(), self.run))
+        return prediction, [o if isinstance(o, PellucidError) else o.result for o in outcomes]
+
+    def asked_for(self, run: int) -> list[str]:
+        method = self.specs[run].method
+        assert isinstance(method, Attached)
+        return [explain.name for explain, _ in method.parts]
+
+
+PREDICTED = done(PredictResult(LOGITS))
+
+
+def test_all_goes_well() -> None:
+    engine = Engine([PREDICTED, done("a", 1), done("b", 3), done("c", 6)])
+    prediction, outcomes = asyncio.run(run_attached(asked(), time.monotonic(), engine.run))
+    assert prediction.result.logits is LOGITS
+    assert [one.result for one in outcomes] == ["a", "b", "c"]
+    # Each has the batches that it rode in itself; the first one shares the prediction's.
+    assert [len(one.rides) for one in outcomes] == [1, 2, 3]
+    assert [one.timing.launched_s for one in outcomes] == [0.0, 1.0, 3.0]
+    assert len(engine.specs) == 1
+
+
+def test_one_that_fails_is_left_out_and_the_others_go_on_with_what_is_known() -> None:
+    error = Internal()
+    engine = Engine([PREDICTED, done("a"), error], [done("c")])
+    prediction, outcomes = engine.outcomes(asked())
+    assert prediction is PREDICTED
+    assert outcomes == ["a", error, "c"]
+    assert engine.asked_for(1) == ["rise"]
+    assert engine.specs[1].method.top == 1  # the best class of LOGITS
+
+
+def test_the_first_that_fails_before_anything_is_shown() -> None:
+    error = Internal()
+    engine = Engine([error], [PREDICTED, done("b"), done("c")])
+    prediction, outcomes = engine.outcomes(asked())
+    assert prediction is PREDICTED
+    assert outcomes == [error, "b", "c"]
+    assert engine.specs[1].method.top is None
+
+
+@pytest.mark.parametrize("kind", [DeadlineExpired, Overloaded, Unavailable])
+def test_what_stops_all_of_them_is_said_of_each_and_the_prediction_is_made_alone(
+    kind: type[PellucidError],
+) -> None:
+    error = kind("no")
+    engine = Engine([error])
+    request = asked()
+    prediction, outcomes = engine.outcomes(request)
+    assert prediction.result == "predicted alone"
+    assert outcomes == [error] * 3
+    assert engine.specs[-1].deadline_s == request.spec.deadline_s
+
+
+def test_a_budget_that_passes_in_the_middle_keeps_what_was_made() -> None:
+    error = DeadlineExpired("late")
+    engine = Engine([PREDICTED, done("a"), error])
+    assert engine.outcomes(asked()) == (PREDICTED, ["a", error, error])
+    assert len(engine.specs) == 1
+
+
+def test_what_costs_too_much_is_not_tried_and_what_does_not_is() -> None:
+    errors = [DeadlineTooShort("three cost too much"), DeadlineTooShort("two do")]
+    engine = Engine([errors[0]], [errors[1]], [PREDICTED, done("a")])
+    assert engine.outcomes(asked()) == (PREDICTED, ["a", errors[1], errors[0]])
+    assert [engine.asked_for(run) for run in range(3)] == [[*NAMES], [*NAMES[:2]], [*NAMES[:1]]]
+
+
+def test_none_is_affordable() -> None:
+    errors = [DeadlineTooShort(str(count)) for count in (3, 2, 1)]
+    engine = Engine(*([error] for error in errors))
+    prediction, outcomes = engine.outcomes(asked())
+    assert prediction.result == "predicted alone"
+    assert outcomes == errors[::-1]
+
+
+def test_no_prediction_is_the_requests_error() -> None:
+    class Broken(Engine):
+        async def run(self, spec: Spec, outlet: Any = None) -> Done:
+            raise Overloaded("full")
+
+    with pytest.raises(Overloaded):
+        Broken().outcomes(asked())
+
+
+@pytest.mark.parametrize(("budget_ms", "share"), [(None, 0.9), (50.0, 0.0), (1e9, 1.0)])
+def test_explanations_end_by_their_budget(budget_ms: float | None, share: float) -> None:
+    engine = Engine([PREDICTED, *[done(name) for name in NAMES]])
+    request = asked(budget_ms=budget_ms)
+    arrived_s = time.monotonic()
+    asyncio.run(run_attached(request, arrived_s, engine.run))
+    expected_s = arrived_s + share * (request.spec.deadline_s - arrived_s)
+    expected_s = arrived_s + 0.05 if budget_ms == 50.0 else expected_s
+    assert engine.specs[0].deadline_s == pytest.approx(expected_s, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "attention_rollout"])
+def test_the_first_row_of_every_method_is_the_image_itself(name: str) -> None:
+    model = harness.model("efficientnet_lite0")
+    made = default_method(METHODS[name], model)
+    assert not isinstance(made, str)
+    image = harness.photo_input("cat", "efficientnet_lite0").float()
+    running = made.program(model, image, TopTarget())
+    wanted = next(running)
+    while isinstance(wanted, Chore):
+        wanted = running.send(wanted.do(image))
+    assert isinstance(wanted, Rows)
+    assert torch.equal(wanted.images[0], image)
+    assert wanted.target == TopTarget()
+
+
+def program(parts: Any, top: int | None = None) -> Iterator[Any]:
+    model = harness.model("efficientnet_lite0")
+    image = harness.photo_input("cat", "efficientnet_lite0").float()
+    return Attached(parts, top).program(model, image, TopTarget())
+
+
+def test_the_prediction_rides_in_the_first_row_and_the_others_explain_its_class() -> None:
+    parts = [(one.method, one.target) for one in asked(("grad_cam", "occlusion")).attached]
+    first = next(program(parts))
+    assert first.want == Want.ACTIVATION | Want.LAYER_GRADIENT | Want.LOGITS
+    known = next(program(parts[1:], top=7))
+    assert known.target == ClassTarget(7)
+    assert known.want == Want.SCORE
