@@ -409,11 +409,8 @@ def test_errors_over_http_are_a_text(
     status: int,
     said: str,
 ) -> None:
-    headers = {
-        f"inference-header-content-{name}": text
-        for name, text in options.pop("headers", {}).items()
-    }
-    response = httpx.request(method, f"{served.http}{path}", headers=headers, **options)
+    given = {f"inference-header-content-{name}": text for name, text in headers.items()}
+    response = httpx.request(method, f"{served.http}{path}", headers=given, **options)
     assert response.status_code == status, response.text
     assert response.json().keys() == {"error"}
     assert said in response.json()["error"]
