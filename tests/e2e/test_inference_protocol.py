@@ -2,8 +2,10 @@
 
 import base64
 import json
+import queue
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -539,3 +541,40 @@ def test_health_is_watched(make_server: Any) -> None:
             assert seen() == ["NOT_SERVING"] * 3
             for watch in watches:
                 watch.cancel()
+
+
+def test_streams_are_few_and_end_when_idle(make_server: Any) -> None:
+    caps = {"max_message_bytes": 1 << 20, "queue_bytes": 1 << 20, "max_timeout_ms": 2000}
+    with make_server(start=False, **caps) as running:
+        running.do(running.server._open_grpc(None))
+        with calling(running, "ModelStreamInfer", "stream_stream") as invoke:
+            asked: queue.Queue[Any] = queue.Queue()
+            asked.put(request(id="one"))
+            first = invoke(iter(asked.get, None))
+            answer = next(first)
+            assert answer.error_message == "the server is still loading its models"
+            assert answer.infer_response.id == "one"
+            with pytest.raises(grpc.RpcError) as refusal:
+                next(invoke(iter([])))
+            assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert refusal.value.details() == "1 streams are open"
+            with pytest.raises(grpc.RpcError) as idle:
+                next(first)
+            assert idle.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "no message came" in idle.value.details()
+            asked.put(None)
+
+
+def test_responses_leave_without_delay(make_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    listening: list[socket.socket] = []
+    create = socket.create_server
+
+    def created(*args: Any, **options: Any) -> socket.socket:
+        listening.append(create(*args, **options))
+        return listening[-1]
+
+    monkeypatch.setattr(socket, "create_server", created)
+    with make_server(start=False) as running:
+        running.do(running.server._open_http(None))
+        (one,) = listening
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

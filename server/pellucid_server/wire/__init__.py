@@ -2,6 +2,7 @@
 
 from .requests import (
     METHODS,
+    MOST_IMAGES,
     Asked,
     Call,
     Limits,
@@ -23,6 +24,7 @@ from .responses import (
 
 __all__ = [
     "METHODS",
+    "MOST_IMAGES",
     "Asked",
     "Call",
     "Limits",

@@ -9,9 +9,10 @@ import numpy as np
 from pellucid.v1 import data_pb2, inference_pb2
 
 from ...errors import InvalidArgument, Violation
+from ...wire import MOST_IMAGES
 from .. import forms, values
 from ..service import check_size
-from .batches import MOST_IMAGES, Asked
+from .bundles import Bundle
 from .infer import Inferred
 from .requests import (
     MOST_NAMED,
@@ -226,7 +227,7 @@ def _write_values(tensor: Tensor, most_bytes: int) -> list[Any]:
 # V1.
 
 
-def read_v1_predict(body: bytes, model: str) -> Asked:
+def read_v1_predict(body: bytes, model: str) -> Bundle:
     """A body of V1's predict. The parameters are fields of a prediction's form.
 
     Raises:
@@ -235,10 +236,10 @@ def read_v1_predict(body: bytes, model: str) -> Asked:
     predict = inference_pb2.PredictRequest()
     images, timeout_s = _read_v1(body, predict)
     predict.model = model
-    return Asked(images, predict=predict, timeout_s=timeout_s)
+    return Bundle(images, predict=predict, timeout_s=timeout_s)
 
 
-def read_v1_explain(body: bytes, model: str) -> Asked:
+def read_v1_explain(body: bytes, model: str) -> Bundle:
     """A body of V1's explain. The parameters are fields of an explanation's form, and target.
 
     Raises:
@@ -247,7 +248,7 @@ def read_v1_explain(body: bytes, model: str) -> Asked:
     explain = inference_pb2.ExplainRequest()
     images, timeout_s = _read_v1(body, explain)
     explain.model = model
-    return Asked(images, explain=explain, timeout_s=timeout_s)
+    return Bundle(images, explain=explain, timeout_s=timeout_s)
 
 
 def _read_v1(

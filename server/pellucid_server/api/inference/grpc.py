@@ -32,7 +32,7 @@ from ..rpc import Context, Inbox, abort, answer_or_abort, caller_of
 from ..service import Service
 from . import grpc_service_pb2 as pb2
 from . import models
-from .batches import Asker, Batches, Plan
+from .bundles import Asker, Bundles, Plan
 from .infer import Inferred, plan_infer
 from .requests import MOST_NAMED, InferInput, InferOutput, InferRequest, Parameter, check_version
 
@@ -54,7 +54,7 @@ class InferenceServicer:
 
     def __init__(self, service: Service, settings: Settings, inbox: Inbox) -> None:
         self._service = service
-        self._batches = Batches(service, settings)
+        self._bundles = Bundles(service, settings)
         self._inbox = inbox
         self._most_bytes = settings.max_message_bytes
         self._most_idle_s = settings.max_timeout_ms / 1e3
@@ -143,12 +143,12 @@ class InferenceServicer:
         async def read(held: Held, call: wire.Call) -> Plan[Any, pb2.ModelInferResponse]:
             return await self._read(await self._inbox.receive(messages, call), held)
 
-        return await answer_or_abort(context, self._batches.answer(asker, read))
+        return await answer_or_abort(context, self._bundles.answer(asker, read))
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[pb2.ModelInferRequest], context: Context
-    ) -> AsyncIterator[pb2.ModelStreamInferResponse]:
-        """Answers in the order of the messages; a later one is worked on meanwhile."""
+    ) -> None:
+        """Answers in the order of the messages; later ones are worked on meanwhile."""
         if self._streams_left == 0:
             many = f"{self._inbox.most_at_once} streams are open"
             await abort(context, Overloaded(many, retry_delay_ms=_RETRY_DELAY_MS))
@@ -161,11 +161,8 @@ class InferenceServicer:
                 if reading is None and not ended and len(answers) < _MOST_IN_FLIGHT:
                     reading = asyncio.ensure_future(anext(messages, None))
                 waiting = [one for one in (reading, *list(answers)[:1]) if one is not None]
-                done, _ = await asyncio.wait(
-                    waiting, timeout=self._most_idle_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done:
-                    raise DeadlineExpired("no message came for long; open another stream")
+                async with asyncio.timeout(self._most_idle_s):
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if reading is not None and reading.done():
                     message, reading = reading.result(), None
                     ended = message is None
@@ -174,9 +171,11 @@ class InferenceServicer:
                         answering = self._answer_in_stream(message, asker)
                         answers.append(asyncio.ensure_future(answering))
                 while answers and answers[0].done():
-                    yield answers.popleft().result()
-        except PellucidError as error:
-            await abort(context, error)
+                    async with asyncio.timeout(self._most_idle_s):
+                        await context.write(answers.popleft().result())
+        except TimeoutError:
+            idle = "no message came, or no answer was taken, for long; open another stream"
+            await abort(context, DeadlineExpired(idle))
         except Exception:
             log.exception("a stream failed")
             await abort(context, Internal())
@@ -196,7 +195,7 @@ class InferenceServicer:
             return await self._read(message, held)
 
         try:
-            response = await self._batches.answer(asker, read)
+            response = await self._bundles.answer(asker, read)
         except Exception as error:
             told = error if isinstance(error, PellucidError) else Internal()
             if told is not error:

@@ -10,7 +10,7 @@ from pellucid.v1 import data_pb2, inference_pb2
 
 from ...models.registry import Model
 from ..service import check_size
-from .batches import Answered, Plan, Response
+from .bundles import Answered, Plan, Response
 from .requests import OUTPUTS, SCORES, InferRequest, Wanted, read_infer
 from .tensors import BYTES, Tensor
 
@@ -52,8 +52,8 @@ def plan_infer(
     Raises:
         InvalidArgument: With every violation.
     """
-    asked, wanted = read_infer(request, model.name, model.network.class_count)
-    count = len(asked.images)
+    bundle, wanted = read_infer(request, model.name, model.network.class_count)
+    count = len(bundle.images)
 
     def take(response: Response) -> _Taken:
         if isinstance(response, inference_pb2.PredictResponse):
@@ -71,7 +71,7 @@ def plan_infer(
         check_size(sum(tensor.byte_count for tensor in outputs), most_bytes)
         return write(Inferred(model.name, model.version, request.id, outputs))
 
-    return Plan(asked, take, answer)
+    return Plan(bundle, take, answer)
 
 
 def _output(wanted: Wanted, answered: Sequence[Answered[_Taken]]) -> Tensor:

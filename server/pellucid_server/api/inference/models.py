@@ -8,7 +8,7 @@ from pellucid.v1 import model_pb2
 from ...models.registry import Model
 from ...observe import Counts, Total
 from ...versions import VERSIONS
-from .batches import MOST_IMAGES
+from ...wire import MOST_IMAGES
 from .requests import INPUTS, OUTPUTS, Port
 
 PLATFORM = "pellucid"

@@ -12,8 +12,9 @@ from pellucid.v1 import data_pb2, inference_pb2
 
 from ...errors import NotFound, Violation, quoted
 from ...models.registry import Model
+from ...wire import MOST_IMAGES
 from .. import forms, values
-from .batches import MOST_IMAGES, Asked
+from .bundles import Bundle
 from .tensors import BYTES, Elements, Malformed, read, times
 
 MOST_NAMED = 32
@@ -130,7 +131,7 @@ def check_version(model: Model, version: str) -> None:
 
 def read_infer(
     request: InferRequest, model: str, class_count: int
-) -> tuple[Asked, Sequence[Wanted]]:
+) -> tuple[Bundle, Sequence[Wanted]]:
     """What a request asks of a model, and the outputs to return in their order.
 
     Args:
@@ -167,7 +168,7 @@ def read_infer(
         )
         if explain.HasField("bucket_size"):
             predict.bucket_size = explain.bucket_size
-    return Asked(images, predict, explain if explain.outputs else None, timeout_s), wanted
+    return Bundle(images, predict, explain if explain.outputs else None, timeout_s), wanted
 
 
 def fill(

@@ -20,8 +20,8 @@ from ...models.registry import Model
 from .. import http
 from ..service import Service, check_size
 from . import bodies, models
-from .batches import Answered, Asked, Asker, Batches, Plan
-from .batches import Response as OneResponse
+from .bundles import Answered, Asker, Bundle, Bundles, Plan
+from .bundles import Response as OneResponse
 from .infer import Inferred, plan_infer
 from .requests import check_version
 
@@ -71,7 +71,7 @@ def add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
 class _Routes:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
-        self._batches = Batches(service, settings)
+        self._bundles = Bundles(service, settings)
         self._most_bytes = settings.max_message_bytes
 
     async def server_metadata(self, _: Request) -> Response:
@@ -145,15 +145,15 @@ class _Routes:
         return await self._answer_v1(request, bodies.read_v1_explain, "explanations")
 
     async def _answer_v1(
-        self, request: Request, read_body: Callable[[bytes, str], Asked], name: str
+        self, request: Request, read_body: Callable[[bytes, str], Bundle], name: str
     ) -> Response:
         http.refuse_coding(request)
 
         async def read(held: Held, _: wire.Call) -> Plan[bytes, Response]:
             model = self._model(request)
             data = await http.read_body(request, held, self._most_bytes)
-            asked = await asyncio.to_thread(read_body, data, model.name)
-            return Plan(asked, _write_one, functools.partial(self._write_v1, name))
+            bundle = await asyncio.to_thread(read_body, data, model.name)
+            return Plan(bundle, _write_one, functools.partial(self._write_v1, name))
 
         return await self._answer(request, read)
 
@@ -167,7 +167,7 @@ class _Routes:
         self, request: Request, read: Callable[[Held, wire.Call], Awaitable[Plan[Any, Response]]]
     ) -> Response:
         watched = functools.partial(http.unless_gone, request)
-        return await self._batches.answer(Asker(http.caller_of(request)), read, watched)
+        return await self._bundles.answer(Asker(http.caller_of(request)), read, watched)
 
     def _model(self, request: Request) -> Model:
         """The model that the path names."""

@@ -16,9 +16,6 @@ from ...engine.job import Priority
 from ...errors import DeadlineExpired, PellucidError, Violation
 from ..service import Service
 
-MOST_IMAGES = 64
-"""Images in a request: more than the largest bucket holds."""
-
 _Part = TypeVar("_Part")
 _Answer = TypeVar("_Answer")
 
@@ -26,7 +23,7 @@ Response = inference_pb2.PredictResponse | inference_pb2.ExplainResponse
 
 
 @dataclass(frozen=True)
-class Asked:
+class Bundle:
     """Images, and what of each is asked.
 
     Attributes:
@@ -55,12 +52,12 @@ class Plan(Generic[_Part, _Answer]):
     """A request that was read, and how it is answered.
 
     Attributes:
-        asked: What is asked.
+        bundle: What is asked.
         take: Keeps of a response what is needed. Runs in a worker.
         write: Makes the answer of what came of every image, in order. Runs in a thread.
     """
 
-    asked: Asked
+    bundle: Bundle
     take: Callable[[Response], _Part]
     write: Callable[[Sequence[Answered[_Part]]], _Answer]
 
@@ -78,12 +75,12 @@ class Asker:
     limit_s: float | None = None
 
 
-class Batches:
+class Bundles:
     """Answers requests of several images."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
-        self._most_at_once = min(MOST_IMAGES, settings.max_requests)
+        self._most_at_once = min(wire.MOST_IMAGES, settings.max_requests)
 
     async def answer(
         self,
@@ -111,11 +108,11 @@ class Batches:
                     plan = await read(held, call)
             except TimeoutError:
                 raise DeadlineExpired("the request did not arrive in time") from None
-            asked = plan.asked
-            counted = asked.explain or asked.predict or counted
-            held.add(sum(image.ByteSize() for image in asked.images))
-            if asked.timeout_s is not None:
-                limits_s = (asked.timeout_s, asker.limit_s or asked.timeout_s)
+            bundle = plan.bundle
+            counted = bundle.explain or bundle.predict or counted
+            held.add(sum(image.ByteSize() for image in bundle.images))
+            if bundle.timeout_s is not None:
+                limits_s = [s for s in (bundle.timeout_s, asker.limit_s) if s is not None]
                 left_s = min(limits_s) - (time.monotonic() - arrived_s)
                 call = self._service.call(asker.name, left_s)
 
@@ -129,7 +126,7 @@ class Batches:
         self, plan: Plan[_Part, Any], call: wire.Call, held: Held
     ) -> list[Answered[_Part]]:
         """What comes of every image; the first error ends all of it."""
-        images = plan.asked.images
+        images = plan.bundle.images
         places = asyncio.Semaphore(self._most_at_once)
 
         async def ask(at: int, request: Message | None) -> _Part | None:
@@ -145,7 +142,7 @@ class Batches:
 
         asking = [
             asyncio.ensure_future(ask(at, request))
-            for request in (plan.asked.predict, plan.asked.explain)
+            for request in (plan.bundle.predict, plan.bundle.explain)
             for at in range(len(images))
         ]
         try:
