@@ -1,4 +1,4 @@
-"""grpc.health.v1: whether the server answers, for the whole of it and for its service."""
+"""grpc.health.v1: whether the server takes requests, and whether it is alive at all."""
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -7,10 +7,12 @@ from pellucid.v1 import service_pb2
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["PellucidService"].full_name
 HEALTH = health.SERVICE_NAME
+LIVENESS = "liveness"
+"""What to ask for before a server is killed: one that loads or drains does not serve, but lives."""
 
 
 class Health:
-    """Says NOT_SERVING until it is told otherwise."""
+    """Says NOT_SERVING until it is told otherwise, and that it lives for as long as it answers."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = health_aio.HealthServicer()
@@ -19,5 +21,5 @@ class Health:
     async def set(self, serving: bool) -> None:
         response = health_pb2.HealthCheckResponse
         status = response.SERVING if serving else response.NOT_SERVING
-        for name in ("", SERVICE):
-            await self._servicer.set(name, status)
+        for name, said in {"": status, SERVICE: status, LIVENESS: response.SERVING}.items():
+            await self._servicer.set(name, said)
