@@ -1,4 +1,4 @@
-"""grpc.health.v1: whether the server takes requests, and whether it is alive at all."""
+"""grpc.health.v1: whether the server answers, for the whole of it and for its service."""
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,7 +12,7 @@ LIVENESS = "liveness"
 
 
 class Health:
-    """Says NOT_SERVING until it is told otherwise, and that it lives for as long as it answers."""
+    """Says NOT_SERVING until it is told otherwise, and that it lives while it can say so."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = health_aio.HealthServicer()
@@ -20,6 +20,7 @@ class Health:
 
     async def set(self, serving: bool) -> None:
         response = health_pb2.HealthCheckResponse
+        await self._servicer.set(LIVENESS, response.SERVING)
         status = response.SERVING if serving else response.NOT_SERVING
-        for name, said in {"": status, SERVICE: status, LIVENESS: response.SERVING}.items():
-            await self._servicer.set(name, said)
+        for name in ("", SERVICE):
+            await self._servicer.set(name, status)
