@@ -7,10 +7,12 @@ from pellucid.v1 import service_pb2
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["PellucidService"].full_name
 HEALTH = health.SERVICE_NAME
+LIVENESS = "liveness"
+"""What to ask for before a server is killed: one that loads or drains does not serve, but lives."""
 
 
 class Health:
-    """Says NOT_SERVING until it is told otherwise."""
+    """Says NOT_SERVING until it is told otherwise, and that it lives while it can say so."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = health_aio.HealthServicer()
@@ -18,6 +20,7 @@ class Health:
 
     async def set(self, serving: bool) -> None:
         response = health_pb2.HealthCheckResponse
+        await self._servicer.set(LIVENESS, response.SERVING)
         status = response.SERVING if serving else response.NOT_SERVING
         for name in ("", SERVICE):
             await self._servicer.set(name, status)
