@@ -14,6 +14,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import trustme
 import yaml
 from kubernetes_validate.utils import all_versions, major_minor
 from pellucid_server.api.health import LIVENESS
@@ -160,11 +161,18 @@ def test_names_are_of_one_document_each(render: Any) -> None:
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root below which all volumes are, with what they hold."""
     root = tmp_path_factory.mktemp("root")
-    (root / "models").mkdir()
+    secrets = root / "etc" / "pellucid"
+    for folder in (root / "models", secrets / "tls", secrets / "tokens"):
+        folder.mkdir(parents=True)
+    certificate = trustme.CA().issue_cert("pellucid")
+    certificate.private_key_pem.write_to_path(secrets / "tls" / "tls.key")
+    for part in certificate.cert_chain_pems:
+        part.write_to_path(secrets / "tls" / "tls.crt", append=True)
+    (secrets / "tokens" / "tokens").write_text("batch 0123456789abcdef0123456789abcdef\n")
     return root
 
 
-@pytest.mark.parametrize("name", [name for name in DEPLOYED if "tls" not in name])
+@every_deployed
 def test_settings_are_the_servers(
     documents: list[Document], name: str, mounted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +191,8 @@ def test_settings_are_the_servers(
     settings = Settings()
     assert settings.device == ("cpu" if "cpu" in name else "cuda")
     assert (settings.model_folders is not None) == ("models" in name)
+    assert (settings.tls_certificate is not None) == ("tls" in name)
+    assert (settings.token_file is not None) == ("tls" in name)
     memory = container_of(documents)["resources"]["limits"]["memory"]
     assert settings.queue_bytes * 2 <= int(memory.removesuffix("Gi")) << 30
 
