@@ -15,6 +15,8 @@ MAX_MESSAGE_BYTES = 32 * 2**20
 # A server that closes cancels the calls that just reached it; a caller's own cancellation ends
 # its call here, and is never retried.
 _SERVICE_CONFIG = {
+    # Of a name with several addresses all are used, not the first alone.
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{"service": "pellucid.v1.PellucidService"}],
@@ -26,7 +28,7 @@ _SERVICE_CONFIG = {
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
-    ]
+    ],
 }
 
 OPTIONS: tuple[tuple[str, str | int], ...] = (

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +53,9 @@ def _serve(
 
     Every other setting is a PELLUCID_… environment variable; README lists them.
     """
+    # The first process of a container gets only signals that it has a handler for, and torch takes
+    # a while to load. The loop has a handler of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     from .serve import NoModels, serve
 
     console = Console(stderr=True)

@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 import pellucid
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pellucid.v1 import data_pb2, inference_pb2, service_pb2, service_pb2_grpc
 from pellucid_server import serve, wire
 from pellucid_server.inputs import EncodedPhoto
@@ -101,6 +102,10 @@ def test_a_drain_answers_all_that_was_taken(
         wait_for(lambda: len(running.server._workers._waiting[1]) == 10)
         stop = asyncio.run_coroutine_threadsafe(running.server.stop(), running.loop)
         wait_for(lambda: httpx.get(f"{running.http}/health/ready").status_code == 503)
+        with grpc.insecure_channel(running.grpc) as channel:
+            alive = health_pb2.HealthCheckRequest(service="liveness")
+            answer = health_pb2_grpc.HealthStub(channel).Check(alive)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(pellucid.Unavailable, match="stopping"):
             client.predict(photo("cat"))
         time.sleep(1.5)  # longer than the close alone
@@ -248,6 +253,25 @@ def test_what_keeps_it_from_starting_is_said(
     assert words in told
     assert "Traceback" not in told
     assert "Exception ignored" not in told
+
+
+def test_sigterm_ends_a_start_before_torch_is_loaded() -> None:
+    """By a handler: the first process of a container has no default that would end it."""
+    script = """
+import os, signal, sys
+from pellucid_server import cli
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "pellucid_server.serve":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Interrupts())
+cli.main([])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 def test_sigterm_ends_a_start_at_the_next_model(tmp_path: Path) -> None:

@@ -403,6 +403,7 @@ def test_it_does_not_serve_until_warm_up_ends(
             assert [status(name) for name in names] == [
                 health_pb2.HealthCheckResponse.NOT_SERVING
             ] * 2
+            assert status("liveness") == serving
             assert httpx.get(f"{running.http}/health/ready").status_code == 503
             assert httpx.get(f"{running.http}/health/live").status_code == 200
             assert httpx.get(f"{running.http}/v1/models").status_code == 503

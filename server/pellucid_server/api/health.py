@@ -11,10 +11,12 @@ SERVICE = service_pb2.DESCRIPTOR.services_by_name["PellucidService"].full_name
 INFERENCE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 SERVICES = (SERVICE, INFERENCE)
 HEALTH = health.SERVICE_NAME
+LIVENESS = "liveness"
+"""What to ask for before a server is killed: one that loads or drains does not serve, but lives."""
 
 
 class Health:
-    """Says NOT_SERVING until it is told otherwise."""
+    """Says NOT_SERVING until it is told otherwise, and that it lives while it can say so."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = health_aio.HealthServicer()
@@ -22,6 +24,7 @@ class Health:
 
     async def set(self, serving: bool) -> None:
         response = health_pb2.HealthCheckResponse
+        await self._servicer.set(LIVENESS, response.SERVING)
         status = response.SERVING if serving else response.NOT_SERVING
         for name in ("", *SERVICES):
             await self._servicer.set(name, status)

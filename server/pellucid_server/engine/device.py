@@ -315,7 +315,12 @@ _MALLOC_OPTIONS = (
 
 
 def pick_device(name: str) -> torch.device:
-    """auto, cpu or cuda: auto takes CUDA where there is a device, the CPU otherwise."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    """auto, cpu or cuda: auto takes CUDA where there is a device, the CPU otherwise.
+
+    Raises:
+        RuntimeError: It is to be CUDA, and there is no such device.
+    """
+    cuda = name != "cpu" and torch.cuda.is_available()
+    if name == "cuda" and not cuda:
+        raise RuntimeError("device cuda: no CUDA device is there that torch could use")
+    return torch.device("cuda" if cuda else "cpu")

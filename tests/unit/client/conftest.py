@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -277,16 +278,24 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
         return response
 
 
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
+@contextmanager
+def fake_server() -> Iterator[FakeServer]:
     fake = FakeServer()
     options = [("grpc.max_receive_message_length", 32 * 2**20)]
     running = grpc.server(ThreadPoolExecutor(4), options=options)
     service_pb2_grpc.add_PellucidServiceServicer_to_server(fake, running)
     fake.address = f"localhost:{running.add_insecure_port('localhost:0')}"
     running.start()
-    yield fake
-    running.stop(None).wait()
+    try:
+        yield fake
+    finally:
+        running.stop(None).wait()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with fake_server() as fake:
+        yield fake
 
 
 Call = Callable[..., Any]

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from pellucid import AsyncClient, Client, _wire, errors
 
-from .conftest import Call, FakeServer
+from .conftest import Call, FakeServer, fake_server
 
 RETRY_SOON = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=50_000_000))
 
@@ -53,6 +53,18 @@ def test_caller_goes_along(call: Call, server: FakeServer) -> None:
     assert "pellucid-caller" not in server.metadata[1]
     with pytest.raises(pellucid.BadArgument, match="caller"):
         call("list_models", options={"caller": "zoë"})
+
+
+def test_all_addresses_of_a_server_are_used(server: FakeServer) -> None:
+    with fake_server() as other:
+        ports = [one.address.rpartition(":")[2] for one in (server, other)]
+        addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
+        with Client(f"ipv4:{addresses}") as client:
+            deadline_s = time.monotonic() + 30
+            while not (server.requests and other.requests) and time.monotonic() < deadline_s:
+                client.list_models()
+        assert server.requests
+        assert other.requests
 
 
 def test_an_unavailable_server_is_tried_again(call: Call, server: FakeServer) -> None:

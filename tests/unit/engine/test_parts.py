@@ -12,6 +12,7 @@ import pytest
 import torch
 from pellucid_server.engine.admission import Admission, QueueLimits
 from pellucid_server.engine.costs import Costs
+from pellucid_server.engine.device import pick_device
 from pellucid_server.engine.job import Job, Priority, Spec, Timing, Work
 from pellucid_server.engine.rows import (
     ClassTarget,
@@ -944,3 +945,19 @@ def test_whoever_waits_for_a_job_cannot_end_it() -> None:
     assert first.cancelled
     assert not second.cancelled
     assert not first.future.done()
+
+
+# Device
+
+
+@pytest.mark.parametrize(("name", "picked"), [("auto", "cuda"), ("cuda", "cuda"), ("cpu", "cpu")])
+def test_auto_takes_a_cuda_device(name: str, picked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device(name).type == picked
+
+
+def test_without_a_cuda_device_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [pick_device(name).type for name in ("auto", "cpu")] == ["cpu"] * 2
+    with pytest.raises(RuntimeError, match="no CUDA device"):
+        pick_device("cuda")
