@@ -4,11 +4,11 @@ The graph is run once for two numbers of images: what depends on neither the ima
 number is a constant, and what differs by their number tells which axes hold them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import math
 import numpy as np
 import onnx
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from . import layers
 from .file import OnnxFile, operator_name
 from .names import named
-from .operators import BATCH, OPERATORS, Array, Call, Unconvertible, number
+from .operators import BATCH, OPERATORS, Array, Call, Unconvertible
 from .patterns import fused
 
 _COUNTS = (2, 3)
@@ -61,7 +61,8 @@ class Converted(nn.Module):
             made = module(*(values[name] for name in step.inputs))
             for name in step.dead:
                 del values[name]
-            values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+            several = made if isinstance(made, tuple) else (made,)
+            values.update(zip(step.outputs, several, strict=True))
         return values[end]
 
 
@@ -139,20 +140,24 @@ class _Conversion:
 
     def _fold(self, node: NodeProto, inputs: list[_Constant]) -> None:
         fixed = all(value.fixed for value in inputs)
-        made: list[list[Array]] = []
-        for which in range(1 if fixed else len(_COUNTS)):
-            made.append(_evaluated(node, [v.arrays[which] for v in inputs], self._file.opset))
+        made = [
+            _evaluated(node, [value.arrays[which] for value in inputs], self._file.opset)
+            for which in range(1 if fixed else len(_COUNTS))
+        ]
         for name, arrays in zip(node.output, zip(*made, strict=True), strict=True):
             self._values[name] = _Constant(arrays * 2 if fixed else arrays)
 
     def _measure(self, node: NodeProto, value: _Value) -> None:
         """The shape of an activation, or its size."""
+        assert isinstance(value, tuple)
         attributes = _attributes(node)
-        arrays = []
-        for tensor in value if isinstance(value, tuple) else ():
-            shape = np.array(tensor.shape, np.int64)[attributes.get("start", 0) : attributes.get("end")]
-            arrays.append(shape if node.op_type == "Shape" else np.array(tensor.numel(), np.int64))
-        self._values[node.output[0]] = _Constant(tuple(arrays))
+        part = slice(attributes.get("start", 0), attributes.get("end"))
+        self._values[node.output[0]] = _Constant(
+            tuple(
+                np.array(x.shape[part] if node.op_type == "Shape" else x.numel(), np.int64)
+                for x in value
+            )
+        )
 
     def _convert(self, node: NodeProto, inputs: list[_Value]) -> None:
         build = OPERATORS.get(operator_name(node))
@@ -171,7 +176,9 @@ class _Conversion:
             constants=[_known(name, value) for name, value in named_inputs],
             shapes=[_shape(v) if isinstance(v, tuple) else None for _, v in named_inputs],
             varying=frozenset(
-                n for n, (_, v) in enumerate(named_inputs) if isinstance(v, _Constant) and not v.fixed
+                n
+                for n, (_, v) in enumerate(named_inputs)
+                if isinstance(v, _Constant) and not v.fixed
             ),
             output_count=sum(1 for name in node.output if name),
             batch_size=self._file.batch_size,
@@ -220,7 +227,9 @@ class _Conversion:
         last_use[file.output_name] = len(self._made)
         steps = []
         titles = named([node for node, _, _ in self._made])
-        for place, ((node, module, names), title) in enumerate(zip(self._made, titles, strict=True)):
+        for place, ((node, module, names), title) in enumerate(
+            zip(self._made, titles, strict=True)
+        ):
             *parents, child = title.split(".")
             owner: nn.Module = network
             for parent in parents:
@@ -260,7 +269,9 @@ def _title(node: NodeProto) -> str:
 
 def _attributes(node: NodeProto) -> Mapping[str, Any]:
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return {n: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for n, v in found.items()}
+    return {
+        n: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for n, v in found.items()
+    }
 
 
 def _shape(pair: tuple[Tensor, ...]) -> tuple[int, ...]:
@@ -285,7 +296,11 @@ def _row_of(value: _Constant, batch_size: int | None) -> Array | None:
     else:
         counts = _COUNTS
     for array, count in zip((first, second), counts, strict=True):
-        if array.ndim < 2 or len(array) != count or not np.array_equal(array, array[:1].repeat(count, 0)):
+        if (
+            array.ndim < 2
+            or len(array) != count
+            or not np.array_equal(array, array[:1].repeat(count, 0))
+        ):
             return None
     return first[0] if np.array_equal(first[0], second[0]) else None
 

@@ -153,9 +153,10 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-    for holder in (*nodes, *model.functions):
-        for attribute in holder.attribute if isinstance(holder, NodeProto) else holder.attribute_proto:
-            yield from _tensors_of(attribute)
+    attributes = [attribute for node in nodes for attribute in node.attribute]
+    attributes += [a for function in model.functions for a in function.attribute_proto]
+    for attribute in attributes:
+        yield from _tensors_of(attribute)
 
 
 def _tensors_of(attribute: AttributeProto) -> Iterator[TensorProto]:
@@ -311,7 +312,7 @@ def _faults_of_input(value: ValueInfoProto, expected: Expected) -> Iterator[str]
 
 
 def _fits(dims: Sequence[int | None], wanted: Sequence[int | None]) -> bool:
-    return all(None in (has, wants) or has == wants for has, wants in zip(dims, wanted, strict=True))
+    return all(None in pair or pair[0] == pair[1] for pair in zip(dims, wanted, strict=True))
 
 
 def _faults_of_output(value: ValueInfoProto, expected: Expected) -> Iterator[str]:
@@ -320,7 +321,7 @@ def _faults_of_output(value: ValueInfoProto, expected: Expected) -> Iterator[str
     if value.type.tensor_type.HasField("shape") and len(dims) != 2:
         yield f"output: {quoted(value.name)} is {_times(dims)}; logits are images × classes"
     elif dims and dims[1] is not None and not 1 <= dims[1] <= MOST_CLASSES:
-        yield f"output: {quoted(value.name)} has {dims[1]} classes; 1 to {MOST_CLASSES} are accepted"
+        yield f"output: {quoted(value.name)} has {dims[1]} classes; 1 to {MOST_CLASSES} can be"
 
 
 def _faults_of_dtype(kind: str, value: ValueInfoProto, expected: Expected) -> Iterator[str]:
@@ -333,8 +334,10 @@ def _faults_of_dtype(kind: str, value: ValueInfoProto, expected: Expected) -> It
     is_known = found in TensorProto.DataType.values()
     name = TensorProto.DataType.Name(found).lower() if is_known else str(found)
     name = {"float": "float32", "double": "float64"}.get(name, name)
-    can = " and ".join(_DTYPES)
-    yield f"{kind}: {quoted(value.name)} is {name}, input.dtype is {expected.dtype}; {can} can be used"
+    yield (
+        f"{kind}: {quoted(value.name)} is {name}, input.dtype is {expected.dtype}; "
+        f"{' and '.join(_DTYPES)} can be used"
+    )
 
 
 def _times(dims: Sequence[int | None]) -> str:

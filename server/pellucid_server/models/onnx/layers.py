@@ -40,7 +40,7 @@ class _Joining(nn.Module):
 
     def operands(self, activations: Sequence[Tensor]) -> list[Tensor]:
         rest = iter(activations)
-        return [self._buffers[n] if n in self._buffers else next(rest) for n in self._names]
+        return [self.get_buffer(n) if n in self._buffers else next(rest) for n in self._names]
 
 
 class Add(_Joining):

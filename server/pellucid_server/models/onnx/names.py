@@ -17,8 +17,7 @@ def named(nodes: Sequence[NodeProto]) -> list[str]:
     place, those beside its main one carry their operators' names.
     """
     scopes = [_scope(node) for node in nodes]
-    inner = {s.rpartition(".")[0] for s in scopes}
-    containers = {".".join(s.split(".")[:n]) for s in inner if s for n in range(1, s.count(".") + 2)}
+    containers = {scope[: dot.start()] for scope in scopes for dot in re.finditer(r"\.", scope)}
     crowd = Counter(scopes)
     taken: set[str] = set()
     mains: set[str] = set()

@@ -118,34 +118,39 @@ def _conv(call: Call) -> nn.Module:
     weight, bias = call.needed(1), call.constant(2)
     groups, kernel = call.attributes.get("group", 1), weight.shape[2:]
     strides, dilations = _window(call)
-    pads = _pads(call, kernel, strides, dilations)
+    before, after = _pads(call, kernel, strides, dilations)
     with torch.device("meta"):
         conv = nn.Conv2d(
             weight.shape[1] * groups,
             weight.shape[0],
             kernel,
             strides,
-            pads[:2] if pads[:2] == pads[2:] else 0,
+            before if before == after else 0,
             dilations,
             groups,
             bias is not None,
         )
     _given(conv, weight=weight, bias=bias)
-    return conv if pads[:2] == pads[2:] else _padded(conv, pads)
+    return conv if before == after else _padded(conv, before, after)
 
 
-def _window(call: Call) -> tuple[tuple[int, int], tuple[int, int]]:
+_Pair = tuple[int, int]
+
+
+def _window(call: Call) -> tuple[_Pair, _Pair]:
+    """Strides and dilations."""
     strides, dilations = (call.attributes.get(n, (1, 1)) for n in ("strides", "dilations"))
     return (strides[0], strides[1]), (dilations[0], dilations[1])
 
 
 def _pads(
     call: Call, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> tuple[int, ...]:
-    """Above, left, below, right."""
+) -> tuple[_Pair, _Pair]:
+    """Above and to the left; below and to the right."""
     auto = call.attributes.get("auto_pad", "NOTSET")
     if auto in ("NOTSET", "VALID"):
-        return tuple(call.attributes.get("pads", (0, 0, 0, 0))) if auto == "NOTSET" else (0,) * 4
+        top, left, bottom, right = call.attributes.get("pads", (0,) * 4)
+        return ((top, left), (bottom, right)) if auto == "NOTSET" else ((0, 0), (0, 0))
     before, after = [], []
     for length, size, stride, dilation in zip(
         call.shape[2:], kernel, strides, dilations, strict=True
@@ -155,13 +160,13 @@ def _pads(
         less, more = total // 2, total - total // 2
         before.append(less if auto == "SAME_UPPER" else more)
         after.append(more if auto == "SAME_UPPER" else less)
-    return (*before, *after)
+    return (before[0], before[1]), (after[0], after[1])
 
 
-def _padded(module: nn.Module, pads: Sequence[int], value: float = 0.0) -> nn.Module:
-    top, left, bottom, right = pads
+def _padded(module: nn.Module, before: _Pair, after: _Pair, value: float = 0.0) -> nn.Module:
+    widths = (before[1], after[1], before[0], after[0])
     padded = nn.Sequential()
-    padded.add_module("pad", layers.Pad((left, right, top, bottom), value=value))
+    padded.add_module("pad", layers.Pad(widths, value=value))
     padded.add_module("window", module)
     return padded
 
@@ -232,36 +237,34 @@ def _local_response(call: Call) -> nn.Module:
 # Pooling.
 
 
-def _pooled(
-    call: Call,
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, ...]]:
-    """Kernel, strides, dilations and pads."""
+def _pooled(call: Call) -> tuple[_Pair, _Pair, _Pair, _Pair, _Pair]:
+    """Kernel, strides, dilations, and pads before and after."""
     if len(call.shape) != 4:
         raise call.refused("not of two dimensions")
     height, width = call.attributes["kernel_shape"]
     strides, dilations = _window(call)
-    return (height, width), strides, dilations, _pads(call, (height, width), strides, dilations)
+    return (height, width), strides, dilations, *_pads(call, (height, width), strides, dilations)
 
 
 def _max_pool(call: Call) -> nn.Module:
     if call.output_count > 1:
         raise call.refused("with indices")
-    kernel, strides, dilations, pads = _pooled(call)
+    kernel, strides, dilations, before, after = _pooled(call)
     ceil = bool(call.attributes.get("ceil_mode", 0))
-    symmetric = pads[:2] == pads[2:]
-    pool = nn.MaxPool2d(kernel, strides, pads[:2] if symmetric else 0, dilations, ceil_mode=ceil)
-    return pool if symmetric else _padded(pool, pads, -math.inf)
+    padding = before if before == after else 0
+    pool = nn.MaxPool2d(kernel, strides, padding, dilations, ceil_mode=ceil)
+    return pool if before == after else _padded(pool, before, after, -math.inf)
 
 
 def _average_pool(call: Call) -> nn.Module:
-    kernel, strides, dilations, pads = _pooled(call)
+    kernel, strides, dilations, before, after = _pooled(call)
     counted = bool(call.attributes.get("count_include_pad", 0))
     ceil = bool(call.attributes.get("ceil_mode", 0))
-    if dilations != (1, 1) or (pads[:2] != pads[2:] and (not counted or ceil)):
+    if dilations != (1, 1) or (before != after and (not counted or ceil)):
         raise call.refused("with such padding or dilation")
-    if pads[:2] == pads[2:]:
-        return nn.AvgPool2d(kernel, strides, pads[:2], ceil, counted)
-    return _padded(nn.AvgPool2d(kernel, strides), pads)
+    if before == after:
+        return nn.AvgPool2d(kernel, strides, before, ceil, counted)
+    return _padded(nn.AvgPool2d(kernel, strides), before, after)
 
 
 def _one_cell(call: Call) -> int:

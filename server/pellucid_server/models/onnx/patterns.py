@@ -58,7 +58,7 @@ class _Patterns:
         return next((other for other in node.input if other != name), name)
 
     def _gelu(self, erf: NodeProto) -> tuple[list[NodeProto], NodeProto] | None:
-        """x / √2, erf, + 1, times x, times 1/2."""
+        """X / √2, erf, + 1, times x, times 1/2."""
         scaled = self._makers.get(erf.input[0]) if erf.op_type == "Erf" else None
         if scaled is None or scaled.op_type != "Div":
             return None
