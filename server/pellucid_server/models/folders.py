@@ -170,7 +170,7 @@ class OnnxSettings(FolderSettings):
     """Of an ONNX file.
 
     Attributes:
-        precision: float64, of a graph in float32: the converted network computes everything.
+        precision: In float64 the converted network computes everything.
     """
 
     platform: Literal["onnx"]

@@ -32,9 +32,10 @@ _OF_FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
 _MOST_NAMED = 4
 
 Layout = Literal["NCHW", "NHWC"]
-DType = Literal["float32", "float64"]
+DType = Literal["float32"]
+"""Of inputs and outputs: ONNX Runtime has no convolution of float64 on the CPU."""
 
-_DTYPES: dict[str, int] = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
+_DTYPES: dict[str, int] = {"float32": TensorProto.FLOAT}
 
 
 class BadOnnx(ValueError):
@@ -89,7 +90,7 @@ def read_onnx(data: bytes, expected: Expected) -> OnnxFile:
         BadOnnx: With everything that is wrong with it.
     """
     model = _parse(data)
-    _refuse(_faults_of_size(model))
+    _refuse(_faults_of_size(model), _faults_of_names(model))
     opset = _opset(model)
     _refuse(_faults_of_tensors(model), _faults_of_operators(model, opset))
     found, batch_size = _find_input(model.graph, expected)
@@ -172,6 +173,20 @@ def _faults_of_size(model: ModelProto) -> Iterator[str]:
     count = sum(1 for _ in _all_nodes(model))
     if count > MOST_NODES:
         yield f"has {count} operators; at most {MOST_NODES} are accepted"
+
+
+def _faults_of_names(model: ModelProto) -> Iterator[str]:
+    """Protobuf gives what is no UTF-8 as bytes."""
+    graph = model.graph
+    names: list[object] = [v.name for v in (*graph.input, *graph.output, *graph.value_info)]
+    names += [tensor.name for tensor in _tensors(model)]
+    names += [name for function in model.functions for name in (function.name, function.domain)]
+    names += [one.domain for one in model.opset_import]
+    for node in _all_nodes(model):
+        names += (node.op_type, node.domain, node.name, *node.input, *node.output)
+        names += [attribute.name for attribute in node.attribute]
+    if not all(isinstance(name, str) for name in names):
+        yield "has names that are no UTF-8"
 
 
 def _opset(model: ModelProto) -> int:
@@ -336,7 +351,7 @@ def _faults_of_dtype(kind: str, value: ValueInfoProto, expected: Expected) -> It
     name = {"float": "float32", "double": "float64"}.get(name, name)
     yield (
         f"{kind}: {quoted(value.name)} is {name}, input.dtype is {expected.dtype}; "
-        f"{' and '.join(_DTYPES)} can be used"
+        f"{' or '.join(_DTYPES)} can be used"
     )
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .file import BadOnnx, OnnxFile
 
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 _MOST_REASON = 300
 
 
@@ -27,7 +26,6 @@ class Runtime:
     Attributes:
         provider: The execution provider in use.
         batch_size: The number of images that the graph takes; None: any.
-        dtype: Of its input and output.
 
     Raises:
         BadOnnx: ONNX Runtime does not take the graph, or cannot be used.
@@ -38,7 +36,6 @@ class Runtime:
 
         _expect_one_distribution()
         self.batch_size = file.batch_size
-        self.dtype: torch.dtype = getattr(torch, file.expected.dtype)
         self._channels_last = file.expected.layout == "NHWC"
         self._input_name, self._output_name = file.input_name, file.output_name
         options = onnxruntime.SessionOptions()
@@ -79,7 +76,7 @@ class Runtime:
         Returns:
             N×classes, on the images' device and in their dtype.
         """
-        given = images.detach().to(self._on, self.dtype)
+        given = images.detach().to(self._on, torch.float32)
         if self._channels_last:
             given = given.permute(0, 2, 3, 1)
         given = given.contiguous()
@@ -104,7 +101,7 @@ class Runtime:
                 name=name,
                 device_type=self._on.type,
                 device_id=tensor.device.index or 0,
-                element_type=_NUMPY[self.dtype],
+                element_type=np.float32,
                 shape=tuple(tensor.shape),
                 buffer_ptr=tensor.data_ptr(),
             )
@@ -120,7 +117,7 @@ class Runtime:
         if self._channels_last:
             shape = (count, *shape[2:], 3)
         (logits,) = self._session.run(
-            [self._output_name], {self._input_name: np.zeros(shape, _NUMPY[self.dtype])}
+            [self._output_name], {self._input_name: np.zeros(shape, np.float32)}
         )
         if logits.ndim != 2 or len(logits) != count or not logits.shape[1]:
             found = " × ".join(map(str, logits.shape))
