@@ -389,12 +389,11 @@ def _check(model: ModelProto, expected: Expected, input_name: str, batch_size: i
 def _without_weights(model: ModelProto) -> ModelProto:
     """A copy in which large tensors of the graph are inputs instead."""
     light = ModelProto()
-    for field in ("ir_version", "producer_name", "domain", "model_version"):
-        setattr(light, field, getattr(model, field))
+    light.ir_version = model.ir_version
     light.opset_import.extend(model.opset_import)
     light.functions.extend(model.functions)
     graph = light.graph
-    graph.name = model.graph.name or "graph"
+    graph.name = "graph"
     graph.node.extend(model.graph.node)
     graph.input.extend(model.graph.input)
     graph.output.extend(model.graph.output)
