@@ -163,36 +163,35 @@ class _Conversion:
         build = OPERATORS.get(operator_name(node))
         if build is None:
             raise Unconvertible(f"{_title(node)} is not converted")
-        named_inputs = [
-            (spread, self._values[spread])
-            for name, value in zip(node.input, inputs, strict=True)
-            for spread in [self._spread(node, name, value)]
+        names = [
+            self._spread(node, name, value) for name, value in zip(node.input, inputs, strict=True)
         ]
+        values = [self._values[name] for name in names]
         call = Call(
             name=node.name or node.output[0],
             op_type=node.op_type,
             opset=self._file.opset,
             attributes=_attributes(node),
-            constants=[_known(name, value) for name, value in named_inputs],
-            shapes=[_shape(v) if isinstance(v, tuple) else None for _, v in named_inputs],
+            constants=[_known(*named_value) for named_value in zip(names, values, strict=True)],
+            shapes=[_shape(value) if isinstance(value, tuple) else None for value in values],
             varying=frozenset(
-                n
-                for n, (_, v) in enumerate(named_inputs)
-                if isinstance(v, _Constant) and not v.fixed
+                place
+                for place, value in enumerate(values)
+                if isinstance(value, _Constant) and not value.fixed
             ),
             output_count=sum(1 for name in node.output if name),
             batch_size=self._file.batch_size,
         )
-        names = [name for name, value in named_inputs if isinstance(value, tuple)]
-        activations = [value for _, value in named_inputs if isinstance(value, tuple)]
+        taken = [name for name in names if isinstance(self._values[name], tuple)]
+        activations = [value for value in values if isinstance(value, tuple)]
         try:
             module = build(call).eval()
-            outputs = [module(*(pair[which] for pair in activations)) for which in range(2)]
+            outputs = [module(*tensors) for tensors in zip(*activations, strict=True)]
         except Unconvertible:
             raise
         except Exception as error:  # whatever torch raises where something does not fit
             raise Unconvertible(f"{_title(node)} is not converted: {error}") from error
-        self._keep(node, module, names, outputs)
+        self._keep(node, module, taken, outputs)
 
     def _keep(
         self, node: NodeProto, module: nn.Module, names: list[str], outputs: list[Any]
@@ -314,7 +313,10 @@ def _evaluated(node: NodeProto, arrays: list[Array], opset: int) -> list[Array]:
     Raises:
         Unconvertible: It cannot be worked out.
     """
-    if _most_elements(node.op_type, arrays) > _MOST_FOLDED:
+    most = _most_elements(node.op_type, arrays)
+    if most is None:
+        raise Unconvertible(f"{_title(node)} is not converted, of constants")
+    if most > _MOST_FOLDED:
         raise Unconvertible(f"{_title(node)} is not converted: it makes too large a constant")
     feeds = {name: array for name, array in zip(node.input, arrays, strict=True) if name}
     try:
@@ -324,21 +326,73 @@ def _evaluated(node: NodeProto, arrays: list[Array], opset: int) -> list[Array]:
     return [np.asarray(one) for one in made]
 
 
-def _most_elements(op_type: str, arrays: list[Array]) -> int:
-    """A bound of what an operator makes of constants."""
+_MOVES = frozenset(
+    [
+        "Cast",
+        "Concat",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Shape",
+        "Size",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
+)
+"""Operators whose results have at most as many elements as all their inputs."""
+
+_ELEMENTWISE = frozenset(
+    [
+        "Abs",
+        "Add",
+        "And",
+        "Ceil",
+        "Clip",
+        "Div",
+        "Equal",
+        "Exp",
+        "Floor",
+        "Gather",
+        "Greater",
+        "Less",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pow",
+        "Reciprocal",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "Round",
+        "Sqrt",
+        "Sub",
+        "Where",
+    ]
+)
+"""Operators whose results have at most as many elements as the product of their inputs'."""
+
+
+def _most_elements(op_type: str, arrays: list[Array]) -> int | None:
+    """A bound of what an operator makes of constants; None: it is not worked out."""
     sizes = [max(1, array.size) for array in arrays]
     match op_type:
+        case "Constant":
+            return 1  # as large as the file has it
         case "ConstantOfShape":
             return math.prod(int(length) for length in arrays[0].ravel())
-        case "Expand":
-            return sizes[0] * math.prod(max(1, int(length)) for length in arrays[1].ravel())
-        case "Tile":
+        case "Expand" | "Tile":
             return sizes[0] * math.prod(max(1, int(length)) for length in arrays[1].ravel())
         case "Range":
             start, limit, delta = (float(array.item()) for array in arrays)
-            return math.ceil(abs((limit - start) / delta)) if delta else _MOST_FOLDED + 1
-        case "Identity" | "Constant" | "Transpose" | "Reshape" | "Cast" | "Concat" | "Slice":
-            return sum(sizes)
-        case "Unsqueeze" | "Squeeze" | "Flatten" | "Split":
-            return sum(sizes)
-    return math.prod(sizes)
+            return math.ceil(abs((limit - start) / delta)) if delta else None
+    if op_type in _MOVES:
+        return sum(sizes)
+    return math.prod(sizes) if op_type in _ELEMENTWISE else None
