@@ -321,6 +321,22 @@ def test_layers_have_the_names_that_they_had() -> None:
     assert {"layer1.0.relu", "layer1.0.relu_1", "layer1.0.Add"} <= made.keys()
 
 
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("/_steps/Relu", "steps"),
+        ("/forward/Relu", "forward_"),
+        ("/a/a.b/../Relu", "a.b"),
+        ("/Größe/Relu", "Gr__e"),
+        ("node_relu_1", "node_relu_1"),
+        ("", "Relu"),
+    ],
+)
+def test_any_name_becomes_one_that_a_module_can_have(name: str, layer: str) -> None:
+    network = check(tiny_nodes(helper.make_node("Relu", ["a"], ["b"], name)), tiny_weights())
+    assert type(network.get_submodule(layer)) is nn.ReLU
+
+
 def test_a_transformer_is_converted() -> None:
     network = networks.seeded("vit_tiny").float()
     made = dict(convert(read_onnx(export(network), Expected(SIDE_PX, SIDE_PX))).named_modules())

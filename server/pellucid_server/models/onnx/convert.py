@@ -49,9 +49,6 @@ class Converted(nn.Module):
         self._channels_last = channels_last
         self._steps: tuple[Step, ...] = ()
 
-    def follow(self, steps: Sequence[Step]) -> None:
-        self._steps = tuple(steps)
-
     def forward(self, images: Tensor) -> Tensor:
         start, end = self._ends
         values = {start: images.permute(0, 2, 3, 1) if self._channels_last else images}
@@ -239,7 +236,7 @@ class _Conversion:
             dead = tuple({name for name in names if last_use[name] == place})
             outputs = tuple(name or f"{title}/{n}" for n, name in enumerate(node.output))
             steps.append(Step(owner, child, tuple(names), outputs, dead))
-        network.follow(steps)
+        network._steps = tuple(steps)
         return network
 
 

@@ -8,6 +8,8 @@ from onnx import NodeProto
 from torch import nn
 
 _EMPTY = nn.Module()
+_MOST_PARTS = 16
+"""How deep a name leads, from its end."""
 
 
 def named(nodes: Sequence[NodeProto]) -> list[str]:
@@ -47,10 +49,10 @@ def _scope(node: NodeProto) -> str:
     path, slash, _ = node.name.rpartition("/")
     if slash:
         scope = ""
-        for part in filter(None, path.split("/")):
+        tails = filter(None, map(_dotted, path.split("/")[-_MOST_PARTS:]))
+        for tail in tails:
             # A part repeats what leads to it: /layer1/layer1.0
-            last = scope.rpartition(".")[2] if scope else ""
-            tail = _dotted(part)
+            last = scope.rpartition(".")[2]
             for before in (scope, last):
                 if before and tail.startswith(f"{before}."):
                     tail = tail[len(before) + 1 :]
@@ -58,17 +60,19 @@ def _scope(node: NodeProto) -> str:
             scope = f"{scope}.{tail}" if scope else tail
         return scope
     weight = next((name for name in node.input[1:2] if name.endswith(".weight")), "")
-    return _dotted(weight.removesuffix(".weight")) if weight else _plain(node.name)
+    if weight:
+        return _dotted(weight.removesuffix(".weight"))
+    return _plain(node.name) if node.name else ""
 
 
 def _dotted(name: str) -> str:
-    return ".".join(_plain(part) for part in name.split(".") if part)
+    return ".".join(_plain(part) for part in name.split(".")[-_MOST_PARTS:] if part)
 
 
 def _plain(name: str) -> str:
-    """A name that a module can have."""
-    plain = re.sub(r"\W", "_", name, flags=re.ASCII)[:64]
-    return f"{plain}_" if not plain or hasattr(_EMPTY, plain) else plain
+    """A name that a module can have; none of its own attributes'."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII).lstrip("_")[:64]
+    return f"{plain}_" if hasattr(_EMPTY, plain) else plain or "layer"
 
 
 def _free(name: str, taken: set[str], containers: set[str]) -> str:
