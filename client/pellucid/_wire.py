@@ -654,7 +654,14 @@ def model(response: model_pb2.GetModelResponse) -> types.Model:
         ),
         labels=tuple(response.labels),
         costs=tuple(_read(types.BatchCost, x, lane=_short(x, "lane")) for x in response.costs),
+        platform=_short(response, "platform"),
+        onnx=_onnx(response.onnx) if response.HasField("onnx") else None,
     )
+
+
+def _onnx(message: model_pb2.Onnx) -> types.Onnx:
+    parity = message.parity if message.HasField("parity") else None
+    return _read(types.Onnx, message, parity=parity, notes=tuple(message.notes))
 
 
 def _run(run: inference_pb2.Run) -> types.Run:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ExplainResult,
         Model,
         ModelSummary,
+        Onnx,
         PredictResult,
         Run,
         Target,
@@ -949,6 +950,8 @@ def _print_model(model: "Model") -> None:
     about.add_row("input", f"{made.height_px} × {made.width_px} px, {made.interpolation}")
     about.add_row("classes", str(len(model.labels)))
     about.add_row("rectifiers", str(model.gate_count))
+    if model.onnx is not None:
+        _add_onnx(about, model.onnx)
     methods = Table("method", "supported", "rows", "anytime", "evidence")
     for support in model.methods:
         methods.add_row(
@@ -968,6 +971,18 @@ def _print_model(model: "Model") -> None:
         costs.add_row(cost.lane, str(cost.bucket_size), f"{cost.row_ms:.2f}")
     for part in (about, methods, costs, layers):
         _print(part)
+
+
+def _add_onnx(about: Table, onnx: "Onnx") -> None:
+    about.add_row("ONNX", f"opset {onnx.opset}, {onnx.provider or 'converted to torch'}")
+    if onnx.fixed_batch_size:
+        about.add_row("batches", f"of {onnx.fixed_batch_size} images, which the file fixes")
+    if onnx.parity is None:
+        about.add_row("white box", Text(f"no: {onnx.white_box_refusal}"))
+    else:
+        about.add_row("white box", f"yes: logits differ by {onnx.parity:.1e} (relative)")
+    for note in onnx.notes:
+        about.add_row("note", Text(note))
 
 
 _PIPE_COLUMNS = 1000

@@ -750,6 +750,27 @@ class BatchCost:
 
 
 @dataclass(frozen=True)
+class Onnx:
+    """What is to be known of a model that is an ONNX file.
+
+    Attributes:
+        opset: The version of ONNX's own operators.
+        provider: The execution provider of ONNX Runtime; empty: the conversion runs everything.
+        fixed_batch_size: The number of images that the file fixes; 0: any.
+        parity: How far the conversion to torch is from ONNX Runtime, relative; None: there is none.
+        white_box_refusal: Why there is none.
+        notes: What else is different from what one might think.
+    """
+
+    opset: int
+    provider: str
+    fixed_batch_size: int
+    parity: float | None
+    white_box_refusal: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Model(ModelSummary):
     """One model in full.
 
@@ -763,6 +784,8 @@ class Model(ModelSummary):
         labels: The labels of its classes, by class index.
         costs: What its batches cost.
         gate_count: Rectifier call sites that deconvnet and guided backpropagation act on.
+        platform: "torch" or "onnx".
+        onnx: Of an ONNX file; None for others.
     """
 
     architecture: str
@@ -774,3 +797,5 @@ class Model(ModelSummary):
     labels: tuple[str, ...] = field(repr=False)
     costs: tuple[BatchCost, ...] = field(repr=False)
     gate_count: int
+    platform: str
+    onnx: Onnx | None

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from pellucid_server.errors import InvalidArgument
 from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop
 from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict
-from pellucid_server.models.registry import Model, Precision, load_model
+from pellucid_server.models.network import OUTPUT
+from pellucid_server.models.registry import Model, Precision, load_folder, load_model
 
+from tests.exports import exported, write_network
 from tests.harness import NETWORKS, PHOTOS, Runner, photo_input, relative_error, running, untouched
 from tests.oracle.graph import hooked_gradient
 
@@ -109,3 +112,19 @@ def test_float32_is_not_tf32() -> None:
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
     assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_an_onnx_file_beside_its_conversion(batch_size: int | None, tmp_path: Path) -> None:
+    """By whichever provider ONNX Runtime has here; a row's bits are its own."""
+    data = exported("resnet18", batch_size=batch_size)
+    on = load_folder(write_network(tmp_path / "net", "resnet18", data), device=torch.device("cuda"))
+    assert on.onnx is not None
+    assert on.onnx.provider in ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert on.onnx.parity is not None
+    images = torch.stack([photo_input(name, "resnet18") for name in PHOTOS]).float().cuda()
+    logits = on.network.forward(images)[OUTPUT]
+    converted = on.network.forward(images.clone().requires_grad_())[OUTPUT].detach()
+    assert relative_error(logits.cpu(), converted.cpu()) < 1e-4
+    turned = on.network.forward(images.flip(0))[OUTPUT].flip(0)
+    assert torch.equal(logits, turned)

@@ -15,6 +15,7 @@ from pellucid_server.models.registry import Precision
 from rich.progress import Progress
 
 from tests.harness import NETWORKS, Runner, model, photo_input, relative_error, running, untouched
+from tests.oracle import onnx_parity
 from tests.oracle.explanations import ORACLES, compare
 from tests.oracle.graph import hooked_gradient
 from tests.oracle.networks import LAYERS
@@ -124,6 +125,8 @@ def main() -> None:
             untouched.cache_clear()
             progress.advance(task)
     lines += ["", *explanations()]
+    with running() as runner:
+        lines += ["", *onnx_parity.table(runner)]
     lines += [
         "",
         "## float32 against float64",

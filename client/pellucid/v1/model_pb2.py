@@ -24,21 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pellucid/v1/model.proto\x12\x0bpellucid.v1\"\xa2\x01\n\rPreprocessing\x12\x1e\n\x16resize_shorter_side_px\x18\x01 \x01(\x05\x12\x11\n\theight_px\x18\x02 \x01(\x05\x12\x10\n\x08width_px\x18\x03 \x01(\x05\x12\x31\n\rinterpolation\x18\x04 \x01(\x0e\x32\x1a.pellucid.v1.Interpolation\x12\x0c\n\x04mean\x18\x05 \x03(\x01\x12\x0b\n\x03std\x18\x06 \x03(\x01\"\x87\x01\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x12\n\ntargetable\x18\x04 \x01(\x08\x12\x0c\n\x04note\x18\x05 \x01(\t\x12#\n\x06layout\x18\x06 \x01(\x0e\x32\x13.pellucid.v1.Layout\x12\x0c\n\x04grid\x18\x07 \x03(\x05\"x\n\rMethodSupport\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x11\n\tsupported\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x11\n\trow_count\x18\x04 \x01(\x05\x12\x0f\n\x07\x61nytime\x18\x05 \x01(\x08\x12\x10\n\x08\x65vidence\x18\x06 \x03(\t\"Q\n\tBatchCost\x12\x1f\n\x04lane\x18\x01 \x01(\x0e\x32\x11.pellucid.v1.Lane\x12\x13\n\x0b\x62ucket_size\x18\x02 \x01(\x05\x12\x0e\n\x06row_ms\x18\x03 \x01(\x01\"L\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.pellucid.v1.ModelSummary\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xf0\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x31\n\rpreprocessing\x18\x06 \x01(\x0b\x32\x1a.pellucid.v1.Preprocessing\x12)\n\tprecision\x18\x07 \x01(\x0e\x32\x16.pellucid.v1.Precision\x12\"\n\x06layers\x18\x08 \x03(\x0b\x32\x12.pellucid.v1.Layer\x12+\n\x07methods\x18\t \x03(\x0b\x32\x1a.pellucid.v1.MethodSupport\x12\x0e\n\x06labels\x18\n \x03(\t\x12%\n\x05\x63osts\x18\x0b \x03(\x0b\x32\x16.pellucid.v1.BatchCost\x12\x12\n\ngate_count\x18\x0c \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t*\x80\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x15\n\x11PRECISION_FLOAT64\x10\x02\x12\x12\n\x0ePRECISION_TF32\x10\x03\x12\x16\n\x12PRECISION_BFLOAT16\x10\x04*e\n\rInterpolation\x12\x1d\n\x19INTERPOLATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INTERPOLATION_BILINEAR\x10\x01\x12\x19\n\x15INTERPOLATION_BICUBIC\x10\x02*x\n\x06Layout\x12\x16\n\x12LAYOUT_UNSPECIFIED\x10\x00\x12\x13\n\x0fLAYOUT_CHANNELS\x10\x01\x12\x0f\n\x0bLAYOUT_MAPS\x10\x02\x12\x1d\n\x19LAYOUT_MAPS_CHANNELS_LAST\x10\x03\x12\x11\n\rLAYOUT_TOKENS\x10\x04*b\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x10\n\x0cLANE_FORWARD\x10\x01\x12\x11\n\rLANE_GRADIENT\x10\x02\x12\x0c\n\x08LANE_LRP\x10\x03\x12\x11\n\rLANE_DEEPLIFT\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pellucid/v1/model.proto\x12\x0bpellucid.v1\"\xa2\x01\n\rPreprocessing\x12\x1e\n\x16resize_shorter_side_px\x18\x01 \x01(\x05\x12\x11\n\theight_px\x18\x02 \x01(\x05\x12\x10\n\x08width_px\x18\x03 \x01(\x05\x12\x31\n\rinterpolation\x18\x04 \x01(\x0e\x32\x1a.pellucid.v1.Interpolation\x12\x0c\n\x04mean\x18\x05 \x03(\x01\x12\x0b\n\x03std\x18\x06 \x03(\x01\"\x87\x01\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x12\n\ntargetable\x18\x04 \x01(\x08\x12\x0c\n\x04note\x18\x05 \x01(\t\x12#\n\x06layout\x18\x06 \x01(\x0e\x32\x13.pellucid.v1.Layout\x12\x0c\n\x04grid\x18\x07 \x03(\x05\"x\n\rMethodSupport\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x11\n\tsupported\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x11\n\trow_count\x18\x04 \x01(\x05\x12\x0f\n\x07\x61nytime\x18\x05 \x01(\x08\x12\x10\n\x08\x65vidence\x18\x06 \x03(\t\"Q\n\tBatchCost\x12\x1f\n\x04lane\x18\x01 \x01(\x0e\x32\x11.pellucid.v1.Lane\x12\x13\n\x0b\x62ucket_size\x18\x02 \x01(\x05\x12\x0e\n\x06row_ms\x18\x03 \x01(\x01\"\x8b\x01\n\x04Onnx\x12\r\n\x05opset\x18\x01 \x01(\x05\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x18\n\x10\x66ixed_batch_size\x18\x03 \x01(\x05\x12\x13\n\x06parity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11white_box_refusal\x18\x05 \x01(\t\x12\r\n\x05notes\x18\x06 \x03(\tB\t\n\x07_parity\"L\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.pellucid.v1.ModelSummary\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xba\x03\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x31\n\rpreprocessing\x18\x06 \x01(\x0b\x32\x1a.pellucid.v1.Preprocessing\x12)\n\tprecision\x18\x07 \x01(\x0e\x32\x16.pellucid.v1.Precision\x12\"\n\x06layers\x18\x08 \x03(\x0b\x32\x12.pellucid.v1.Layer\x12+\n\x07methods\x18\t \x03(\x0b\x32\x1a.pellucid.v1.MethodSupport\x12\x0e\n\x06labels\x18\n \x03(\t\x12%\n\x05\x63osts\x18\x0b \x03(\x0b\x32\x16.pellucid.v1.BatchCost\x12\x12\n\ngate_count\x18\x0c \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t\x12\'\n\x08platform\x18\x0e \x01(\x0e\x32\x15.pellucid.v1.Platform\x12\x1f\n\x04onnx\x18\x0f \x01(\x0b\x32\x11.pellucid.v1.Onnx*\x80\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x15\n\x11PRECISION_FLOAT64\x10\x02\x12\x12\n\x0ePRECISION_TF32\x10\x03\x12\x16\n\x12PRECISION_BFLOAT16\x10\x04*e\n\rInterpolation\x12\x1d\n\x19INTERPOLATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INTERPOLATION_BILINEAR\x10\x01\x12\x19\n\x15INTERPOLATION_BICUBIC\x10\x02*x\n\x06Layout\x12\x16\n\x12LAYOUT_UNSPECIFIED\x10\x00\x12\x13\n\x0fLAYOUT_CHANNELS\x10\x01\x12\x0f\n\x0bLAYOUT_MAPS\x10\x02\x12\x1d\n\x19LAYOUT_MAPS_CHANNELS_LAST\x10\x03\x12\x11\n\rLAYOUT_TOKENS\x10\x04*b\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x10\n\x0cLANE_FORWARD\x10\x01\x12\x11\n\rLANE_GRADIENT\x10\x02\x12\x0c\n\x08LANE_LRP\x10\x03\x12\x11\n\rLANE_DEEPLIFT\x10\x04*K\n\x08Platform\x12\x18\n\x14PLATFORM_UNSPECIFIED\x10\x00\x12\x12\n\x0ePLATFORM_TORCH\x10\x01\x12\x11\n\rPLATFORM_ONNX\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pellucid.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRECISION']._serialized_start=1118
-  _globals['_PRECISION']._serialized_end=1246
-  _globals['_INTERPOLATION']._serialized_start=1248
-  _globals['_INTERPOLATION']._serialized_end=1349
-  _globals['_LAYOUT']._serialized_start=1351
-  _globals['_LAYOUT']._serialized_end=1471
-  _globals['_LANE']._serialized_start=1473
-  _globals['_LANE']._serialized_end=1571
+  _globals['_PRECISION']._serialized_start=1334
+  _globals['_PRECISION']._serialized_end=1462
+  _globals['_INTERPOLATION']._serialized_start=1464
+  _globals['_INTERPOLATION']._serialized_end=1565
+  _globals['_LAYOUT']._serialized_start=1567
+  _globals['_LAYOUT']._serialized_end=1687
+  _globals['_LANE']._serialized_start=1689
+  _globals['_LANE']._serialized_end=1787
+  _globals['_PLATFORM']._serialized_start=1789
+  _globals['_PLATFORM']._serialized_end=1864
   _globals['_PREPROCESSING']._serialized_start=41
   _globals['_PREPROCESSING']._serialized_end=203
   _globals['_LAYER']._serialized_start=206
@@ -47,14 +49,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METHODSUPPORT']._serialized_end=463
   _globals['_BATCHCOST']._serialized_start=465
   _globals['_BATCHCOST']._serialized_end=546
-  _globals['_MODELSUMMARY']._serialized_start=548
-  _globals['_MODELSUMMARY']._serialized_end=624
-  _globals['_LISTMODELSREQUEST']._serialized_start=626
-  _globals['_LISTMODELSREQUEST']._serialized_end=645
-  _globals['_LISTMODELSRESPONSE']._serialized_start=647
-  _globals['_LISTMODELSRESPONSE']._serialized_end=710
-  _globals['_GETMODELREQUEST']._serialized_start=712
-  _globals['_GETMODELREQUEST']._serialized_end=744
-  _globals['_GETMODELRESPONSE']._serialized_start=747
-  _globals['_GETMODELRESPONSE']._serialized_end=1115
+  _globals['_ONNX']._serialized_start=549
+  _globals['_ONNX']._serialized_end=688
+  _globals['_MODELSUMMARY']._serialized_start=690
+  _globals['_MODELSUMMARY']._serialized_end=766
+  _globals['_LISTMODELSREQUEST']._serialized_start=768
+  _globals['_LISTMODELSREQUEST']._serialized_end=787
+  _globals['_LISTMODELSRESPONSE']._serialized_start=789
+  _globals['_LISTMODELSRESPONSE']._serialized_end=852
+  _globals['_GETMODELREQUEST']._serialized_start=854
+  _globals['_GETMODELREQUEST']._serialized_end=886
+  _globals['_GETMODELRESPONSE']._serialized_start=889
+  _globals['_GETMODELRESPONSE']._serialized_end=1331
 # @@protoc_insertion_point(module_scope)

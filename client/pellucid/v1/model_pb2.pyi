@@ -36,6 +36,12 @@ class Lane(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LANE_GRADIENT: _ClassVar[Lane]
     LANE_LRP: _ClassVar[Lane]
     LANE_DEEPLIFT: _ClassVar[Lane]
+
+class Platform(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PLATFORM_UNSPECIFIED: _ClassVar[Platform]
+    PLATFORM_TORCH: _ClassVar[Platform]
+    PLATFORM_ONNX: _ClassVar[Platform]
 PRECISION_UNSPECIFIED: Precision
 PRECISION_FLOAT32: Precision
 PRECISION_FLOAT64: Precision
@@ -54,6 +60,9 @@ LANE_FORWARD: Lane
 LANE_GRADIENT: Lane
 LANE_LRP: Lane
 LANE_DEEPLIFT: Lane
+PLATFORM_UNSPECIFIED: Platform
+PLATFORM_TORCH: Platform
+PLATFORM_ONNX: Platform
 
 class Preprocessing(_message.Message):
     __slots__ = ("resize_shorter_side_px", "height_px", "width_px", "interpolation", "mean", "std")
@@ -115,6 +124,22 @@ class BatchCost(_message.Message):
     row_ms: float
     def __init__(self, lane: _Optional[_Union[Lane, str]] = ..., bucket_size: _Optional[int] = ..., row_ms: _Optional[float] = ...) -> None: ...
 
+class Onnx(_message.Message):
+    __slots__ = ("opset", "provider", "fixed_batch_size", "parity", "white_box_refusal", "notes")
+    OPSET_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    FIXED_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PARITY_FIELD_NUMBER: _ClassVar[int]
+    WHITE_BOX_REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    opset: int
+    provider: str
+    fixed_batch_size: int
+    parity: float
+    white_box_refusal: str
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, opset: _Optional[int] = ..., provider: _Optional[str] = ..., fixed_batch_size: _Optional[int] = ..., parity: _Optional[float] = ..., white_box_refusal: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ModelSummary(_message.Message):
     __slots__ = ("name", "ready", "version", "reason")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -144,7 +169,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("name", "ready", "version", "reason", "architecture", "preprocessing", "precision", "layers", "methods", "labels", "costs", "gate_count", "device")
+    __slots__ = ("name", "ready", "version", "reason", "architecture", "preprocessing", "precision", "layers", "methods", "labels", "costs", "gate_count", "device", "platform", "onnx")
     NAME_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +183,8 @@ class GetModelResponse(_message.Message):
     COSTS_FIELD_NUMBER: _ClassVar[int]
     GATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    ONNX_FIELD_NUMBER: _ClassVar[int]
     name: str
     ready: bool
     version: str
@@ -171,4 +198,6 @@ class GetModelResponse(_message.Message):
     costs: _containers.RepeatedCompositeFieldContainer[BatchCost]
     gate_count: int
     device: str
-    def __init__(self, name: _Optional[str] = ..., ready: bool = ..., version: _Optional[str] = ..., reason: _Optional[str] = ..., architecture: _Optional[str] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., methods: _Optional[_Iterable[_Union[MethodSupport, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., costs: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., gate_count: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+    platform: Platform
+    onnx: Onnx
+    def __init__(self, name: _Optional[str] = ..., ready: bool = ..., version: _Optional[str] = ..., reason: _Optional[str] = ..., architecture: _Optional[str] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., methods: _Optional[_Iterable[_Union[MethodSupport, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., costs: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., gate_count: _Optional[int] = ..., device: _Optional[str] = ..., platform: _Optional[_Union[Platform, str]] = ..., onnx: _Optional[_Union[Onnx, _Mapping]] = ...) -> None: ...

@@ -465,7 +465,8 @@ class Engine:
 def _of_every_lane(network: Network, images: Tensor) -> Iterator[Rows]:
     """Rows of each lane that is defined on a network."""
     yield Rows(images, TopTarget())
-    yield Rows(images, TopTarget(), Want.GRADIENT)
+    if network.white_box_refusal is None:
+        yield Rows(images, TopTarget(), Want.GRADIENT)
     if network.lrp_refusal is None:
         yield Rows(images, TopTarget(), Want.GRADIENT, Rule.LRP_COMPOSITE, epsilon=1e-6)
     if network.deeplift_refusal is None:

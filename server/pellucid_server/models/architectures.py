@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..photos import Preprocessing
+from .onnx.file import OnnxFile
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Built:
     """
 
     architecture: str
-    module: nn.Module
+    module: nn.Module | OnnxFile
     weights_sha256: str
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None

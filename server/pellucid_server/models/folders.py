@@ -1,9 +1,11 @@
-"""Model folders: a model.yaml, a safetensors file, and labels.
+"""Model folders: a model.yaml, a safetensors or an ONNX file, and labels.
 
 Whatever such a folder holds, nothing of it is run or unpickled, nothing outside it is read,
 and every size is capped before memory is spent.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +27,7 @@ from .architectures import (
     known_architectures,
     training_heads,
 )
+from .onnx.file import MOST_ONNX_BYTES, BadOnnx, DType, Expected, Layout, read_onnx
 from .weights import (
     MOST_CLASSES,
     BadWeights,
@@ -79,6 +82,7 @@ _Side = Annotated[int, Field(strict=True, ge=1, le=_MOST_INPUT_PX)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Positive = Annotated[_Number, Field(gt=0)]
 _Path = Annotated[str, Field(min_length=1, max_length=255)]
+_Name = Annotated[str, Field(min_length=1, max_length=255)]
 Architecture = Annotated[str, Field(max_length=128), AfterValidator(_known)]
 
 
@@ -125,18 +129,73 @@ UNLIMITED = Limits()
 
 
 class FolderSettings(_Settings):
-    """What a model.yaml says."""
+    """What the model.yaml of every platform says."""
 
-    architecture: Architecture
     weights: _Path
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     preprocessing: PreprocessingSettings
     labels: _Path | None = None
-    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     limits: Limits = UNLIMITED
 
 
-def read_settings(folder: Path) -> FolderSettings:
+class TorchSettings(FolderSettings):
+    """Of a network of torchvision or timm, whose weights are a safetensors file."""
+
+    platform: Literal["torch"] = "torch"
+    architecture: Architecture
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+
+
+class InputSettings(_Settings):
+    """The graph's input.
+
+    Attributes:
+        name: None: the only one.
+        layout: The order of its axes.
+        dtype: Of its elements, and of the output's.
+    """
+
+    name: _Name | None = None
+    layout: Layout = "NCHW"
+    dtype: DType = "float32"
+
+
+class OutputSettings(_Settings):
+    """The graph's output: logits; name None: the only one."""
+
+    name: _Name | None = None
+
+
+class OnnxSettings(FolderSettings):
+    """Of an ONNX file.
+
+    Attributes:
+        precision: In float64 the converted network computes everything.
+    """
+
+    platform: Literal["onnx"]
+    input: InputSettings = InputSettings()
+    output: OutputSettings = OutputSettings()
+    precision: Literal["float32", "tf32", "float64"] = "float32"
+
+    def expected(self) -> Expected:
+        return Expected(
+            self.preprocessing.height_px,
+            self.preprocessing.width_px,
+            self.input.layout,
+            self.input.dtype,
+            self.input.name,
+            self.output.name,
+        )
+
+
+_PLATFORMS: Mapping[object, type[TorchSettings | OnnxSettings]] = {
+    "torch": TorchSettings,
+    "onnx": OnnxSettings,
+}
+
+
+def read_settings(folder: Path) -> TorchSettings | OnnxSettings:
     """Reads a folder's model.yaml.
 
     Raises:
@@ -146,14 +205,19 @@ def read_settings(folder: Path) -> FolderSettings:
     value = _parse(_read_text(folder, SETTINGS_FILE, _MOST_SETTINGS_BYTES))
     if not isinstance(value, dict):
         raise BadFolder(f"{SETTINGS_FILE} is not a mapping of settings")
+    platform = value.get("platform", "torch")
+    kind = _PLATFORMS.get(platform) if isinstance(platform, str) else None
+    if kind is None:
+        allowed = " or ".join(map(str, _PLATFORMS))
+        raise BadFolder(f"{SETTINGS_FILE}: platform must be {allowed}, is {quoted(str(platform))}")
     try:
-        return FolderSettings.model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as error:
-        complaints = "; ".join(_complaint(dict(problem)) for problem in error.errors())
+        complaints = "; ".join(_complaint(dict(problem), kind) for problem in error.errors())
         raise BadFolder(f"{SETTINGS_FILE}: {complaints}") from None
 
 
-def _complaint(problem: dict[str, Any]) -> str:
+def _complaint(problem: dict[str, Any], kind: type[BaseModel]) -> str:
     place = problem["loc"]
     field = ".".join(str(part)[:64] for part in place)
     match problem["type"]:
@@ -163,8 +227,10 @@ def _complaint(problem: dict[str, Any]) -> str:
             parents: dict[object, type[BaseModel]] = {
                 "preprocessing": PreprocessingSettings,
                 "limits": Limits,
+                "input": InputSettings,
+                "output": OutputSettings,
             }
-            owner = parents.get(place[0], FolderSettings) if len(place) > 1 else FolderSettings
+            owner = parents.get(place[0], kind) if len(place) > 1 else kind
             return f"{field} is unknown; known there are {', '.join(owner.model_fields)}"
         case "value_error":
             what = str(problem["ctx"]["error"])
@@ -230,11 +296,17 @@ def _inside(folder: Path, name: str) -> Path:
     return file
 
 
-def _read_text(folder: Path, name: str, most_bytes: int) -> str:
+def _read_bytes(folder: Path, name: str, most_bytes: int) -> bytes:
     with _inside(folder, name).open("rb") as opened:
-        data = opened.read(most_bytes + 1)
-    if len(data) > most_bytes:
+        size = os.fstat(opened.fileno()).st_size
+        data = opened.read(most_bytes + 1) if size <= most_bytes else b""
+    if max(size, len(data)) > most_bytes:
         raise BadFolder(f"{name} has more than {most_bytes} bytes")
+    return data
+
+
+def _read_text(folder: Path, name: str, most_bytes: int) -> str:
+    data = _read_bytes(folder, name, most_bytes)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -255,29 +327,21 @@ def _read_labels(folder: Path, name: str | None) -> tuple[str, ...] | None:
     return tuple(labels)
 
 
-def build_folder(folder: Path, settings: FolderSettings) -> Built:
+def build_folder(folder: Path, settings: TorchSettings | OnnxSettings) -> Built:
     """Builds the network of a folder and gives it its weights.
 
     Raises:
         BadFolder: A file is missing or is not what model.yaml says, or the weights do not fit.
     """
-    faults: list[str] = []
-
-    def checked(field: str, read: Callable[[], _Read]) -> _Read | None:
-        try:
-            return read()
-        except (BadFolder, BadWeights) as error:
-            faults.append(f"{field}: {error}")
-        return None
-
-    labels = checked("labels", lambda: _read_labels(folder, settings.labels))
-    file = checked("weights", lambda: _inside(folder, settings.weights))
-    entries = checked("weights", lambda: read_header(file)) if file else None
+    if isinstance(settings, OnnxSettings):
+        return _read_onnx_folder(folder, settings)
+    faults = _Faults()
+    labels = faults.of("labels", lambda: _read_labels(folder, settings.labels))
+    file = faults.of("weights", lambda: _inside(folder, settings.weights))
+    entries = faults.of("weights", lambda: read_header(file)) if file else None
     digest = sha256_of(file) if file and entries is not None else ""
-    if digest and digest != settings.sha256:
-        faults.append(f"sha256: of {settings.weights} is {digest}; {settings.sha256} is stated")
-    if faults:
-        raise BadFolder("; ".join(faults))
+    faults.of_digest(digest, settings)
+    faults.raise_any()
     assert file is not None
     assert entries is not None
     steps = settings.preprocessing.steps()
@@ -293,6 +357,44 @@ def build_folder(folder: Path, settings: FolderSettings) -> Built:
     except BadWeights as error:
         raise BadFolder(f"weights: {settings.weights} {error}") from None
     return Built(settings.architecture, module, digest, steps, labels)
+
+
+def _read_onnx_folder(folder: Path, settings: OnnxSettings) -> Built:
+    faults = _Faults()
+    labels = faults.of("labels", lambda: _read_labels(folder, settings.labels))
+    data = faults.of("weights", lambda: _read_bytes(folder, settings.weights, MOST_ONNX_BYTES))
+    digest = "" if data is None else hashlib.sha256(data).hexdigest()
+    faults.of_digest(digest, settings)
+    faults.raise_any()  # what is not the file that is stated is not parsed
+    assert data is not None
+    try:
+        graph = read_onnx(data, settings.expected())
+    except BadOnnx as error:
+        raise BadFolder(f"weights: {settings.weights} {error}") from None
+    return Built("onnx", graph, digest, settings.preprocessing.steps(), labels)
+
+
+class _Faults:
+    """What is wrong with a folder's files."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def of(self, field: str, read: Callable[[], _Read]) -> _Read | None:
+        try:
+            return read()
+        except (BadFolder, BadWeights) as error:
+            self._found.append(f"{field}: {error}")
+        return None
+
+    def of_digest(self, digest: str, settings: FolderSettings) -> None:
+        if digest and digest != settings.sha256:
+            stated = f"{settings.sha256} is stated"
+            self._found.append(f"sha256: of {settings.weights} is {digest}; {stated}")
+
+    def raise_any(self) -> None:
+        if self._found:
+            raise BadFolder("; ".join(self._found))
 
 
 def _build(

@@ -139,7 +139,7 @@ class Cache:
         return tensor
 
 
-_CACHE_BYTES = 64 << 20
+CACHE_BYTES = 64 << 20
 """Masks and segments of each model."""
 
 
@@ -154,6 +154,14 @@ class NeuronLike(Protocol):
     def y(self) -> int | None: ...
     @property
     def x(self) -> int | None: ...
+
+
+class Runtime(Protocol):
+    """What computes logits in a network's stead where nothing goes back."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """N×classes for N×3×H×W, on their device and in their dtype."""
+        ...
 
 
 class _Layouts:
@@ -234,12 +242,19 @@ class Network:
         dtype: The precision that it computes in.
         device: Where it computes.
         tf32: Whether a CUDA device may round the factors of products to TF32.
+        runtime: What the network was converted from, which computes the logits of rows that
+            only go forward; the network itself where there is none.
+
+    Attributes:
+        white_box_refusal: Why nothing can be asked of its inside, if so.
 
     Raises:
         UnservableNetwork: It does not run on that input, its output is not one row of
             logits an image, rows of a batch touch each other, or it does not give the same
             logits once prepared.
     """
+
+    white_box_refusal: str | None = None
 
     def __init__(
         self,
@@ -250,10 +265,12 @@ class Network:
         dtype: torch.dtype,
         device: torch.device,
         tf32: bool = False,
+        runtime: Runtime | None = None,
     ) -> None:
+        self._runtime: Runtime | None = None  # until the network itself has been tried
         self.height_px, self.width_px = height_px, width_px
         self.dtype, self.device, self.tf32 = dtype, device, tf32
-        self.cache = Cache(_CACHE_BYTES)
+        self.cache = Cache(CACHE_BYTES)
         module = module.eval().double().requires_grad_(False)
         example = _example(height_px, width_px)
         expected, self.gates = _untouched(module, example)
@@ -278,6 +295,7 @@ class Network:
             Relevance([Rule.LRP_EPSILON, Rule.LRP_COMPOSITE], epsilons), example
         )
         self.deeplift_refusal = self._why_not(Rescale(), example)
+        self._runtime = runtime
 
     @property
     def pixel_count(self) -> int:
@@ -322,6 +340,7 @@ class Network:
         """
         shared = [*self._module.parameters(), *self._module.buffers()]
         twin = copy.copy(self)
+        twin._runtime = None
         twin._module = copy.deepcopy(self._module, {id(tensor): tensor for tensor in shared})
         for full_name, numbers in drawn.items():
             layer, _, name = full_name.rpartition(".")
@@ -352,6 +371,13 @@ class Network:
         """
         kept: dict[str, Tensor] = {}
         inner = {name for name in taps if name != OUTPUT}
+        if self._runtime is not None and OUTPUT in taps and not images.requires_grad:
+            # Whatever else rides in the batch: logits of one model are made in one way.
+            kept[OUTPUT] = self._runtime(images)
+            if mode is None:
+                taps = tuple(inner)
+                if not taps:
+                    return kept
         deepest = max(taps, key=self._order.__getitem__)
         if mode is None and inner:
             mode = Gates()
@@ -360,7 +386,7 @@ class Network:
             if mode is not None:
                 attached.enter_context(mode)
             with suppress(_DeepestTapReached):
-                kept[OUTPUT] = self._module(images)
+                kept.setdefault(OUTPUT, self._module(images))
         return kept
 
     def _find_classifier(self, example: Tensor) -> Classifier | None:

@@ -22,6 +22,8 @@ from .architectures import (
 )
 from .folders import UNLIMITED, BadFolder, Limits, build_folder, read_settings, why_not_a_name
 from .network import Network, UnservableNetwork
+from .onnx.file import BadOnnx, OnnxFile
+from .onnx.network import AboutOnnx, build_onnx
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Model:
     Attributes:
         version: The first 12 digits of weights_sha256.
         weights_sha256: Of the weights' file; of an embedded network, of its tensors.
+        onnx: Of a model that is an ONNX file; None for torch's.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Model:
     precision: Precision
     weights_sha256: str
     limits: Limits = UNLIMITED
+    onnx: AboutOnnx | None = None
 
     @cached_property
     def _indices_by_label(self) -> dict[str, list[int]]:
@@ -167,14 +171,24 @@ def load_folder(folder: Path, *, device: torch.device) -> Model:
 
 
 def _prepare(name: str, built: Built, precision: Precision, device: torch.device) -> Model:
-    network = Network(
-        built.module,
-        height_px=built.preprocessing.height_px,
-        width_px=built.preprocessing.width_px,
-        dtype=precision.dtype,
-        device=device,
-        tf32=precision is Precision.TF32,
-    )
+    tf32 = precision is Precision.TF32
+    onnx: AboutOnnx | None = None
+    if isinstance(built.module, OnnxFile):
+        try:
+            network, onnx = build_onnx(
+                built.module, dtype=precision.dtype, device=device, tf32=tf32
+            )
+        except BadOnnx as error:
+            raise BadFolder(f"weights: the ONNX file {error}") from None
+    else:
+        network = Network(
+            built.module,
+            height_px=built.preprocessing.height_px,
+            width_px=built.preprocessing.width_px,
+            dtype=precision.dtype,
+            device=device,
+            tf32=tf32,
+        )
     labels = built.labels or tuple(map(str, range(network.class_count)))
     return Model(
         name=name,
@@ -185,6 +199,7 @@ def _prepare(name: str, built: Built, precision: Precision, device: torch.device
         labels=labels,
         precision=precision,
         weights_sha256=built.weights_sha256,
+        onnx=onnx,
     )
 
 

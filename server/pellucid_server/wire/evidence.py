@@ -105,7 +105,7 @@ def read_measures(
         where, inner = f"evidence.{name}", getattr(message, name)
         wrong = None if method is None else kind.method_refusal(method)
         wrong = wrong or (None if target is None else kind.target_refusal(target))
-        refusal = None if model is None else kind.refusal(model)
+        refusal = None if model is None else kind.why_not(model)
         if wrong is not None:
             found.invalid(where, wrong)
         elif refusal is not None:

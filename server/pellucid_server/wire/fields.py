@@ -267,7 +267,10 @@ def _read_layer(fields: Fields, field: str, model: Model | None, tap: str | None
 def find_layer(found: Violations, where: str, name: str, model: Model) -> Layer | None:
     """The layer of that name; noted as missing where there is none."""
     layer = model.network.layer(name)
-    if layer is None:
+    opaque = model.network.white_box_refusal
+    if opaque is not None:
+        found.refused(where, opaque)
+    elif layer is None:
         names = [known.name for known in model.network.layers]
         found.missing(
             where,

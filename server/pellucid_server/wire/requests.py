@@ -332,8 +332,8 @@ def _read_explained(
     method: ExplainMethod | None = None
     if kind is None:
         found.invalid("method", f"required; one of {', '.join(METHODS)}")
-    elif model is not None and (refusal := kind.refusal(model)) is not None:
-        others = [other.name for other in METHODS.values() if other.refusal(model) is None]
+    elif model is not None and (refusal := kind.why_not(model)) is not None:
+        others = [other.name for other in METHODS.values() if other.why_not(model) is None]
         found.refused("method", f"{name} does not apply: {refusal}. {', '.join(others)} do")
         read_parameters(found, name, getattr(request, name), kind, None, None)
     else:
@@ -352,7 +352,7 @@ def _read_explained(
 
 def default_method(kind: type[ExplainMethod], model: Model) -> ExplainMethod | str:
     """A method as its defaults make it, or why it does not apply to the model."""
-    refusal = kind.refusal(model)
+    refusal = kind.why_not(model)
     if refusal is not None:
         return refusal
     message = getattr(inference_pb2.ExplainRequest(), kind.name)

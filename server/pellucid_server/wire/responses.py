@@ -506,6 +506,22 @@ def write_model(
         ],
         gate_count=network.gates.site_count,
         device=network.device.type,
+        platform=model_pb2.PLATFORM_ONNX if model.onnx else model_pb2.PLATFORM_TORCH,
+        onnx=_write_onnx(model),
+    )
+
+
+def _write_onnx(model: Model) -> model_pb2.Onnx | None:
+    about = model.onnx
+    if about is None:
+        return None
+    return model_pb2.Onnx(
+        opset=about.opset,
+        provider=about.provider or "",
+        fixed_batch_size=about.batch_size or 0,
+        parity=about.parity,
+        white_box_refusal=model.network.white_box_refusal or "",
+        notes=about.notes,
     )
 
 
@@ -525,7 +541,7 @@ def _method_supports(model: Model) -> Iterator[model_pb2.MethodSupport]:
             evidence=[
                 measure
                 for measure, of in MEASURES.items()
-                if of.method_refusal(kind) is None and of.refusal(model) is None
+                if of.method_refusal(kind) is None and of.why_not(model) is None
             ],
         )
 

@@ -182,6 +182,8 @@ def test_models(server: FakeServer) -> None:
     full = run(server, "models", "lite").stdout
     for text in ("efficientnet_lite0", "it has no ReLU", "32 × 112 × 112", "float64 on cpu"):
         assert text in full
+    for text in ("opset 17, CPUExecutionProvider", "of 8 images", "differ by 2.0e-06", "cut off"):
+        assert text in full
     assert json.loads(run(server, "models", "--json").stdout)["models"][1]["ready"] is False
     assert json.loads(run(server, "models", "lite", "--json").stdout)["gateCount"] == 33
     assert server.requests[1].model == "lite"

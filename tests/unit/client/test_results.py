@@ -139,6 +139,8 @@ def test_models(call: Call) -> None:
         labels=("lynx", "dog", "tabby"),
         costs=(pellucid.BatchCost("gradient", 4, 1.5),),
         gate_count=33,
+        platform="onnx",
+        onnx=pellucid.Onnx(17, "CPUExecutionProvider", 8, 2e-6, "", ("its softmax is cut off",)),
     )
     both = ("curves", "stability", "randomization", "agreement")
     assert model.methods == (

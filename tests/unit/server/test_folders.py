@@ -286,7 +286,7 @@ def test_every_problem_of_model_yaml_is_named_at_once(
         "preprocessing.colour is unknown; known there are resize_shorter_side_px, stretch",
         "precision must be 'float32', 'tf32', 'bfloat16' or 'float64', is 'float16'",
         "limits.max_bucket_size must be greater than or equal to 1, is '0'",
-        "pickle is unknown; known there are architecture, weights, sha256",
+        "pickle is unknown; known there are weights, sha256, preprocessing, labels, limits,",
     ):
         assert part in told
 

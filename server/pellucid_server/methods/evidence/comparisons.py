@@ -101,6 +101,7 @@ class Randomization(Measure):
     seed: int = seed()
 
     name: ClassVar[str] = "randomization"
+    looks_inside: ClassVar[bool] = True
 
     @staticmethod
     def refusal(model: Model) -> str | None:
@@ -170,6 +171,7 @@ class Cascade(Measure):
     seed: int = seed()
 
     name: ClassVar[str] = "cascade"
+    looks_inside: ClassVar[bool] = True
 
     def contradictions(self, model: Model) -> Mapping[str, str]:
         layer_count = len(model.network.weighted_layers)

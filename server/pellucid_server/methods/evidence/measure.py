@@ -29,14 +29,25 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measure(Parameters):
-    """A measure with its parameters. Its name is that of Evidence's member."""
+    """A measure with its parameters. Its name is that of Evidence's member.
+
+    Attributes:
+        looks_inside: Whether it needs more of a network than its logits.
+    """
 
     name: ClassVar[str]
+    looks_inside: ClassVar[bool] = False
 
     @staticmethod
     def refusal(model: Model) -> str | None:
-        """Why explanations of the model cannot have it, if so."""
+        """Why explanations of the model's network cannot have it, if so."""
         return None
+
+    @classmethod
+    def why_not(cls, model: Model) -> str | None:
+        """Why explanations of the model cannot have it, if so."""
+        opaque = model.network.white_box_refusal if cls.looks_inside else None
+        return opaque or cls.refusal(model)
 
     @staticmethod
     def method_refusal(method: type[ExplainMethod]) -> str | None:

@@ -124,6 +124,7 @@ class ExplainMethod(Parameters):
         score: What of a class it explains by default.
         logits_only: Whether it is defined for logits, and for no other score of a class.
         class_blind: Whether its map is the same for every target.
+        looks_inside: Whether it needs more of a network than its logits.
         anytime: Whether it is made of many rows, coarse to fine, and can be stopped.
         additive: Whether its attributions sum to something known: see expected_sum.
     """
@@ -134,14 +135,21 @@ class ExplainMethod(Parameters):
     score: ClassVar[Score] = Score.LOGIT
     logits_only: ClassVar[bool] = False
     class_blind: ClassVar[bool] = False
+    looks_inside: ClassVar[bool] = True
     anytime: ClassVar[bool] = False
     additive: ClassVar[bool] = False
     most_ms: ClassVar[float] = math.inf
 
     @staticmethod
     def refusal(model: Model) -> str | None:
-        """Why the method does not apply to the model, if so."""
+        """Why the method does not apply to the model's network, if so."""
         return None
+
+    @classmethod
+    def why_not(cls, model: Model) -> str | None:
+        """Why the method does not apply to the model, if so."""
+        opaque = model.network.white_box_refusal if cls.looks_inside else None
+        return opaque or cls.refusal(model)
 
     @abstractmethod
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:

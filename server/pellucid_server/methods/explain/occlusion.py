@@ -98,6 +98,7 @@ class Occlusion(ExplainMethod):
     window_count: int | None = number(_all_windows, 1, _all_windows, without=None)
 
     name: ClassVar[str] = "occlusion"
+    looks_inside: ClassVar[bool] = False
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
     anytime: ClassVar[bool] = True
 

@@ -47,6 +47,7 @@ class Rise(ExplainMethod):
     seed: int = seed()
 
     name: ClassVar[str] = "rise"
+    looks_inside: ClassVar[bool] = False
     color_scale: ClassVar[Literal["signed", "absolute"]] = "signed"
     score: ClassVar[Score] = Score.PROBABILITY
     anytime: ClassVar[bool] = True

@@ -178,6 +178,7 @@ class Lime(_Segmented):
     ridge: float = number(1.0, 0.0, 1000.0)
 
     name: ClassVar[str] = "lime"
+    looks_inside: ClassVar[bool] = False
     score: ClassVar[Score] = Score.PROBABILITY
 
     def coalitions(self, count: int) -> tuple[Sampling, Coalitions]:
@@ -216,6 +217,7 @@ class KernelShap(_Segmented):
     """
 
     name: ClassVar[str] = "kernel_shap"
+    looks_inside: ClassVar[bool] = False
     additive: ClassVar[bool] = True
 
     def coalitions(self, count: int) -> tuple[Sampling, Coalitions]:

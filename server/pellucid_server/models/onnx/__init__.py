@@ -1,0 +1,1 @@
+"""ONNX files: read and held against their settings, run by ONNX Runtime, converted to torch."""
