@@ -125,3 +125,17 @@ def test_rest_says_the_same(client: pellucid.Client) -> None:
     assert model["platform"] == "PLATFORM_ONNX"
     assert model["onnx"]["provider"] == "CPUExecutionProvider"
     assert "Shrink" in model["onnx"]["whiteBoxRefusal"]
+
+
+@pytest.mark.parametrize("method", ["gradient", "rise", "lrp"])
+def test_a_prediction_has_the_same_bits_with_an_explanation_attached(
+    client: pellucid.Client, cat_jpg: Path, method: str
+) -> None:
+    # What goes back comes of the conversion, whose logits have other bits than ONNX Runtime's.
+    asked: dict[str, Any] = {"model": "lite", "include_logits": True, "bucket_size": 4}
+    options = BLACK.get(method, {})
+    alone = client.predict(cat_jpg, **asked)
+    together = client.predict(cat_jpg, explain=[pellucid.Explain(method, **options)], **asked)
+    assert np.array_equal(together.logits, alone.logits)
+    assert not isinstance(together.explanations[0], pellucid.PellucidError)
+    assert client.replay(together.receipt, cat_jpg).equal

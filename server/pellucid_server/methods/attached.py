@@ -52,9 +52,10 @@ class Attached:
         return counts
 
     def predicts_apart(self, model: Model) -> bool:
-        """Whether a prediction takes a row of its own."""
+        """Whether a prediction takes a row of its own, since the first one's has other bits."""
         explain, of = self.parts[0]
-        return _APART in explain.row_counts(model, of)
+        lanes = explain.row_counts(model, of)
+        return _APART in lanes or (model.network.has_runtime and Lane.FORWARD not in lanes)
 
     def byte_count(self, model: Model) -> int:
         return sum(explain.byte_count(model) for explain, _ in self.parts)

@@ -277,7 +277,10 @@ class Network:
         self.class_count = expected.shape[1]
         folded = fold_batch_norms(module, example)
         _open_in_place(module)
-        self._module = module.to(device, dtype).to(memory_format=torch.channels_last)
+        self._module = module.to(device, dtype)
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.contiguous(memory_format=torch.channels_last)
         example = example.to(device, dtype).contiguous(memory_format=torch.channels_last)
         self.layers = tuple(self._list_layers(example, folded))
         self.classifier = self._find_classifier(example)
@@ -330,6 +333,11 @@ class Network:
         if all(parameter.dim() < 2 for parameter in own.values()):
             return {}
         return {f"{layer}.{name}": parameter for name, parameter in own.items()}
+
+    @property
+    def has_runtime(self) -> bool:
+        """Whether rows that only go forward have their logits from elsewhere than others."""
+        return self._runtime is not None
 
     def redrawn(self, drawn: Mapping[str, Tensor]) -> "Network":
         """A twin that shares all weights but those that are drawn anew.

@@ -773,3 +773,18 @@ def test_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     )
     architectures.ARCHITECTURES["resnet18"].build(32)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_constants_of_any_rank_are_served() -> None:
+    class Deep(Body):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3)
+            self.register_buffer("shift", torch.randn(1, 1, 4, 1, 1))  # as ONNX files have them
+
+        def body(self, x: Tensor) -> Tensor:
+            return (self.first(x)[None] + self.shift)[0]
+
+    served = network(Deep())
+    assert served.forward(image())[OUTPUT].shape == (2, CLASSES)
+    assert served._module.first.weight.is_contiguous(memory_format=torch.channels_last)
