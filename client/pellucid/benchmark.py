@@ -430,7 +430,7 @@ def measure(
         StatusError: The model cannot be asked.
     """
     folder = Path(folder)
-    photos = _photos(folder)
+    photos = {path.name: path.read_bytes() for path in photos_in(folder)}
     named, truth = read_truth(folder, photos)
     model = model or named
     collected = _Collected()
@@ -462,8 +462,12 @@ def _of_all(
     return lambda done, methods: on_progress(number * methods + done, photo_count * methods)
 
 
-def _photos(folder: Path) -> dict[str, bytes]:
-    """The photos of a folder by name, in the order of their names."""
+def photos_in(folder: Path) -> list[Path]:
+    """The photos of a folder, in the order of their names.
+
+    Raises:
+        BadArgument: It is no folder, or there is none in it.
+    """
     if not folder.is_dir():
         raise BadArgument(f"folder: {os.fspath(folder)!r} is not a folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -472,7 +476,7 @@ def _photos(folder: Path) -> dict[str, bytes]:
             f"folder: there is no photo in {os.fspath(folder)!r}; they end with "
             f"{', '.join(SUFFIXES)}"
         )
-    return {path.name: path.read_bytes() for path in paths}
+    return paths
 
 
 class _Collected:
