@@ -430,7 +430,7 @@ def measure(
         StatusError: The model cannot be asked.
     """
     folder = Path(folder)
-    photos = {path.name: path.read_bytes() for path in photos_in(folder)}
+    photos = _photos(folder)
     named, truth = read_truth(folder, photos)
     model = model or named
     collected = _Collected()
@@ -477,6 +477,11 @@ def photos_in(folder: Path) -> list[Path]:
             f"{', '.join(SUFFIXES)}"
         )
     return paths
+
+
+def _photos(folder: Path) -> dict[str, bytes]:
+    """Those photos by name."""
+    return {path.name: path.read_bytes() for path in photos_in(folder)}
 
 
 class _Collected:

@@ -199,6 +199,7 @@ class _Run:
                 group.create_task(self._call(tally, method, photo, due_s))
             else:
                 tally.dropped += 1
+        await asyncio.sleep(max(0.0, self._started_s + plan.planned_s - self._now_s()))
 
     async def _caller(self) -> None:
         """One of a closed loop: it asks again as soon as it has an answer."""
