@@ -94,7 +94,9 @@ def main() -> None:
     }
     table = Table("twice the capacity", "measured", "aim", title=processor())
     table.add_row(
-        "admitted calls answered within their deadline", f"{overload['admitted_in_time']:.1%}", "99%"
+        "admitted calls answered within their deadline",
+        f"{overload['admitted_in_time']:.1%}",
+        "99%",
     )
     table.add_row("goodput ÷ capacity", f"{figures['goodput_over_capacity']:.0%}", "80%")
     for kind in ("refused", "missed", "errors"):

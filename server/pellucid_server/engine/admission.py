@@ -1,13 +1,16 @@
 """The bound of the queue: predicted device time, and bytes."""
 
+import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import DeadlineExpired, DeadlineTooShort, Overloaded
 from .job import Job, Priority
+from .schedule import GUARANTEED_SHARES
 
 _LEAST_RETRY_DELAY_MS = 50.0
 
@@ -16,6 +19,13 @@ _RENDERING_MS = 1000.0
 
 _MOST_OF_ONE = 0.25
 """The share of the limit that one job counts for at most: a long one does not shut out others."""
+
+_WAIT_SHARE = 0.7
+"""The share of its time that a job may spend on its own rows and on those ahead of it: they are
+predicted only, and an answer is rendered, too."""
+
+_RECENT_S = 5.0
+"""Time constant of the mean of what each class takes of the device."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class Admission:
         self._limits = limits
         self._lock = threading.Lock()
         self._left_ms: dict[Job, float] = {}
+        self._recent_ms: dict[Priority, float] = defaultdict(float)
+        self._recent_at_s = time.monotonic()
         self._byte_count = 0
 
     @property
@@ -74,7 +86,7 @@ class Admission:
         Raises:
             DeadlineExpired: Its deadline has passed.
             DeadlineTooShort: The job's own cost exceeds the time that it has.
-            Overloaded: The queue is full for its class.
+            Overloaded: The queue is full for its class, or too long for its deadline.
         """
         left_ms = (job.spec.deadline_s - time.monotonic()) * 1e3
         if left_ms <= 0:
@@ -86,12 +98,15 @@ class Admission:
             )
         with self._lock:
             self._check_room(job.spec.method.priority)
+            self._check_wait(job, left_ms)
             self._left_ms[job] = job.cost_ms
 
     def progress(self, job: Job, cost_ms: float) -> None:
         """That much of a job is done."""
         with self._lock:
             self._left_ms[job] = max(0.0, self._left_ms[job] - cost_ms)
+            self._forget()
+            self._recent_ms[job.spec.method.priority] += cost_ms
 
     def release(self, job: Job) -> None:
         """The job has ended."""
@@ -139,6 +154,40 @@ class Admission:
                     counted_ms - limit_ms, counted_ms / len(ahead_ms), _LEAST_RETRY_DELAY_MS
                 ),
             )
+
+    def _check_wait(self, job: Job, left_ms: float) -> None:
+        """What would not be done by its deadline is refused, not begun.
+
+        More urgent jobs go first, and so do those of its class with an earlier deadline. More
+        urgent ones will come while it waits: they take what they took of late, less what its own
+        class is guaranteed.
+        """
+        own, deadline_s = job.spec.method.priority, job.spec.deadline_s
+        ahead_ms = sum(
+            ms
+            for other, ms in self._left_ms.items()
+            if (other.spec.method.priority, other.spec.deadline_s) <= (own, deadline_s)
+        )
+        if not ahead_ms:
+            return
+        self._forget()
+        urgent_ms = sum(ms for other, ms in self._recent_ms.items() if other < own)
+        share = max(1 - urgent_ms / (1e3 * _RECENT_S), GUARANTEED_SHARES.get(own, 0.0))
+        needed_ms = (job.cost_ms + ahead_ms / share) / _WAIT_SHARE
+        if needed_ms > left_ms:
+            raise Overloaded(
+                f"the queue is too long: with what is ahead of it, this request needs about "
+                f"{needed_ms:.0f} ms; its deadline leaves {left_ms:.0f} ms",
+                retry_delay_ms=max(needed_ms - left_ms, _LEAST_RETRY_DELAY_MS),
+            )
+
+    def _forget(self) -> None:
+        """What classes took of the device fades."""
+        now_s = time.monotonic()
+        kept = math.exp((self._recent_at_s - now_s) / _RECENT_S)
+        self._recent_at_s = now_s
+        for priority in self._recent_ms:
+            self._recent_ms[priority] *= kept
 
 
 class Held:
