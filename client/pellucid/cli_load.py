@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +148,11 @@ def _by_method(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {method: _parameters(method, given) for method, given in by_method.items()}
 
 
+_SWITCH_S = 0.0005
+"""How long the thread that draws may keep the interpreter from the one that sends; drawing takes
+tens of milliseconds, and calls would be sent that late."""
+
+
 @contextmanager
 def _live() -> "Iterator[Callable[[Report], None] | None]":
     """Shows what was measured so far on the terminal; nothing elsewhere."""
@@ -156,8 +162,18 @@ def _live() -> "Iterator[Callable[[Report], None] | None]":
     if not console.is_terminal:
         yield None
         return
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda report: live.update(Group(*_parts(report)), refresh=True)
+    told: deque[Report] = deque(maxlen=1)
+
+    def draw() -> Group:
+        return Group(*_parts(told[-1]) if told else ())
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        with Live(get_renderable=draw, console=console, refresh_per_second=2, transient=True):
+            yield told.append
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 def _parts(report: "Report") -> "Iterator[Table | Text]":

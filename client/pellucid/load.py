@@ -39,7 +39,7 @@ MAX_REQUEST_BYTES = 1 << 30
 """Of all requests of a plan, which are kept in memory."""
 
 PROGRESS_S = 0.5
-"""How often progress is told: telling takes some milliseconds, in which nothing is sent."""
+"""How often progress is told: meanwhile nothing is sent."""
 
 _PAUSE_S = 0.1
 """Of a closed loop's caller after a failure for which the server names no delay."""
