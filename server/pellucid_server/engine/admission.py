@@ -20,9 +20,8 @@ _RENDERING_MS = 1000.0
 _MOST_OF_ONE = 0.25
 """The share of the limit that one job counts for at most: a long one does not shut out others."""
 
-_WAIT_SHARE = 0.7
-"""The share of its time that a job may spend on its own rows and on those ahead of it: they are
-predicted only, and an answer is rendered, too."""
+_CAUTION = 1.5
+"""What is ahead of a job may take so many times what is predicted; its answer is rendered, too."""
 
 _RECENT_S = 5.0
 """Time constant of the mean of what each class takes of the device."""
@@ -173,7 +172,7 @@ class Admission:
         self._forget()
         urgent_ms = sum(ms for other, ms in self._recent_ms.items() if other < own)
         share = max(1 - urgent_ms / (1e3 * _RECENT_S), GUARANTEED_SHARES.get(own, 0.0))
-        needed_ms = (job.cost_ms + ahead_ms / share) / _WAIT_SHARE
+        needed_ms = job.cost_ms + _CAUTION * ahead_ms / share
         if needed_ms > left_ms:
             raise Overloaded(
                 f"the queue is too long: with what is ahead of it, this request needs about "
