@@ -211,8 +211,8 @@ class _Run:
             self._in_flight += 1
             answer = await self._call(tally, method, photo, due_s)
             if answer.code != "OK":  # failures that come at once would be asked for without end
-                delay_s = answer.retry_delay_s
-                await asyncio.sleep(_PAUSE_S if delay_s is None else delay_s)
+                delay_s = _PAUSE_S if answer.retry_delay_s is None else answer.retry_delay_s
+                await asyncio.sleep(min(delay_s, max(0.0, until_s - self._now_s())))
 
     async def _call(self, tally: Tally, method: str, photo: int, due_s: float) -> Answer:
         sent_s, timeout_s = self._now_s(), self._plan.timeout_s

@@ -238,13 +238,13 @@ def test_a_closed_loop_keeps_its_concurrency() -> None:
 
 def test_a_refused_caller_waits_as_long_as_the_server_says() -> None:
     refused = Answer(code="RESOURCE_EXHAUSTED", reason="QUEUE_FULL", retry_delay_s=0.5)
+    for_long = Answer(code="RESOURCE_EXHAUSTED", retry_delay_s=60.0)
     down = Answer(code="UNAVAILABLE")
-    for answer, count in ((refused, 20), (down, 100)):
-        figures = measured(
-            plan(rate=None, concurrency=1, duration_s=10.0), answering(answer)
-        ).figures
-        assert figures.offered == pytest.approx(count, abs=1)
-        assert figures.goodput_per_s == 0
+    for answer, count in ((refused, 20), (for_long, 1), (down, 100)):
+        report = measured(plan(rate=None, concurrency=1, duration_s=10.0), answering(answer))
+        assert report.figures.offered == pytest.approx(count, abs=1)
+        assert report.figures.goodput_per_s == 0
+        assert report.elapsed_s == pytest.approx(10)
 
 
 def test_arrivals_beyond_the_bound_are_dropped_and_counted() -> None:
