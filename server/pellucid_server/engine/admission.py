@@ -20,9 +20,15 @@ _RENDERING_MS = 1000.0
 _MOST_OF_ONE = 0.25
 """The share of the limit that one job counts for at most: a long one does not shut out others."""
 
-_CAUTION = 2.0
-"""What is ahead of a job may take so many times what is predicted: others use the host, too, and
-the answer is still to be rendered. Measured: at 1.5 and twice the capacity, 1.5% came late."""
+_CAUTION = 1.5
+"""What is ahead of a job may take so many times what is expected: others use the host, too, and
+the answer is still to be rendered."""
+
+_KEPT = 0.9
+"""What remains of earlier batches in the pace after each: about ten batches count."""
+
+_SLOWEST = 4.0
+"""A batch that takes more times what is predicted tells nothing of the next one."""
 
 _RECENT_S = 5.0
 """Time constant of the mean of what each class takes of the device."""
@@ -50,6 +56,7 @@ class Admission:
         self._left_ms: dict[Job, float] = {}
         self._recent_ms: dict[Priority, float] = defaultdict(float)
         self._recent_at_s = time.monotonic()
+        self._predicted_ms = self._taken_ms = 1.0
         self._byte_count = 0
 
     @property
@@ -106,7 +113,13 @@ class Admission:
         with self._lock:
             self._left_ms[job] = max(0.0, self._left_ms[job] - cost_ms)
             self._forget()
-            self._recent_ms[job.spec.method.priority] += cost_ms
+            self._recent_ms[job.spec.method.priority] += cost_ms * self._pace
+
+    def batch(self, predicted_ms: float, taken_ms: float) -> None:
+        """A batch took so long, and its rows were predicted to, each by itself."""
+        with self._lock:
+            self._predicted_ms = _KEPT * self._predicted_ms + predicted_ms
+            self._taken_ms = _KEPT * self._taken_ms + min(taken_ms, _SLOWEST * predicted_ms)
 
     def release(self, job: Job) -> None:
         """The job has ended."""
@@ -173,13 +186,18 @@ class Admission:
         self._forget()
         urgent_ms = sum(ms for other, ms in self._recent_ms.items() if other < own)
         share = max(1 - urgent_ms / (1e3 * _RECENT_S), GUARANTEED_SHARES.get(own, 0.0))
-        needed_ms = job.cost_ms + _CAUTION * ahead_ms / share
+        needed_ms = job.cost_ms + _CAUTION * self._pace * ahead_ms / share
         if needed_ms > left_ms:
             raise Overloaded(
                 f"the queue is too long: with what is ahead of it, this request needs about "
                 f"{needed_ms:.0f} ms; its deadline leaves {left_ms:.0f} ms",
                 retry_delay_ms=max(needed_ms - left_ms, _LEAST_RETRY_DELAY_MS),
             )
+
+    @property
+    def _pace(self) -> float:
+        """What batches take of what is predicted."""
+        return self._taken_ms / self._predicted_ms
 
     def _forget(self) -> None:
         """What classes took of the device fades."""
