@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,load]' --group dev
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Predict and explain three photos; writes demo_output/
@@ -30,6 +30,7 @@ bench: $(STAMP)  ## Speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench.methods
 	$(BIN)/python -m tests.bench.adaptive
 	$(BIN)/python -m tests.bench.attached
+	$(BIN)/python -m tests.bench.load
 
 tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
 	$(BIN)/python -m tests.oracle.tables

@@ -104,8 +104,11 @@ def connect(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Ch
     return grpc.secure_channel(target, credentials, OPTIONS)
 
 
-def connect_aio(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """A channel for the running loop."""
+def connect_aio(
+    target: str, credentials: grpc.ChannelCredentials | None, *, retries: bool = True
+) -> grpc.aio.Channel:
+    """A channel for the running loop; without retries, each call is one attempt."""
+    options = OPTIONS if retries else (*OPTIONS, ("grpc.enable_retries", 0))
     if credentials is None:
-        return grpc.aio.insecure_channel(target, OPTIONS)
-    return grpc.aio.secure_channel(target, credentials, OPTIONS)
+        return grpc.aio.insecure_channel(target, options)
+    return grpc.aio.secure_channel(target, credentials, options)

@@ -665,6 +665,14 @@ def serve(context: typer.Context) -> None:
     _hand_on("main", context.args)
 
 
+@app.command(**_HANDED_ON)
+def load(context: typer.Context) -> None:
+    """Loads a server, and measures what its callers meet; --help says how."""
+    from .cli_load import app as command
+
+    command(context.args, prog_name="pellucid load")
+
+
 def _hand_on(function: str, arguments: list[str]) -> None:
     try:
         code = getattr(import_module("pellucid_server.cli"), function)(arguments)

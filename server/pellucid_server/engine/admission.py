@@ -1,13 +1,16 @@
 """The bound of the queue: predicted device time, and bytes."""
 
+import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import DeadlineExpired, DeadlineTooShort, Overloaded
 from .job import Job, Priority
+from .schedule import GUARANTEED_SHARES
 
 _LEAST_RETRY_DELAY_MS = 50.0
 
@@ -16,6 +19,20 @@ _RENDERING_MS = 1000.0
 
 _MOST_OF_ONE = 0.25
 """The share of the limit that one job counts for at most: a long one does not shut out others."""
+
+_CAUTION = 2.5
+"""What is ahead of a job may take so many times what is expected. Measured at twice the capacity of
+a device whose speed halves every few seconds: 99.8% of what is admitted is in time, 97% at 1.5, and
+as much work is done."""
+
+_KEPT = 0.9
+"""What remains of earlier batches in the pace after each: about ten batches count."""
+
+_SLOWEST = 4.0
+"""A batch that takes more times what is predicted tells nothing of the next one."""
+
+_RECENT_S = 5.0
+"""Time constant of the mean of what each class takes of the device."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,9 @@ class Admission:
         self._limits = limits
         self._lock = threading.Lock()
         self._left_ms: dict[Job, float] = {}
+        self._recent_ms: dict[Priority, float] = defaultdict(float)
+        self._recent_at_s = time.monotonic()
+        self._predicted_ms = self._taken_ms = 1.0
         self._byte_count = 0
 
     @property
@@ -74,7 +94,7 @@ class Admission:
         Raises:
             DeadlineExpired: Its deadline has passed.
             DeadlineTooShort: The job's own cost exceeds the time that it has.
-            Overloaded: The queue is full for its class.
+            Overloaded: The queue is full for its class, or too long for its deadline.
         """
         left_ms = (job.spec.deadline_s - time.monotonic()) * 1e3
         if left_ms <= 0:
@@ -86,12 +106,21 @@ class Admission:
             )
         with self._lock:
             self._check_room(job.spec.method.priority)
+            self._check_wait(job, left_ms)
             self._left_ms[job] = job.cost_ms
 
     def progress(self, job: Job, cost_ms: float) -> None:
         """That much of a job is done."""
         with self._lock:
             self._left_ms[job] = max(0.0, self._left_ms[job] - cost_ms)
+            self._forget()
+            self._recent_ms[job.spec.method.priority] += cost_ms * self._pace
+
+    def batch(self, predicted_ms: float, taken_ms: float) -> None:
+        """A batch took so long, and its rows were predicted to, each by itself."""
+        with self._lock:
+            self._predicted_ms = _KEPT * self._predicted_ms + predicted_ms
+            self._taken_ms = _KEPT * self._taken_ms + min(taken_ms, _SLOWEST * predicted_ms)
 
     def release(self, job: Job) -> None:
         """The job has ended."""
@@ -143,6 +172,45 @@ class Admission:
                     counted_ms - limit_ms, counted_ms / len(ahead_ms), _LEAST_RETRY_DELAY_MS
                 ),
             )
+
+    def _check_wait(self, job: Job, left_ms: float) -> None:
+        """What would not be done by its deadline is refused, not begun.
+
+        More urgent jobs go first, and so do those of its class with an earlier deadline. More
+        urgent ones will come while it waits: they take what they took of late, less what its own
+        class is guaranteed.
+        """
+        own, deadline_s = job.spec.method.priority, job.spec.deadline_s
+        ahead_ms = sum(
+            ms
+            for other, ms in self._left_ms.items()
+            if (other.spec.method.priority, other.spec.deadline_s) <= (own, deadline_s)
+        )
+        if not ahead_ms:
+            return
+        self._forget()
+        urgent_ms = sum(ms for other, ms in self._recent_ms.items() if other < own)
+        share = max(1 - urgent_ms / (1e3 * _RECENT_S), GUARANTEED_SHARES.get(own, 0.0))
+        needed_ms = job.cost_ms + _CAUTION * self._pace * ahead_ms / share
+        if needed_ms > left_ms:
+            raise Overloaded(
+                f"the queue is too long: with what is ahead of it, this request needs about "
+                f"{needed_ms:.0f} ms; its deadline leaves {left_ms:.0f} ms",
+                retry_delay_ms=max(needed_ms - left_ms, _LEAST_RETRY_DELAY_MS),
+            )
+
+    @property
+    def _pace(self) -> float:
+        """What batches take of what is predicted."""
+        return self._taken_ms / self._predicted_ms
+
+    def _forget(self) -> None:
+        """What classes took of the device fades."""
+        now_s = time.monotonic()
+        kept = math.exp((self._recent_at_s - now_s) / _RECENT_S)
+        self._recent_at_s = now_s
+        for priority in self._recent_ms:
+            self._recent_ms[priority] *= kept
 
 
 class Held:
