@@ -21,6 +21,7 @@ from pellucid_server.methods.explain.paths import (
     ExpectedGradients,
     IntegratedGradients,
     SmoothGrad,
+    _Path,
 )
 from pellucid_server.methods.explain.rise import Rise
 from pellucid_server.methods.explain.segments import KernelShap, Lime
@@ -271,3 +272,20 @@ def test_a_linear_network_needs_the_first_nodes_alone(runner: Runner) -> None:
     assert result.convergence.stop is Stop.TOLERANCE
     assert result.convergence.row_count <= 1 + 9 + 16
     assert result.convergence.error < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_path_across_a_step_comes_to_an_end(dtype: torch.dtype) -> None:
+    """A panel is halved until its ends are neighbours in the network's precision."""
+    path = _Path(torch.ones(1, 1, 1, dtype=dtype))
+    places = torch.linspace(0, 1, 9).tolist()
+    for _ in range(100):
+        scores = [float(place > 0.7) for place in places]
+        path.add(places, scores, torch.zeros(len(places), 1, 1, 1, dtype=dtype))
+        assert torch.tensor(places, dtype=torch.float64).to(dtype).tolist() == places
+        places = path.next_places(300 - len(path))
+        if not places:
+            break
+    assert not places
+    assert len(path) < 9 + 60
+    assert path.residual == -1

@@ -175,10 +175,9 @@ class _Path:
 
     def add(self, places: Sequence[float], scores: Sequence[float], gradients: Tensor) -> None:
         along = gradients.double().flatten(1) @ self.difference.double().flatten()
-        for place, score, slope, gradient in zip(
-            places, scores, along.tolist(), gradients, strict=True
-        ):
-            self._nodes[place] = _Node(score, slope, gradient)
+        for place, *node in zip(places, scores, along.tolist(), gradients, strict=True):
+            assert place not in self._nodes
+            self._nodes[place] = _Node(*node)
         self._nodes = dict(sorted(self._nodes.items()))
 
     @property
@@ -200,8 +199,14 @@ class _Path:
         return total * self.difference
 
     def next_places(self, most: int) -> list[float]:
-        """The middles of the panels that together miss half of all that is missed, or more."""
-        panels = sorted(self._panels(), key=lambda panel: -abs(panel[1]))
+        """The middles of the panels that together miss half of all that is missed, or more.
+
+        Not of those that miss nothing, or whose ends are neighbours in the network's precision.
+        """
+        panels = [
+            (middle, own) for middle, own in self._panels() if own and middle not in self._nodes
+        ]
+        panels.sort(key=lambda panel: -abs(panel[1]))
         missed = sum(abs(missed) for _, missed in panels)
         chosen: list[float] = []
         for middle, own in panels[: min(most, _MOST_HALVED)]:
@@ -213,10 +218,13 @@ class _Path:
 
     def _panels(self) -> list[tuple[float, float]]:
         """The middle of each panel, and what its trapezoid misses of the score's change."""
-        nodes = list(self._nodes.items())
+        places = torch.tensor(list(self._nodes), dtype=torch.float64)
+        middles = ((places[:-1] + places[1:]) / 2).to(self.difference.dtype).tolist()
         return [
-            ((a + b) / 2, (b - a) / 2 * (from_.slope + to.slope) - (to.score - from_.score))
-            for (a, from_), (b, to) in itertools.pairwise(nodes)
+            (middle, (b - a) / 2 * (from_.slope + to.slope) - (to.score - from_.score))
+            for middle, ((a, from_), (b, to)) in zip(
+                middles, itertools.pairwise(self._nodes.items()), strict=True
+            )
         ]
 
 
