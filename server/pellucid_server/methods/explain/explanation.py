@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from ...engine.job import Priority
@@ -323,4 +325,15 @@ class Moments:
     @property
     def standard_error(self) -> Tensor:
         """Of the mean."""
-        return ((self.raw(2) - self.mean.square()).clamp_min(0) / (self.count - 1)).sqrt()
+        variance = (self.raw(2) - self.mean.square()).clamp_min(0)
+        return (variance / (self.count - 1)).sqrt() * widening(self.count - 1)
+
+
+def widening(freedom: Tensor | float) -> Tensor:
+    """What standard errors of few degrees of freedom are multiplied by.
+
+    Student's quantile over the normal's, at 97.5%, so that 1.96 of them are a 95% interval, too.
+    Less than one degree counts as one.
+    """
+    freedom = torch.as_tensor(freedom, dtype=torch.float64).clamp_min(1)
+    return torch.from_numpy(np.asarray(stdtrit(freedom.numpy(), 0.975) / stdtrit(np.inf, 0.975)))

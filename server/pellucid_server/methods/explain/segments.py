@@ -7,11 +7,10 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine.rows import Chore, Lane, Program, Rows, Score, Target
@@ -30,6 +29,7 @@ from .explanation import (
     chunks,
     drawn_estimate,
     resolved,
+    widening,
 )
 
 _SLIC_COMPACTNESS = 10.0
@@ -129,8 +129,11 @@ class _Segmented(ExplainMethod):
 
 
 def _first(segment_count: int) -> int:
-    """Samples of the first estimate: about two for each unknown."""
-    return max(LEAST_SAMPLES, 2 * segment_count)
+    """Samples of the first estimate: six, or three pairs, for each segment.
+
+    Of fewer, what is drawn is too uneven for errors that can be believed: see the tests.
+    """
+    return max(LEAST_SAMPLES, 6 * segment_count)
 
 
 @dataclass(frozen=True)
@@ -194,10 +197,14 @@ class Lime(_Segmented):
     ) -> tuple[Tensor, Tensor]:
         known = seen.double()
         weights = torch.exp(-(((1 - known.mean(1).sqrt()) / self.kernel_width) ** 2))
-        share = weights / weights.sum()
         root = weights.sqrt()
-        system = root[:, None] * (known - share @ known)
-        return _least_squares(system, root * (scores - share @ scores), self.ridge)
+        centred = known - weights @ known / weights.sum()
+        system = root[:, None] * torch.cat([torch.ones_like(centred[:, :1]), centred], 1)
+        penalty = torch.full((system.shape[1],), self.ridge, dtype=torch.float64)
+        penalty[0] = 0.0
+        count = float(weights.sum().square() / weights.square().sum())
+        values, covariance = _least_squares(system, root * scores, penalty, count)
+        return values[1:], covariance.diagonal()[1:].sqrt()
 
 
 @dataclass(frozen=True)
@@ -248,17 +255,31 @@ class KernelShap(_Segmented):
     ) -> tuple[Tensor, Tensor]:
         """Values that fit the gains of coalitions best, among those that sum to the total."""
         count, total = seen.shape[1], score - baseline_score
-        exact = _all_fit(count, self.sample_count)
-        root = torch.ones(len(seen), dtype=torch.float64)
-        if exact:
-            root = torch.tensor([_kernel(count, int(n)) for n in seen.sum(1)]).double().sqrt()
         known, last = seen[:, :-1].double(), seen[:, -1].double()
-        gains = scores - baseline_score - last * total
-        values, errors = _least_squares(
-            root[:, None] * (known - last[:, None]), root * gains, group=2, summed=True
-        )
+        system, gains = known - last[:, None], scores - baseline_score - last * total
+        exact = _all_fit(count, self.sample_count)
+        if exact:
+            weights = torch.tensor([_kernel(count, int(size)) for size in seen.sum(1)])
+            root = weights.double().sqrt()
+            system, gains = root[:, None] * system, root * gains
+        else:
+            system, gains = _paired(system), _paired(gains)
+        penalty = torch.zeros(count - 1, dtype=torch.float64)
+        values, covariance = _least_squares(system, gains, penalty, len(system))
         values = torch.cat([values, (total - values.sum())[None]])
-        return values, torch.zeros_like(values) if exact else errors
+        variances = torch.cat([covariance.diagonal(), covariance.sum()[None]])
+        return values, torch.zeros_like(values) if exact else variances.clamp_min(0).sqrt()
+
+
+def _paired(samples: Tensor) -> Tensor:
+    """One for each pair, whose second is the opposite of its first but for what does not fit.
+
+    A pair is one draw: its own two samples do not tell how much draws differ. A first one without
+    its second stays.
+    """
+    whole = len(samples) // 2 * 2
+    pairs = (samples[:whole:2] - samples[1:whole:2]) / math.sqrt(2)
+    return torch.cat([pairs, samples[whole:]])
 
 
 def _all_fit(count: int, samples: int) -> bool:
@@ -272,43 +293,31 @@ def _kernel(count: int, size: int) -> float:
 
 
 def _least_squares(
-    system: Tensor, sought: Tensor, ridge: float = 0.0, *, group: int = 1, summed: bool = False
+    system: Tensor, sought: Tensor, penalty: Tensor, count: float
 ) -> tuple[Tensor, Tensor]:
-    """The shortest of the best solutions, and the standard error of each of its values.
+    """The shortest of the best solutions, and the covariance of its errors.
 
-    The errors are those of the sandwich that needs no equal variances, residuals being divided
-    by one less their leverage (HC3: MacKinnon and White 1985, doi:10.1016/0304-4076(85)90158-7).
+    It is that of the sandwich that needs no equal variances, residuals being divided by one less
+    their leverage (HC3: MacKinnon and White 1985, doi:10.1016/0304-4076(85)90158-7), widened for
+    few samples, with what the penalty still holds back; infinite where there are fewer than two
+    samples for each value.
 
     Args:
         system: n×values.
         sought: n.
-        ridge: The penalty on squared values.
-        group: How many samples that follow each other were drawn together.
-        summed: Whether the error of the sum of all values is to follow, too.
+        penalty: On each squared value.
+        count: How many equally heavy samples tell as much.
     """
-    count = system.shape[1]
-    inverse = torch.linalg.pinv(system.T @ system + ridge * torch.eye(count).double())
-    pull = inverse @ system.T
-    values = torch.from_numpy(_solved(system.numpy(), sought.numpy(), ridge))
-    left = sought - system @ values
-    leverage = (system * pull.T).sum(1)
-    moves = pull * (left / (1 - leverage).clamp_min(1e-6))
-    if summed:
-        moves = torch.cat([moves, moves.sum(0, keepdim=True)])
-    if len(sought) <= count + 1:
-        return values, torch.full((len(moves),), math.inf, dtype=torch.float64)
-    whole = len(sought) // group * group
-    squares = moves[:, :whole].unflatten(1, (-1, group)).sum(2).square().sum(1)
-    return values, (squares + moves[:, whole:].square().sum(1)).sqrt()
-
-
-def _solved(system: NDArray[Any], sought: NDArray[Any], ridge: float) -> NDArray[Any]:
-    if ridge:
-        count = system.shape[1]
-        system = np.concatenate([system, math.sqrt(ridge) * np.eye(count)])
-        sought = np.concatenate([sought, np.zeros(count)])
-    solution: NDArray[Any] = np.linalg.lstsq(system, sought, rcond=None)[0]
-    return solution
+    gram, moved = system.T @ system, system.T @ sought
+    inverse = torch.linalg.pinv(gram + penalty.diag(), hermitian=True)
+    values = inverse @ moved
+    if len(system) < 2 * len(values):
+        return values, torch.full_like(gram, math.inf)
+    leverage = ((system @ inverse) * system).sum(1)
+    left = (sought - system @ values) / (1 - leverage).clamp_min(1e-6)
+    spread = left[:, None] * system @ inverse * widening(count - len(values))
+    held = values - torch.linalg.pinv(gram, hermitian=True) @ moved
+    return values, spread.T @ spread + held.outer(held)
 
 
 def _cut_grid(_model: Model, image: Tensor, count: int) -> Tensor:
