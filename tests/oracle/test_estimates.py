@@ -225,6 +225,29 @@ def test_estimates_grow_into_the_result(runner: Runner) -> None:
     assert torch.equal(shown[-1].result.attribution, last.attribution)
 
 
+def test_estimates_of_segments_cost_little_more_than_their_samples(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sample is drawn twice, and what is solved again and again grows by a quarter each time."""
+    drawn, solved, uniform, fit = [], [], draws.uniform, Lime.fit
+
+    def counted(seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        drawn.append(step)
+        return uniform(seed, step, shape)
+
+    def watched(method: Lime, seen: Tensor, *scores: Any) -> Any:
+        solved.append(len(seen))
+        return fit(method, seen, *scores)
+
+    monkeypatch.setattr(draws, "uniform", counted)
+    monkeypatch.setattr(Lime, "fit", watched)
+    asked = Explain(Lime(**GRID, sample_count=3000), watched=True)
+    runner.run(small(), asked, image(), ClassTarget(1, Score.PROBABILITY), bucket_size=64)
+    assert drawn == list(range(1, 3000))
+    assert sum(solved) < 6 * 3000
+    assert len(solved) > 10
+
+
 def test_two_estimates_must_meet_the_tolerance(runner: Runner) -> None:
     shown: list[Done] = []
     asked = Explain(SmoothGrad(1000, 0.2, "mean_square"), Until(tolerance=0.3), watched=True)

@@ -1,6 +1,7 @@
 """What every explanation is, and what it results in."""
 
 import enum
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -271,26 +272,35 @@ class Sampling:
         count: Of all samples.
         first: The least number of samples that an estimate is made of.
         ends: Where else parts end.
+        growth: The share of what is done that parts grow to if it is more, where an estimate
+            costs as much as all that is done.
     """
 
-    def __init__(self, count: int, first: int = LEAST_SAMPLES, ends: Sequence[int] = ()) -> None:
-        self._ends = [end for end in ends if end < count] + [count]
-        if not ends:
-            self._ends = [*_doubling(first, count), count]
+    def __init__(
+        self,
+        count: int,
+        first: int = LEAST_SAMPLES,
+        ends: Sequence[int] = (),
+        growth: float = 0.0,
+    ) -> None:
+        self.count = count
+        self._ends = ends or _growing(first, growth)
         self.done = 0
 
     def __iter__(self) -> Iterator[range]:
-        for end in self._ends:
-            steps = range(self.done, end)
-            self.done = end
+        for end in itertools.chain(self._ends, [self.count]):
+            steps = range(self.done, min(end, self.count))
+            self.done = steps.stop
             yield steps
+            if self.done == self.count:
+                return
 
 
-def _doubling(first: int, count: int) -> Iterator[int]:
+def _growing(first: int, growth: float) -> Iterator[int]:
     end = first
-    while end < count:
+    while True:
         yield end
-        end += min(end, max(CHUNK_ROWS, first))
+        end += min(end, max(CHUNK_ROWS, int(growth * end)))
 
 
 class Moments:

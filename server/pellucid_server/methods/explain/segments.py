@@ -63,6 +63,10 @@ class _Segmented(ExplainMethod):
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 2 + self.sample_count}
 
+    def byte_count(self, model: Model) -> int:
+        """What is solved and three of its size, float64."""
+        return 4 * 8 * self.sample_count * self.segment_count
+
     def labels(self, model: Model, image: Tensor) -> Program[Tensor]:
         """The segment of each pixel, H×W, int64, from 0 without gaps, on the device."""
         digest = yield Chore(lambda host: hashlib.sha256(host.numpy().tobytes()).hexdigest())
@@ -82,31 +86,36 @@ class _Segmented(ExplainMethod):
         traces = yield Rows(baseline[None], target)
         baseline_score = float(traces.scores[0])
         on_host, count = labels.cpu(), int(labels.max()) + 1
-        sampling, coalitions = self.coalitions(count)
-        scores = torch.empty(coalitions.count, dtype=torch.float64)
+        sampling, draw = self.coalitions(count)
+        seen = torch.empty(sampling.count, count, dtype=torch.bool)
+        scores = torch.empty(sampling.count, dtype=torch.float64)
 
+        def draw_all(steps: range, _host: Tensor) -> None:
+            for step in steps:
+                seen[step] = draw(step)
+
+        @functools.lru_cache(1)
         def estimate(done: int) -> Estimate:
-            values, standard_error = self.fit(
-                coalitions.seen(range(done)), scores[:done], score, baseline_score
-            )
+            values, standard_error = self.fit(seen[:done], scores[:done], score, baseline_score)
             segments = Segments(on_host, values, baseline_score)
             made = Explanation(values[on_host][None], target, score, segments=segments)
             return drawn_estimate(made, values, standard_error)
 
         for steps in sampling:
-            seen = coalitions.seen(steps)
+            yield Chore(functools.partial(draw_all, steps))
             for chunk in chunks(len(steps)):
-                masks = seen[chunk].to(image.device)[:, labels][:, None]
+                rows = slice(steps.start + chunk.start, steps.start + chunk.stop)
+                masks = seen[rows].to(image.device)[:, labels][:, None]
                 traces = yield Rows(torch.where(masks, image, baseline), target)
-                scores[steps.start + chunk.start : steps.start + chunk.stop] = traces.scores
+                scores[rows] = traces.scores
             if (yield Partial(functools.partial(estimate, steps.stop), on_host=True)):
                 break
         final: Estimate = yield Chore(lambda _: estimate(sampling.done))
         return final.explanation
 
     @abstractmethod
-    def coalitions(self, count: int) -> tuple[Sampling, "Coalitions"]:
-        """Which of so many segments are seen, sample by sample."""
+    def coalitions(self, count: int) -> tuple[Sampling, Callable[[int], Tensor]]:
+        """The samples, and which of so many segments each of them sees: bool, on the host."""
 
     @abstractmethod
     def fit(
@@ -137,28 +146,6 @@ def _first(segment_count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Coalitions:
-    """Which segments are seen.
-
-    Attributes:
-        count: Of samples.
-        segment_count: How many there are.
-        draw: Makes that of one step: which are seen, bool, on the host.
-    """
-
-    count: int
-    segment_count: int
-    draw: Callable[[int], Tensor]
-
-    def seen(self, steps: range) -> Tensor:
-        """Those of some steps, n×segments."""
-        seen = torch.empty(len(steps), self.segment_count, dtype=torch.bool)
-        for row, step in zip(seen, steps, strict=True):
-            row.copy_(self.draw(step))
-        return seen
-
-
-@dataclass(frozen=True)
 class Lime(_Segmented):
     """The weights of a linear model of the score by which segments are seen.
 
@@ -183,14 +170,13 @@ class Lime(_Segmented):
     name: ClassVar[str] = "lime"
     score: ClassVar[Score] = Score.PROBABILITY
 
-    def coalitions(self, count: int) -> tuple[Sampling, Coalitions]:
+    def coalitions(self, count: int) -> tuple[Sampling, Callable[[int], Tensor]]:
         def draw(step: int) -> Tensor:
             if step == 0:
                 return torch.ones(count, dtype=torch.bool)
             return draws.uniform(self.seed, step, (count,)) < 0.5
 
-        sampling = Sampling(self.sample_count, first=_first(self.segment_count))
-        return sampling, Coalitions(self.sample_count, count, draw)
+        return Sampling(self.sample_count, _first(self.segment_count), growth=0.25), draw
 
     def fit(
         self, seen: Tensor, scores: Tensor, score: float, baseline_score: float
@@ -225,14 +211,10 @@ class KernelShap(_Segmented):
     name: ClassVar[str] = "kernel_shap"
     additive: ClassVar[bool] = True
 
-    def coalitions(self, count: int) -> tuple[Sampling, Coalitions]:
+    def coalitions(self, count: int) -> tuple[Sampling, Callable[[int], Tensor]]:
         if _all_fit(count, self.sample_count):
             every = list(itertools.product((False, True), repeat=count))[1:-1]
-            total = len(every)
-            return (
-                Sampling(total, first=total),
-                Coalitions(total, count, lambda step: torch.tensor(every[step])),
-            )
+            return Sampling(len(every), len(every)), lambda step: torch.tensor(every[step])
         sizes = torch.arange(1, count, dtype=torch.float64)
         reach = ((count - 1) / (sizes * (count - sizes))).cumsum(0)
 
@@ -244,8 +226,7 @@ class KernelShap(_Segmented):
             seen[draws.permutation(self.seed, 1 + pair, count)[:size]] = True
             return seen if step == pair else ~seen
 
-        sampling = Sampling(self.sample_count, first=_first(self.segment_count))
-        return sampling, Coalitions(self.sample_count, count, draw)
+        return Sampling(self.sample_count, _first(self.segment_count), growth=0.25), draw
 
     def references(self, model: Model, image: Tensor) -> Tensor:
         return self.baseline.image(model, image)[None]
