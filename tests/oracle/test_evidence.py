@@ -1,7 +1,10 @@
 """Every measure of evidence against independent code, in float64."""
 
 import copy
+import functools
 import math
+import threading
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -25,10 +28,15 @@ from pellucid_server.methods.explain import programs
 from pellucid_server.methods.explain.baselines import Baseline
 from pellucid_server.methods.explain.cams import GradCam
 from pellucid_server.methods.explain.explain import Explain
-from pellucid_server.methods.explain.explanation import ExplainMethod, Explanation
+from pellucid_server.methods.explain.explanation import CHUNK_ROWS, ExplainMethod, Explanation
 from pellucid_server.methods.explain.gradients import Gradient, GuidedBackprop, InputXGradient
 from pellucid_server.methods.explain.occlusion import Occlusion
-from pellucid_server.methods.explain.paths import Baselines, ExpectedGradients, IntegratedGradients
+from pellucid_server.methods.explain.paths import (
+    Baselines,
+    ExpectedGradients,
+    IntegratedGradients,
+    SmoothGrad,
+)
 from pellucid_server.methods.explain.rise import Rise
 from pellucid_server.methods.explain.segments import KernelShap
 from pellucid_server.models.network import Network
@@ -134,6 +142,38 @@ def test_completeness_of_expected_gradients_counts_from_the_mean_baseline(runner
     assert len(set(which)) > 1
     expected = logit(IMAGE) - sum(logit(starts[place]) for place in which) / 5
     assert sums.expected_sum == pytest.approx(expected, rel=BOUND)
+
+
+@pytest.mark.parametrize("method", [ExpectedGradients(100), SmoothGrad(100)])
+def test_noise_is_drawn_off_the_engine_thread_a_chunk_at_a_time(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, method: ExplainMethod
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 4)).double()
+    shape = (3, 6, 6)
+    counts: Counter[str] = Counter()
+
+    def watched(draw: Any, seed: int, step: int, of: tuple[int, ...]) -> Tensor:
+        if of == shape:
+            counts[threading.current_thread().name] += 1
+        return draw(seed, step, of)
+
+    for name in ("uniform", "normal"):
+        monkeypatch.setattr(draws, name, functools.partial(watched, getattr(draws, name)))
+    launched: list[int] = []
+    references = ExpectedGradients.references
+
+    def chunked(self: Any, model: Model, image: Tensor, steps: range) -> Tensor:
+        launched.append(len(steps))
+        return references(self, model, image, steps)
+
+    monkeypatch.setattr(ExpectedGradients, "references", chunked)
+    measures = (Completeness(),) if method.additive else ()
+    asked, image = Explain(method, measures=measures), torch.rand(shape, dtype=torch.float64)
+    runner.run(own_model(network, side_px=6), asked, image, ClassTarget(2))
+    assert sum(counts.values()) == (200 if measures else 100)
+    assert "engine" not in counts
+    assert max(launched, default=0) <= CHUNK_ROWS
 
 
 def test_completeness_of_lrp_is_the_score(runner: Runner) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...engine.job import Priority
 from ...engine.rows import (
+    Chore,
     ClassesTarget,
     ClassTarget,
     Event,
@@ -185,12 +186,18 @@ class ExplainMethod(Parameters):
 
     @property
     def reference_count(self) -> int:
-        """How many references there are."""
+        """How many references there are; where there are none, attributions are counted from 0."""
         return 1
 
-    def references(self, model: Model, image: Tensor) -> Tensor | None:
-        """Images, n×3×H×W, whose mean score is what attributions are counted from; None: 0."""
+    def references(self, model: Model, image: Tensor, steps: range) -> Tensor:
+        """Some of the images, n×3×H×W, whose mean score is what attributions are counted from."""
         raise NotImplementedError
+
+
+def references(method: ExplainMethod, model: Model, image: Tensor, steps: range) -> Program[Tensor]:
+    """Some of a method's references, n×3×H×W, made on the host: noise takes its time."""
+    made: Tensor = yield Chore(lambda host: method.references(model, host.to(image.dtype), steps))
+    return made.to(image)
 
 
 def resolved(target: Target, traces: Traces) -> Resolved:

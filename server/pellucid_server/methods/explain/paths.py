@@ -1,8 +1,9 @@
 """Gradients at many images near one, or on the way to it."""
 
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.rows import Lane, Program, Resolved, Rows, Target, Want
+from ...engine.rows import Chore, Lane, Program, Resolved, Rows, Target, Want
 from ...models.registry import Model
 from .. import draws
 from ..parameters import Known, choice, inputs, nested, number, seed
@@ -25,6 +26,7 @@ from .explanation import (
     Sampling,
     chunks,
     drawn_estimate,
+    references,
     resolved,
     summed_estimate,
     widening,
@@ -148,7 +150,7 @@ class IntegratedGradients(ExplainMethod):
     def within(self, row_count: int) -> Self:
         return replace(self, step_count=min(self.step_count, row_count - 1))
 
-    def references(self, model: Model, image: Tensor) -> Tensor:
+    def references(self, model: Model, image: Tensor, steps: range) -> Tensor:
         return self.baseline.image(model, image)[None]
 
 
@@ -263,7 +265,7 @@ class SmoothGrad(ExplainMethod):
         deviation = self.noise_level * (image.max() - image.min())
         gradients = Moments(image, order=2 if self.statistic == "mean" else 4)
         for steps in Sampling(self.sample_count):
-            noise = torch.stack([draws.normal(self.seed, s, tuple(image.shape)) for s in steps])
+            noise: Tensor = yield Chore(functools.partial(self._noise, steps))
             noisy = image + deviation * noise.to(image)
             traces = yield Rows(noisy, target, Want.GRADIENT)
             assert traces.gradient is not None
@@ -276,6 +278,9 @@ class SmoothGrad(ExplainMethod):
             if (yield Partial(estimate)):
                 break
         return Explanation(_statistic(self.statistic, gradients)[0], target, score)
+
+    def _noise(self, steps: range, host: Tensor) -> Tensor:
+        return torch.stack([draws.normal(self.seed, step, tuple(host.shape)) for step in steps])
 
     def least_rows(self, model: Model) -> int:
         return 1 + min(LEAST_SAMPLES, self.sample_count)
@@ -342,7 +347,7 @@ class ExpectedGradients(ExplainMethod):
         target, score = resolved(target, traces), float(traces.scores[0])
         gains = Moments(image)
         for steps in Sampling(self.sample_count):
-            baselines = self._baselines(model, image, steps)
+            baselines = yield from references(self, model, image, steps)
             drawn = [float(draws.uniform(self.seed, step, (2,))[0]) for step in steps]
             places = torch.tensor(drawn, dtype=torch.float64).to(image)[:, None, None, None]
             traces = yield Rows(baselines + places * (image - baselines), target, Want.GRADIENT)
@@ -356,10 +361,6 @@ class ExpectedGradients(ExplainMethod):
             if (yield Partial(estimate)):
                 break
         return Explanation(gains.mean, target, score)
-
-    def _baselines(self, model: Model, image: Tensor, steps: Iterable[int]) -> Tensor:
-        """The baseline of each sample, n×3×H×W: its own noise, or one of the tensors."""
-        return torch.stack([self.baseline.image(model, image, self._which(step)) for step in steps])
 
     def _which(self, step: int) -> int:
         tensor = self.baseline.tensor
@@ -378,5 +379,5 @@ class ExpectedGradients(ExplainMethod):
     def reference_count(self) -> int:
         return self.sample_count
 
-    def references(self, model: Model, image: Tensor) -> Tensor:
-        return self._baselines(model, image, range(self.sample_count))
+    def references(self, model: Model, image: Tensor, steps: range) -> Tensor:
+        return torch.stack([self.baseline.image(model, image, self._which(step)) for step in steps])

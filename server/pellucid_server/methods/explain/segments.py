@@ -228,7 +228,7 @@ class KernelShap(_Segmented):
 
         return Sampling(self.sample_count, _first(self.segment_count), growth=0.25), draw
 
-    def references(self, model: Model, image: Tensor) -> Tensor:
+    def references(self, model: Model, image: Tensor, steps: range) -> Tensor:
         return self.baseline.image(model, image)[None]
 
     def fit(
