@@ -320,6 +320,23 @@ def test_adaptive_stops_when_two_refinements_meet_the_tolerance(runner: Runner) 
     assert used == replace(method, step_count=last.convergence.row_count - 1)
 
 
+def test_a_map_is_made_when_it_is_shown(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, attribution = [], _Path.attribution
+
+    def watched(path: _Path) -> Tensor:
+        made.append(len(path))
+        return attribution(path)
+
+    monkeypatch.setattr(_Path, "attribution", watched)
+    method = IntegratedGradients("adaptive", 60)
+    result = explained(runner, method, Until(tolerance=0.0001))
+    assert made == [result.row_count - 1]
+    made.clear()
+    asked = Explain(method, watched=True)
+    runner.run(small(), asked, image(), ClassTarget(1), bucket_size=64)
+    assert made.count(60) == 2  # in the last estimate that was shown, and in the result
+
+
 def test_a_linear_network_needs_the_first_nodes_alone(runner: Runner) -> None:
     torch.manual_seed(0)
     on = tiny_model(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE_PX**2, 4)), SIDE_PX)

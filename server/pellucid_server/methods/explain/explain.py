@@ -101,7 +101,7 @@ class Explain:
                     estimate = yield from _estimate(wanted)
                     answer = course.is_good(estimate) or answer
                     if self.watched and not answer:
-                        yield Event(_with(estimate.explanation, course.at(estimate, Stop.RUNNING)))
+                        yield Event(_with(estimate.make(), course.at(estimate, Stop.RUNNING)))
             else:
                 answer = yield wanted
                 if isinstance(wanted, Rows):

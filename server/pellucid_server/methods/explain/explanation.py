@@ -226,14 +226,14 @@ class Estimate:
     """An explanation as far as it is made.
 
     Attributes:
-        explanation: Of tensors that do not change any more.
+        make: Makes the explanation; before the method goes on.
         standard_error: Of each element of the attribution, or of each segment's value; None
             where nothing is drawn.
         residual: By how much the attributions' sum misses the score's change, where it is known.
         error: See the contract's Until.tolerance.
     """
 
-    explanation: Explanation
+    make: Callable[[], Explanation]
     standard_error: Tensor | None
     residual: float | None
     error: float
@@ -252,15 +252,17 @@ class Partial(Event):
     on_host: bool = False
 
 
-def drawn_estimate(explanation: Explanation, values: Tensor, standard_error: Tensor) -> Estimate:
+def drawn_estimate(
+    make: Callable[[], Explanation], values: Tensor, standard_error: Tensor
+) -> Estimate:
     """An estimate by draws; values are what the standard errors are of."""
     error = _ratio(float(standard_error.norm()), float(values.double().norm()))
-    return Estimate(explanation, standard_error, None, error)
+    return Estimate(make, standard_error, None, error)
 
 
-def summed_estimate(explanation: Explanation, residual: float, change: float) -> Estimate:
+def summed_estimate(make: Callable[[], Explanation], residual: float, change: float) -> Estimate:
     """An estimate whose sum is known to miss the score's change by the residual."""
-    return Estimate(explanation, None, residual, _ratio(abs(residual), abs(change)))
+    return Estimate(make, None, residual, _ratio(abs(residual), abs(change)))
 
 
 def _ratio(part: float, whole: float) -> float:

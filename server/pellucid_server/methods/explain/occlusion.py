@@ -124,8 +124,11 @@ class Occlusion(ExplainMethod):
         def estimate() -> Estimate:
             grid, known = (of.view(down, across).clone() for of in (falls, tried))
             attribution, standard_error = self._spread(grid, known, height_px, width_px)
-            found = self._found(grid, known, windows)
-            made = Explanation(attribution, target, float(score), found)
+
+            def made() -> Explanation:
+                found = self._found(grid, known, windows)
+                return Explanation(attribution, target, float(score), found)
+
             return drawn_estimate(made, attribution, standard_error)
 
         for steps in Sampling(self._count(down, across), ends=ends):
@@ -139,7 +142,7 @@ class Occlusion(ExplainMethod):
             tried[chosen] = 1
             if (yield Partial(estimate)):
                 break
-        return estimate().explanation
+        return estimate().make()
 
     def least_rows(self, model: Model) -> int:
         down, across = self._grid(model.network.height_px, model.network.width_px)

@@ -120,20 +120,23 @@ class IntegratedGradients(ExplainMethod):
         """Trapezoids; those that miss the score's change across them most are halved."""
         path = _Path(image - baseline)
         places = torch.linspace(0, 1, _FIRST_NODES, dtype=torch.float64).tolist()
+
+        def made() -> Explanation:
+            return Explanation(path.attribution(), target, score)
+
+        def estimate() -> Estimate:
+            return summed_estimate(made, path.residual, path.change)
+
         while places:
             steps = torch.tensor(places, dtype=torch.float64).to(image)[:, None, None, None]
             traces = yield Rows(baseline + steps * path.difference, target, Want.GRADIENT)
             assert traces.gradient is not None
             path.add(places, traces.scores.tolist(), traces.gradient)
 
-            def estimate() -> Estimate:
-                made = Explanation(path.attribution(), target, score)
-                return summed_estimate(made, path.residual, path.change)
-
             if (yield Partial(estimate)):
                 break
             places = path.next_places(self.step_count - len(path))
-        return Explanation(path.attribution(), target, score)
+        return made()
 
     @property
     def tolerance(self) -> float | None:
@@ -264,6 +267,11 @@ class SmoothGrad(ExplainMethod):
         target, score = resolved(target, traces), float(traces.scores[0])
         deviation = self.noise_level * (image.max() - image.min())
         gradients = Moments(image, order=2 if self.statistic == "mean" else 4)
+
+        def estimate() -> Estimate:
+            value, standard_error = _statistic(self.statistic, gradients)
+            return drawn_estimate(lambda: Explanation(value, target, score), value, standard_error)
+
         for steps in Sampling(self.sample_count):
             noise: Tensor = yield Chore(functools.partial(self._noise, steps))
             noisy = image + deviation * noise.to(image)
@@ -271,13 +279,9 @@ class SmoothGrad(ExplainMethod):
             assert traces.gradient is not None
             gradients.add(traces.gradient)
 
-            def estimate() -> Estimate:
-                value, standard_error = _statistic(self.statistic, gradients)
-                return drawn_estimate(Explanation(value, target, score), value, standard_error)
-
             if (yield Partial(estimate)):
                 break
-        return Explanation(_statistic(self.statistic, gradients)[0], target, score)
+        return estimate().make()
 
     def _noise(self, steps: range, host: Tensor) -> Tensor:
         return torch.stack([draws.normal(self.seed, step, tuple(host.shape)) for step in steps])
@@ -346,6 +350,13 @@ class ExpectedGradients(ExplainMethod):
         traces = yield Rows(image[None], target)
         target, score = resolved(target, traces), float(traces.scores[0])
         gains = Moments(image)
+
+        def made() -> Explanation:
+            return Explanation(gains.mean, target, score)
+
+        def estimate() -> Estimate:
+            return drawn_estimate(made, gains.mean, gains.standard_error)
+
         for steps in Sampling(self.sample_count):
             baselines = yield from references(self, model, image, steps)
             drawn = [float(draws.uniform(self.seed, step, (2,))[0]) for step in steps]
@@ -354,13 +365,9 @@ class ExpectedGradients(ExplainMethod):
             assert traces.gradient is not None
             gains.add((image - baselines) * traces.gradient.double())
 
-            def estimate() -> Estimate:
-                made = Explanation(gains.mean, target, score)
-                return drawn_estimate(made, gains.mean, gains.standard_error)
-
             if (yield Partial(estimate)):
                 break
-        return Explanation(gains.mean, target, score)
+        return made()
 
     def _which(self, step: int) -> int:
         tensor = self.baseline.tensor

@@ -97,8 +97,11 @@ class _Segmented(ExplainMethod):
         @functools.lru_cache(1)
         def estimate(done: int) -> Estimate:
             values, standard_error = self.fit(seen[:done], scores[:done], score, baseline_score)
-            segments = Segments(on_host, values, baseline_score)
-            made = Explanation(values[on_host][None], target, score, segments=segments)
+
+            def made() -> Explanation:
+                segments = Segments(on_host, values, baseline_score)
+                return Explanation(values[on_host][None], target, score, segments=segments)
+
             return drawn_estimate(made, values, standard_error)
 
         for steps in sampling:
@@ -111,7 +114,7 @@ class _Segmented(ExplainMethod):
             if (yield Partial(functools.partial(estimate, steps.stop), on_host=True)):
                 break
         final: Estimate = yield Chore(lambda _: estimate(sampling.done))
-        return final.explanation
+        return final.make()
 
     @abstractmethod
     def coalitions(self, count: int) -> tuple[Sampling, Callable[[int], Tensor]]:
