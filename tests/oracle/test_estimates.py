@@ -30,7 +30,7 @@ from pellucid_server.methods.explain.segments import KernelShap, Lime
 from pellucid_server.models.registry import Model, Precision
 from torch import Tensor, nn
 
-from tests.harness import Runner, model, photo_input, running, spec, tiny_model, untouched
+from tests.harness import TOP, Runner, model, photo_input, running, spec, tiny_model, untouched
 
 SIDE_PX = 12
 SEEDS = range(50)
@@ -246,6 +246,47 @@ def test_estimates_of_segments_cost_little_more_than_their_samples(
     assert drawn == list(range(1, 3000))
     assert sum(solved) < 6 * 3000
     assert len(solved) > 10
+
+
+FEW = {"segmentation": "grid", "segment_count": 6}
+
+
+@pytest.mark.parametrize("until", [Until(row_count=64), Until(row_count=500), Until(time_ms=0.001)])
+def test_what_is_exhausted_is_complete(runner: Runner, until: Until) -> None:
+    """All 62 coalitions were run: neither rows nor time ended it."""
+    made = explained(runner, KernelShap(**FEW), until).convergence
+    assert made is not None
+    assert (made.stop, made.row_count, made.error) == (Stop.COMPLETE, 64, 0.0)
+
+
+def test_time_that_passes_in_the_last_part_ended_nothing(runner: Runner) -> None:
+    until = Until(time_ms=0.001)
+    assert explained(runner, Rise(mask_count=8), until).convergence.stop is Stop.COMPLETE
+    assert explained(runner, Rise(mask_count=9), until).convergence.stop is Stop.TIME
+
+
+@pytest.mark.parametrize(
+    ("method", "row_count"),
+    [
+        (Rise(mask_count=20_000), 1 + 8),
+        (Lime(segment_count=100, sample_count=20_000), 2 + 600),
+        (KernelShap("slic", 12, 20_000), 4096),
+        (KernelShap("slic", 50, 20_000), 16_384),  # there may be 14 segments only
+        (IntegratedGradients("adaptive", 300), 1 + 9),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_time_admits_no_more_than_it_ends(runner: Runner, method: Any, row_count: int) -> None:
+    """The first part is always run, and is paid for."""
+    asked = Explain(method, Until(time_ms=1.0))
+    assert asked.most_ms(small(), 2.0) == 2.0 * row_count
+    with runner.held():
+        job = runner.submit(small(), asked, image(), ClassTarget(1, method.score))
+        costs = runner.engine.costs_of(small())
+        rows = method.row_counts(small(), TOP)
+        all_ms = sum(costs.predict_ms(lane, count, None) for lane, count in rows.items())
+        assert job.cost_ms == pytest.approx(max(1.0, all_ms * row_count / sum(rows.values())))
+        runner.engine.cancel(job)
 
 
 def test_two_estimates_must_meet_the_tolerance(runner: Runner) -> None:

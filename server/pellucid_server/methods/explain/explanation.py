@@ -140,7 +140,6 @@ class ExplainMethod(Parameters):
     class_blind: ClassVar[bool] = False
     anytime: ClassVar[bool] = False
     additive: ClassVar[bool] = False
-    most_ms: ClassVar[float] = math.inf
 
     @staticmethod
     def refusal(model: Model) -> str | None:
@@ -150,6 +149,9 @@ class ExplainMethod(Parameters):
     @abstractmethod
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
+
+    def most_ms(self, model: Model, row_ms: float) -> float:
+        return math.inf
 
     def byte_count(self, model: Model) -> int:
         """Bytes that it holds besides a few images."""
@@ -175,8 +177,12 @@ class ExplainMethod(Parameters):
         return None if self.anytime else "all its rows are needed"
 
     def least_rows(self, model: Model) -> int:
-        """Rows that its first estimate takes."""
+        """Rows that its first estimate takes at least."""
         raise NotImplementedError
+
+    def first_rows(self, model: Model) -> int:
+        """Rows that its first estimate takes at most, whatever the image."""
+        return self.least_rows(model)
 
     def within(self, row_count: int) -> Self:
         """The same method with no more rows than that, at least least_rows."""
@@ -245,10 +251,12 @@ class Partial(Event):
 
     Attributes:
         value: Makes the estimate, if somebody looks.
+        last: Whether there is nothing left to stop.
         on_host: Whether it takes long, and touches the host only.
     """
 
     value: Callable[[], Estimate]
+    last: bool
     on_host: bool = False
 
 
@@ -301,8 +309,13 @@ class Sampling:
             steps = range(self.done, min(end, self.count))
             self.done = steps.stop
             yield steps
-            if self.done == self.count:
+            if self.over:
                 return
+
+    @property
+    def over(self) -> bool:
+        """Whether no part is left."""
+        return self.done == self.count
 
 
 def _growing(first: int, growth: float) -> Iterator[int]:

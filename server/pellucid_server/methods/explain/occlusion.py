@@ -131,7 +131,8 @@ class Occlusion(ExplainMethod):
 
             return drawn_estimate(made, attribution, standard_error)
 
-        for steps in Sampling(self._count(down, across), ends=ends):
+        sampling = Sampling(self._count(down, across), ends=ends)
+        for steps in sampling:
             chosen = [order[step] for step in steps]
             covered = image.repeat(len(chosen), 1, 1, 1)
             for row, place in zip(covered, chosen, strict=True):
@@ -140,7 +141,7 @@ class Occlusion(ExplainMethod):
             traces = yield Rows(covered, target)
             falls[chosen] = score - traces.scores
             tried[chosen] = 1
-            if (yield Partial(estimate)):
+            if (yield Partial(estimate, sampling.over)):
                 break
         return estimate().make()
 

@@ -133,9 +133,9 @@ class IntegratedGradients(ExplainMethod):
             assert traces.gradient is not None
             path.add(places, traces.scores.tolist(), traces.gradient)
 
-            if (yield Partial(estimate)):
-                break
             places = path.next_places(self.step_count - len(path))
+            if (yield Partial(estimate, not places)):
+                break
         return made()
 
     @property
@@ -272,14 +272,15 @@ class SmoothGrad(ExplainMethod):
             value, standard_error = _statistic(self.statistic, gradients)
             return drawn_estimate(lambda: Explanation(value, target, score), value, standard_error)
 
-        for steps in Sampling(self.sample_count):
+        sampling = Sampling(self.sample_count)
+        for steps in sampling:
             noise: Tensor = yield Chore(functools.partial(self._noise, steps))
             noisy = image + deviation * noise.to(image)
             traces = yield Rows(noisy, target, Want.GRADIENT)
             assert traces.gradient is not None
             gradients.add(traces.gradient)
 
-            if (yield Partial(estimate)):
+            if (yield Partial(estimate, sampling.over)):
                 break
         return estimate().make()
 
@@ -357,7 +358,8 @@ class ExpectedGradients(ExplainMethod):
         def estimate() -> Estimate:
             return drawn_estimate(made, gains.mean, gains.standard_error)
 
-        for steps in Sampling(self.sample_count):
+        sampling = Sampling(self.sample_count)
+        for steps in sampling:
             baselines = yield from references(self, model, image, steps)
             drawn = [float(draws.uniform(self.seed, step, (2,))[0]) for step in steps]
             places = torch.tensor(drawn, dtype=torch.float64).to(image)[:, None, None, None]
@@ -365,7 +367,7 @@ class ExpectedGradients(ExplainMethod):
             assert traces.gradient is not None
             gains.add((image - baselines) * traces.gradient.double())
 
-            if (yield Partial(estimate)):
+            if (yield Partial(estimate, sampling.over)):
                 break
         return made()
 

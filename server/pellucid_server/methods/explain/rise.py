@@ -65,13 +65,14 @@ class Rise(ExplainMethod):
         def estimate() -> Estimate:
             return drawn_estimate(made, gains.mean, gains.standard_error)
 
-        for steps in Sampling(self.mask_count):
+        sampling = Sampling(self.mask_count)
+        for steps in sampling:
             masks = self.masks(model, image, steps)
             traces = yield Rows(image * masks.to(image), target)
             scores = traces.scores.to(image.device)[:, None, None, None]
             gains.add(scores * (masks / self.keep_probability - 1))
 
-            if (yield Partial(estimate)):
+            if (yield Partial(estimate, sampling.over)):
                 break
         return made()
 

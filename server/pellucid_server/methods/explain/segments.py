@@ -111,7 +111,8 @@ class _Segmented(ExplainMethod):
                 masks = seen[rows].to(image.device)[:, labels][:, None]
                 traces = yield Rows(torch.where(masks, image, baseline), target)
                 scores[rows] = traces.scores
-            if (yield Partial(functools.partial(estimate, steps.stop), on_host=True)):
+            value = functools.partial(estimate, steps.stop)
+            if (yield Partial(value, sampling.over, on_host=True)):
                 break
         final: Estimate = yield Chore(lambda _: estimate(sampling.done))
         return final.make()
@@ -213,6 +214,14 @@ class KernelShap(_Segmented):
 
     name: ClassVar[str] = "kernel_shap"
     additive: ClassVar[bool] = True
+
+    def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+        return {Lane.FORWARD: 2 + min(self.sample_count, (1 << self.segment_count) - 2)}
+
+    def first_rows(self, model: Model) -> int:
+        """Of as many segments as have coalitions that all fit, all of them are the first part."""
+        fitting = max(n for n in range(2, self.segment_count + 1) if _all_fit(n, self.sample_count))
+        return max(self.least_rows(model), 1 << fitting)
 
     def coalitions(self, count: int) -> tuple[Sampling, Callable[[int], Tensor]]:
         if _all_fit(count, self.sample_count):
