@@ -259,6 +259,28 @@ def test_what_is_exhausted_is_complete(runner: Runner, until: Until) -> None:
     assert (made.stop, made.row_count, made.error) == (Stop.COMPLETE, 64, 0.0)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        KernelShap("grid", 3),  # 6 coalitions
+        KernelShap("slic", 20, 40),
+        Lime("slic", 20, 40),
+        IntegratedGradients("adaptive", 300),
+    ],
+)
+@pytest.mark.parametrize("until", [Until(tolerance=1.0), Until(row_count=500), TO_THE_END])
+def test_what_was_used_may_be_asked_for_again(runner: Runner, method: Any, until: Until) -> None:
+    """Also where there is little to see: of one colour, there is one segment."""
+    for picture in (image(), torch.zeros(3, SIDE_PX, SIDE_PX)):
+        asked = Explain(method, until)
+        target = ClassTarget(1, method.score)
+        made = runner.run(small(), asked, picture, target, bucket_size=64).result
+        used = asked.used(made)
+        assert not used.contradictions(small())
+        again = runner.run(small(), used, picture, target, bucket_size=64).result
+        assert torch.equal(again.attribution, made.attribution)
+
+
 def test_time_that_passes_in_the_last_part_ended_nothing(runner: Runner) -> None:
     until = Until(time_ms=0.001)
     assert explained(runner, Rise(mask_count=8), until).convergence.stop is Stop.COMPLETE

@@ -27,7 +27,7 @@ from pellucid_server.methods.evidence.measure import Measure, rank_correlation
 from pellucid_server.methods.explain import programs
 from pellucid_server.methods.explain.baselines import Baseline
 from pellucid_server.methods.explain.cams import GradCam
-from pellucid_server.methods.explain.explain import Explain
+from pellucid_server.methods.explain.explain import Explain, Until
 from pellucid_server.methods.explain.explanation import CHUNK_ROWS, ExplainMethod, Explanation
 from pellucid_server.methods.explain.gradients import Gradient, GuidedBackprop, InputXGradient
 from pellucid_server.methods.explain.occlusion import Occlusion
@@ -256,6 +256,25 @@ def test_stability_cuts_the_noisy_image_into_its_own_segments(runner: Runner) ->
     assert not torch.equal(other.segments.labels, result.segments.labels)
     maps = [drawn(method, made.attribution) for made in (result, other)]
     assert found.values[0] == pytest.approx(spearman(*maps), abs=1e-6)
+
+
+def test_a_stopped_map_is_compared_with_maps_of_as_many_rows(runner: Runner) -> None:
+    method, measures = (
+        Rise(mask_count=200),
+        (Stability(1, 0.02, seed=2), Cascade(1), Agreement((Gradient(),))),
+    )
+    on = model(NAME, Precision.FLOAT64)
+    asked = Explain(method, Until(row_count=20), measures)
+    done = runner.run(on, asked, IMAGE, ClassTarget(CLASS, Score.PROBABILITY))
+    assert sum(ride.own_row_count for ride in done.rides) == 20 + 20 + 20 + 1
+    deviation = 0.02 * (IMAGE.max() - IMAGE.min())
+    noisy = IMAGE + deviation * draws.normal(2, 0, tuple(IMAGE.shape))
+    maps = [
+        runner.run(on, Rise(mask_count=19), image, done.result.target).result.attribution[0]
+        for image in (IMAGE, noisy)
+    ]
+    expected = spearman(*(map_.numpy() for map_ in maps))
+    assert done.result.evidence["stability"].values[0] == pytest.approx(expected, abs=1e-6)
 
 
 def permuted(*classes: int, seed: int) -> nn.Module:

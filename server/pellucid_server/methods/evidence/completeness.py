@@ -41,9 +41,7 @@ class Completeness(Measure):
         return {Lane.FORWARD: count} if count else {}
 
     def program(self, model: Model, image: Tensor, subject: Subject) -> Program[Sums]:
-        explanation = subject.explanation
-        made = explanation.convergence
-        method = subject.method if made is None else subject.method.within(made.row_count)
+        method, explanation = subject.method, subject.explanation
         total, count = 0.0, method.reference_count
         for chunk in chunks(count):
             steps = range(chunk.start, chunk.stop)

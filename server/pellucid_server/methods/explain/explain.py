@@ -75,7 +75,7 @@ class Explain:
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         explanation = yield from self._explained(model, image, target)
         found: dict[str, Any] = {}
-        subject = Subject(self.method, explanation)
+        subject = Subject(self.used(explanation), explanation)
         for measure in self.measures:
             found[measure.name] = yield from measure.program(model, image, subject)
         return replace(explanation, evidence=found)
@@ -83,7 +83,9 @@ class Explain:
     def used(self, explanation: Explanation) -> ExplainMethod:
         """The method whose own parameters name the rows that were run, and no more."""
         made = explanation.convergence
-        return self.method if made is None else self.method.within(made.row_count)
+        if made is None or made.stop is Stop.COMPLETE:
+            return self.method
+        return self.method.within(made.row_count)
 
     def _explained(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         """Runs the method until it is done, or good enough."""
