@@ -327,7 +327,8 @@ class CompletenessResult:
     Attributes:
         attribution_sum: The sum of all attributions; of kernel_shap, of the segments' values.
         expected_sum: What it should be: the score less that of the baseline; of lrp, the score.
-        relative_error: |attribution_sum - expected_sum| / |expected_sum|.
+        relative_error: |attribution_sum - expected_sum| / |expected_sum|; where expected_sum is 0,
+            |attribution_sum|.
     """
 
     attribution_sum: float

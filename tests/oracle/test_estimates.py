@@ -400,6 +400,21 @@ def test_a_map_is_made_when_it_is_shown(runner: Runner, monkeypatch: pytest.Monk
     assert made.count(60) == 2  # in the last estimate that was shown, and in the result
 
 
+@pytest.mark.parametrize("limit", [20, 40, 60])
+def test_the_last_is_better_than_that_of_the_least_residual(runner: Runner, limit: int) -> None:
+    """Where the tolerance is out of reach: by the distance from the integral itself."""
+    integral = explained(runner, IntegratedGradients(step_count=1000)).attribution
+    shown: list[Done] = []
+    asked = Explain(IntegratedGradients("adaptive", limit), watched=True)
+    request = spec(small(), asked, image(), ClassTarget(1), bucket_size=64)
+    last = runner.engine.submit(request, outlet=shown.append).future.result(60).result
+    estimates = [done.result for done in shown]
+    least = min(estimates, key=lambda made: abs(made.convergence.residual))
+    assert least.row_count != last.row_count
+    distances = [float((made.attribution - integral).norm()) for made in (last, least, estimates[0])]
+    assert distances == sorted(distances)
+
+
 def test_a_linear_network_needs_the_first_nodes_alone(runner: Runner) -> None:
     torch.manual_seed(0)
     on = tiny_model(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE_PX**2, 4)), SIDE_PX)

@@ -14,7 +14,7 @@ from .measure import Measure, Subject
 
 @dataclass(frozen=True)
 class Sums:
-    """What attributions sum to, and what they should."""
+    """What attributions sum to, and what they should; see the contract's CompletenessResult."""
 
     attribution_sum: float
     expected_sum: float

@@ -117,7 +117,11 @@ class IntegratedGradients(ExplainMethod):
     def _adaptive(
         self, image: Tensor, baseline: Tensor, target: Resolved, score: float
     ) -> Program[Explanation]:
-        """Trapezoids; those that miss the score's change across them most are halved."""
+        """Trapezoids; those that miss the score's change across them most are halved.
+
+        What is reached last is the result: an earlier residual may be smaller, errors of its
+        panels having cancelled by chance, but its map is further from the integral.
+        """
         path = _Path(image - baseline)
         places = torch.linspace(0, 1, _FIRST_NODES, dtype=torch.float64).tolist()
 
