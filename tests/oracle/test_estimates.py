@@ -411,7 +411,9 @@ def test_the_last_is_better_than_that_of_the_least_residual(runner: Runner, limi
     estimates = [done.result for done in shown]
     least = min(estimates, key=lambda made: abs(made.convergence.residual))
     assert least.row_count != last.row_count
-    distances = [float((made.attribution - integral).norm()) for made in (last, least, estimates[0])]
+    distances = [
+        float((made.attribution - integral).norm()) for made in (last, least, estimates[0])
+    ]
     assert distances == sorted(distances)
 
 

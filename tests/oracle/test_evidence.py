@@ -413,6 +413,33 @@ def test_cascade_redraws_the_last_layers_first(runner: Runner) -> None:
     assert torch.equal(on.network.parameters_of("7")["7.weight"], network[7].weight)
 
 
+def test_twins_are_drawn_off_the_engine_thread_and_laid_out_as_the_network_is(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_by, twins = [], []
+    like, redrawn = Network.like, Network.redrawn
+
+    def made(network: Network, name: str, numbers: Tensor) -> Tensor:
+        made_by.append(threading.current_thread().name)
+        return like(network, name, numbers)
+
+    def watched(network: Network, drawn: Any) -> Network:
+        twins.append(redrawn(network, drawn))
+        return twins[-1]
+
+    monkeypatch.setattr(Network, "like", made)
+    monkeypatch.setattr(Network, "redrawn", watched)
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)).double()
+    image = torch.rand(3, 6, 6, dtype=torch.float64)
+    measured(runner, Gradient(), Cascade(1), ClassTarget(1), own_model(network, side_px=6), image)
+    assert len(made_by) == 4
+    assert "engine" not in made_by
+    weight = twins[0].parameters_of("0")["0.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.requires_grad
+
+
 def test_agreement_with_other_methods(runner: Runner) -> None:
     others = (GuidedBackprop(), GradCam("layer4.0"))
     method = Gradient()
