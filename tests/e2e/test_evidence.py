@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +73,50 @@ def test_estimates_come_while_rows_are_run(client: pellucid.Client, cat_jpg: Pat
     assert shown[0].convergence.error > shown[-1].convergence.error > 0
 
 
-def test_a_stream_that_is_left_runs_no_more_rows(
-    served: Any, client: pellucid.Client, cat_jpg: Path
-) -> None:
-    engine: Engine = served.server.engine
-    stream = client.explain_stream(cat_jpg, "rise", mask_count=4000, outputs=["heatmap"])
-    assert next(stream).convergence.stop == "running"
-    stream.close()
+@contextmanager
+def counted(engine: Engine) -> Iterator[list[int]]:
+    """The rows of every batch that is launched until the block ends."""
+    rows: list[int] = []
+    launch = engine._device.launch
+
+    def counting(network: Any, picks: Any, bucket_size: int) -> Any:
+        rows.append(len(picks))
+        return launch(network, picks, bucket_size)
+
+    engine._device.launch = counting  # type: ignore[method-assign]
+    try:
+        yield rows
+    finally:
+        engine._device.launch = launch  # type: ignore[method-assign]
+
+
+def wait_until_idle(engine: Engine) -> None:
     until_s = time.monotonic() + 30
     while engine.admission.depth:
         assert time.monotonic() < until_s
         time.sleep(0.01)
 
 
+LEFT: dict[str, Any] = {"mask_count": 4000, "outputs": ["heatmap"], "bucket_size": BUCKET}
+"""A stream that takes far longer than whoever leaves it waits."""
+
+
+def test_a_stream_that_is_left_runs_no_more_rows(
+    served: Any, client: pellucid.Client, cat_jpg: Path
+) -> None:
+    engine: Engine = served.server.engine
+    with counted(engine) as rows:
+        stream = client.explain_stream(cat_jpg, "rise", **LEFT)
+        assert next(stream).convergence.stop == "running"
+        stream.close()
+        wait_until_idle(engine)
+    assert 9 <= sum(rows) < LEFT["mask_count"] / 2
+
+
 def test_an_async_stream_that_is_left_runs_no_more_rows(served: Any, cat_jpg: Path) -> None:
     async def leave() -> int:
         async with pellucid.AsyncClient(served.grpc, timeout_s=120) as client:
-            stream = client.explain_stream(cat_jpg, "rise", mask_count=4000, outputs=["heatmap"])
+            stream = client.explain_stream(cat_jpg, "rise", **LEFT)
             count = 0
             async for _ in stream:
                 count += 1
@@ -96,11 +124,11 @@ def test_an_async_stream_that_is_left_runs_no_more_rows(served: Any, cat_jpg: Pa
             await stream.aclose()
             return count
 
-    assert asyncio.run(leave()) == 1
-    until_s = time.monotonic() + 30
-    while served.server.engine.admission.depth:
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
+    engine: Engine = served.server.engine
+    with counted(engine) as rows:
+        assert asyncio.run(leave()) == 1
+        wait_until_idle(engine)
+    assert 9 <= sum(rows) < LEFT["mask_count"] / 2
 
 
 def test_a_tolerance_stops_and_one_out_of_reach_is_flagged(
