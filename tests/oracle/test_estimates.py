@@ -183,6 +183,13 @@ def test_of_one_window_nothing_is_known(runner: Runner) -> None:
     assert made.error == math.inf
 
 
+def test_of_samples_that_hardly_count_nothing_is_known(runner: Runner) -> None:
+    """So narrow a kernel leaves all weight to a few samples in which nearly everything is seen."""
+    made = explained(runner, Lime(**GRID, sample_count=54, kernel_width=0.05)).convergence
+    assert made is not None
+    assert (made.standard_error == math.inf).all()
+
+
 def test_windows_come_coarse_to_fine(runner: Runner) -> None:
     """The first ones cover the whole image once."""
     made = explained(runner, Occlusion(4, 2, "mean", window_count=9))

@@ -252,8 +252,8 @@ class KernelShap(_Segmented):
         system, gains = known - last[:, None], scores - baseline_score - last * total
         exact = _all_fit(count, self.sample_count)
         if exact:
-            weights = torch.tensor([_kernel(count, int(size)) for size in seen.sum(1)])
-            root = weights.double().sqrt()
+            weights = [_kernel(count, size) for size in seen.sum(1).tolist()]
+            root = torch.tensor(weights, dtype=torch.float64).sqrt()
             system, gains = root[:, None] * system, root * gains
         else:
             system, gains = _paired(system), _paired(gains)
@@ -293,7 +293,7 @@ def _least_squares(
     It is that of the sandwich that needs no equal variances, residuals being divided by one less
     their leverage (HC3: MacKinnon and White 1985, doi:10.1016/0304-4076(85)90158-7), widened for
     few samples, with what the penalty still holds back; infinite where there are fewer than two
-    samples for each value.
+    samples for each value, or they tell no more than there are values.
 
     Args:
         system: n×values.
@@ -304,7 +304,7 @@ def _least_squares(
     gram, moved = system.T @ system, system.T @ sought
     inverse = torch.linalg.pinv(gram + penalty.diag(), hermitian=True)
     values = inverse @ moved
-    if len(system) < 2 * len(values):
+    if len(system) < 2 * len(values) or count <= len(values):
         return values, torch.full_like(gram, math.inf)
     leverage = ((system @ inverse) * system).sum(1)
     left = (sought - system @ values) / (1 - leverage).clamp_min(1e-6)
