@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CLASS_BLIND = 0.5
-"""From this absolute rank correlation with the map of a permuted classifier on, a map says more of
-the photo than of the class: half of the ranks' variation would be there for any class."""
+"""From this absolute rank correlation with the map of a permuted classifier on, a map is doubted: a
+quarter of its ranks' variance, the correlation's square, has nothing to do with the class."""
 
 STABLE = 0.5
 """Below this mean rank correlation with the maps of slightly noisy images, a map says more of the

@@ -306,8 +306,9 @@ class Convergence:
             integrated gradients, the residual over the score's change. 0 where nothing was left
             to chance.
         standard_error: Of each element of the attribution, float32, in its shape, read-only;
-            of lime and kernel_shap, of each segment's value. None without the attribution, and
-            for integrated gradients.
+            of lime and kernel_shap, of each segment's value. Of few samples it is larger, so that
+            1.96 of it are a 95% interval, too, and infinite where they are too few to tell. None
+            without the attribution, and for integrated gradients.
         residual: By how much the attributions' sum misses the score's change; None but for
             integrated gradients.
     """
@@ -326,7 +327,8 @@ class CompletenessResult:
     Attributes:
         attribution_sum: The sum of all attributions; of kernel_shap, of the segments' values.
         expected_sum: What it should be: the score less that of the baseline; of lrp, the score.
-        relative_error: |attribution_sum - expected_sum| / |expected_sum|.
+        relative_error: |attribution_sum - expected_sum| / |expected_sum|; where expected_sum is 0,
+            |attribution_sum|.
     """
 
     attribution_sum: float

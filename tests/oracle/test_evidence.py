@@ -1,7 +1,10 @@
 """Every measure of evidence against independent code, in float64."""
 
 import copy
+import functools
 import math
+import threading
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -24,11 +27,16 @@ from pellucid_server.methods.evidence.measure import Measure, rank_correlation
 from pellucid_server.methods.explain import programs
 from pellucid_server.methods.explain.baselines import Baseline
 from pellucid_server.methods.explain.cams import GradCam
-from pellucid_server.methods.explain.explain import Explain
-from pellucid_server.methods.explain.explanation import ExplainMethod, Explanation
+from pellucid_server.methods.explain.explain import Explain, Until
+from pellucid_server.methods.explain.explanation import CHUNK_ROWS, ExplainMethod, Explanation
 from pellucid_server.methods.explain.gradients import Gradient, GuidedBackprop, InputXGradient
 from pellucid_server.methods.explain.occlusion import Occlusion
-from pellucid_server.methods.explain.paths import Baselines, ExpectedGradients, IntegratedGradients
+from pellucid_server.methods.explain.paths import (
+    Baselines,
+    ExpectedGradients,
+    IntegratedGradients,
+    SmoothGrad,
+)
 from pellucid_server.methods.explain.rise import Rise
 from pellucid_server.methods.explain.segments import KernelShap
 from pellucid_server.models.network import Network
@@ -136,6 +144,38 @@ def test_completeness_of_expected_gradients_counts_from_the_mean_baseline(runner
     assert sums.expected_sum == pytest.approx(expected, rel=BOUND)
 
 
+@pytest.mark.parametrize("method", [ExpectedGradients(100), SmoothGrad(100)])
+def test_noise_is_drawn_off_the_engine_thread_a_chunk_at_a_time(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, method: ExplainMethod
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 4)).double()
+    shape = (3, 6, 6)
+    counts: Counter[str] = Counter()
+
+    def watched(draw: Any, seed: int, step: int, of: tuple[int, ...]) -> Tensor:
+        if of == shape:
+            counts[threading.current_thread().name] += 1
+        return draw(seed, step, of)
+
+    for name in ("uniform", "normal"):
+        monkeypatch.setattr(draws, name, functools.partial(watched, getattr(draws, name)))
+    launched: list[int] = []
+    references = ExpectedGradients.references
+
+    def chunked(self: Any, model: Model, image: Tensor, steps: range) -> Tensor:
+        launched.append(len(steps))
+        return references(self, model, image, steps)
+
+    monkeypatch.setattr(ExpectedGradients, "references", chunked)
+    measures = (Completeness(),) if method.additive else ()
+    asked, image = Explain(method, measures=measures), torch.rand(shape, dtype=torch.float64)
+    runner.run(own_model(network, side_px=6), asked, image, ClassTarget(2))
+    assert sum(counts.values()) == (200 if measures else 100)
+    assert "engine" not in counts
+    assert max(launched, default=0) <= CHUNK_ROWS
+
+
 def test_completeness_of_lrp_is_the_score(runner: Runner) -> None:
     result, sums = measured(runner, programs.Lrp("epsilon"), Completeness())
     assert sums.expected_sum == pytest.approx(logit(IMAGE), rel=BOUND)
@@ -216,6 +256,25 @@ def test_stability_cuts_the_noisy_image_into_its_own_segments(runner: Runner) ->
     assert not torch.equal(other.segments.labels, result.segments.labels)
     maps = [drawn(method, made.attribution) for made in (result, other)]
     assert found.values[0] == pytest.approx(spearman(*maps), abs=1e-6)
+
+
+def test_a_stopped_map_is_compared_with_maps_of_as_many_rows(runner: Runner) -> None:
+    method, measures = (
+        Rise(mask_count=200),
+        (Stability(1, 0.02, seed=2), Cascade(1), Agreement((Gradient(),))),
+    )
+    on = model(NAME, Precision.FLOAT64)
+    asked = Explain(method, Until(row_count=20), measures)
+    done = runner.run(on, asked, IMAGE, ClassTarget(CLASS, Score.PROBABILITY))
+    assert sum(ride.own_row_count for ride in done.rides) == 20 + 20 + 20 + 1
+    deviation = 0.02 * (IMAGE.max() - IMAGE.min())
+    noisy = IMAGE + deviation * draws.normal(2, 0, tuple(IMAGE.shape))
+    maps = [
+        runner.run(on, Rise(mask_count=19), image, done.result.target).result.attribution[0]
+        for image in (IMAGE, noisy)
+    ]
+    expected = spearman(*(map_.numpy() for map_ in maps))
+    assert done.result.evidence["stability"].values[0] == pytest.approx(expected, abs=1e-6)
 
 
 def permuted(*classes: int, seed: int) -> nn.Module:
@@ -352,6 +411,33 @@ def test_cascade_redraws_the_last_layers_first(runner: Runner) -> None:
         maps = [drawn(method, made) for made in (result.attribution, gradient(twin, image, 1))]
         expect_alike(stage.correlation, *maps)
     assert torch.equal(on.network.parameters_of("7")["7.weight"], network[7].weight)
+
+
+def test_twins_are_drawn_off_the_engine_thread_and_laid_out_as_the_network_is(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_by, twins = [], []
+    like, redrawn = Network.like, Network.redrawn
+
+    def made(network: Network, name: str, numbers: Tensor) -> Tensor:
+        made_by.append(threading.current_thread().name)
+        return like(network, name, numbers)
+
+    def watched(network: Network, drawn: Any) -> Network:
+        twins.append(redrawn(network, drawn))
+        return twins[-1]
+
+    monkeypatch.setattr(Network, "like", made)
+    monkeypatch.setattr(Network, "redrawn", watched)
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)).double()
+    image = torch.rand(3, 6, 6, dtype=torch.float64)
+    measured(runner, Gradient(), Cascade(1), ClassTarget(1), own_model(network, side_px=6), image)
+    assert len(made_by) == 4
+    assert "engine" not in made_by
+    weight = twins[0].parameters_of("0")["0.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.requires_grad
 
 
 def test_agreement_with_other_methods(runner: Runner) -> None:

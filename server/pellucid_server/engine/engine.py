@@ -150,9 +150,9 @@ class Engine:
         costs = self.costs_of(spec.model)
         rows = spec.method.row_counts(spec.model, spec.target)
         cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
-        cost_ms = min(cost_ms, spec.method.most_ms)
-        timing = Timing(submitted_s=time.monotonic() if arrived_s is None else arrived_s)
         row_count = sum(rows.values())
+        cost_ms = min(cost_ms, spec.method.most_ms(spec.model, cost_ms / row_count))
+        timing = Timing(submitted_s=time.monotonic() if arrived_s is None else arrived_s)
         job = Job(spec, cost_ms, timing, next(self._numbers), row_count, outlet)
         if not self.alive:
             raise Unavailable("the engine has stopped; another replica will answer")

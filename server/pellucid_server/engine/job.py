@@ -30,13 +30,17 @@ class Method(Protocol):
     @property
     def priority(self) -> Priority: ...
 
-    @property
-    def most_ms(self) -> float:
-        """Milliseconds that it takes at most, whatever its rows cost."""
-        ...
-
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
+        ...
+
+    def most_ms(self, model: Model, row_ms: float) -> float:
+        """Milliseconds that it takes at most, however many rows it might ask for.
+
+        Args:
+            model: Whose rows they are.
+            row_ms: What one of them takes.
+        """
         ...
 
     def byte_count(self, model: Model) -> int:

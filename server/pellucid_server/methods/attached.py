@@ -1,6 +1,5 @@
 """Explanations that are sent along with a prediction, which rides in the first one's first row."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -41,7 +40,6 @@ class Attached:
 
     name: ClassVar[str] = "predict"
     priority: ClassVar[Priority] = Priority.EXPLAIN
-    most_ms: ClassVar[float] = math.inf
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         counts: Counter[Lane] = Counter()
@@ -50,6 +48,9 @@ class Attached:
         if self.top is None and self.predicts_apart(model):
             counts[Lane.FORWARD] += 1
         return counts
+
+    def most_ms(self, model: Model, row_ms: float) -> float:
+        return row_ms + sum(explain.most_ms(model, row_ms) for explain, _ in self.parts)
 
     def predicts_apart(self, model: Model) -> bool:
         """Whether a prediction takes a row of its own, since the first one's has other bits."""

@@ -1,6 +1,5 @@
 """What is in an image: one forward row."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -33,10 +32,12 @@ class Predict:
 
     name: ClassVar[str] = "predict"
     priority: ClassVar[Priority] = Priority.PREDICT
-    most_ms: ClassVar[float] = math.inf
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1}
+
+    def most_ms(self, model: Model, row_ms: float) -> float:
+        return row_ms
 
     def byte_count(self, model: Model) -> int:
         return 0

@@ -283,6 +283,11 @@ class Network:
                 tensor.data = tensor.contiguous(memory_format=torch.channels_last)
         example = example.to(device, dtype).contiguous(memory_format=torch.channels_last)
         self.layers = tuple(self._list_layers(example, folded))
+        self._spreads = {
+            name: (float(weights.mean()), float(weights.std(correction=0)))
+            for layer in self.weighted_layers
+            for name, weights in self.parameters_of(layer).items()
+        }
         self.classifier = self._find_classifier(example)
         self._order: dict[str, float] = {y.name: place for place, y in enumerate(self.layers)}
         self._order[OUTPUT] = len(self.layers)
@@ -339,12 +344,23 @@ class Network:
         """Whether rows that only go forward have their logits from elsewhere than others."""
         return self._runtime is not None
 
+    def like(self, full_name: str, numbers: Tensor) -> Tensor:
+        """Standard normal numbers with a parameter's mean and deviation, on the host, as it lies.
+
+        Args:
+            full_name: Of the parameter.
+            numbers: Of its shape, on the host; overwritten.
+        """
+        mean, deviation = self._spreads[full_name]
+        numbers = numbers.to(self.dtype).mul_(deviation).add_(mean)
+        four = numbers.dim() == 4
+        return numbers.contiguous(memory_format=torch.channels_last) if four else numbers
+
     def redrawn(self, drawn: Mapping[str, Tensor]) -> "Network":
         """A twin that shares all weights but those that are drawn anew.
 
         Args:
-            drawn: Standard normal numbers by the full names of parameters. Each parameter keeps
-                its mean and its standard deviation.
+            drawn: What parameters become, by their full names.
         """
         shared = [*self._module.parameters(), *self._module.buffers()]
         twin = copy.copy(self)
@@ -352,10 +368,8 @@ class Network:
         twin._module = copy.deepcopy(self._module, {id(tensor): tensor for tensor in shared})
         for full_name, numbers in drawn.items():
             layer, _, name = full_name.rpartition(".")
-            module = twin._module.get_submodule(layer)
-            old = getattr(module, name)
-            new = old.mean() + old.std(correction=0) * numbers.to(old)
-            setattr(module, name, nn.Parameter(new, requires_grad=False))
+            new = nn.Parameter(numbers.to(self.device), requires_grad=False)
+            setattr(twin._module.get_submodule(layer), name, new)
         if self.classifier is not None:
             twin.classifier = _classifier(twin._module, self.classifier.name)
         return twin

@@ -251,7 +251,7 @@ def _warnings(spec: Spec, result: Explanation, loaded: Loaded) -> Iterator[infer
         yield inference_pb2.Warning(
             reason="NOT_CONVERGED",
             description=f"the error is {made.error:.3g} after {made.row_count} rows, where "
-            f"{tolerance:.3g} was asked for: this is the best that was reached",
+            f"{tolerance:.3g} was asked for: this is as far as it came",
         )
     if method.class_blind:
         yield inference_pb2.Warning(

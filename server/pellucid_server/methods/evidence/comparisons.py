@@ -20,7 +20,7 @@ from ...engine.rows import (
     Resolved,
     Target,
 )
-from ...models.network import Classifier
+from ...models.network import Classifier, Network
 from ...models.registry import Model
 from .. import draws
 from ..explain.explanation import ExplainMethod, Explanation
@@ -202,7 +202,8 @@ class Cascade(Measure):
                 for layer in layers[kept:before]
                 for name, parameter in model.network.parameters_of(layer).items()
             ]
-            drawn: Mapping[str, Tensor] = yield Chore(functools.partial(self._drawn, shapes))
+            draw = functools.partial(self._drawn, model.network, shapes)
+            drawn: Mapping[str, Tensor] = yield Chore(draw)
             twin = twin.redrawn(drawn)
             other = yield from elsewhere(method.program(model, image, target), network=twin)
             alike = correlation(subject, other)
@@ -218,9 +219,12 @@ class Cascade(Measure):
             before = kept
 
     def _drawn(
-        self, shapes: Sequence[tuple[str, tuple[int, ...]]], _host: Tensor
+        self, network: Network, shapes: Sequence[tuple[str, tuple[int, ...]]], _host: Tensor
     ) -> Mapping[str, Tensor]:
-        return {name: draws.named_normal(self.seed, name, shape) for name, shape in shapes}
+        return {
+            name: network.like(name, draws.named_normal(self.seed, name, shape))
+            for name, shape in shapes
+        }
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from ...engine.rows import Lane, Program, Rows, Target
 from ...models.registry import Model
-from ..explain.explanation import ExplainMethod, chunks
+from ..explain.explanation import ExplainMethod, chunks, references
 from .measure import Measure, Subject
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What attributions sum to, and what they should."""
+    """What attributions sum to, and what they should; see the contract's CompletenessResult."""
 
     attribution_sum: float
     expected_sum: float
@@ -37,21 +37,18 @@ class Completeness(Measure):
         return f"attributions of {method.name} do not sum to anything known"
 
     def row_counts(self, model: Model, method: ExplainMethod, target: Target) -> Mapping[Lane, int]:
-        references = method.reference_count
-        return {Lane.FORWARD: references} if references else {}
+        count = method.reference_count
+        return {Lane.FORWARD: count} if count else {}
 
     def program(self, model: Model, image: Tensor, subject: Subject) -> Program[Sums]:
-        explanation = subject.explanation
-        made = explanation.convergence
-        method = subject.method if made is None else subject.method.within(made.row_count)
-        expected = explanation.score
-        references = method.references(model, image)
-        if references is not None:
-            total = 0.0
-            for chunk in chunks(len(references)):
-                traces = yield Rows(references[chunk], explanation.target)
-                total += float(traces.scores.sum())
-            expected -= total / len(references)
+        method, explanation = subject.method, subject.explanation
+        total, count = 0.0, method.reference_count
+        for chunk in chunks(count):
+            steps = range(chunk.start, chunk.stop)
+            images = yield from references(method, model, image, steps)
+            traces = yield Rows(images, explanation.target)
+            total += float(traces.scores.sum())
+        expected = explanation.score - total / max(1, count)
         values = explanation.attribution
         if explanation.segments is not None:
             values = explanation.segments.values

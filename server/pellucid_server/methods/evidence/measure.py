@@ -17,7 +17,7 @@ from ..parameters import Parameters
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: an explanation, and the method that made it."""
+    """What is measured: an explanation, and the method that made it, with the rows that it ran."""
 
     method: ExplainMethod
     explanation: Explanation

@@ -52,26 +52,30 @@ class Explain:
         return self.method.name
 
     @property
-    def most_ms(self) -> float:
-        return math.inf if self.measures or not self.until.time_ms else self.until.time_ms
+    def limited(self) -> ExplainMethod:
+        """The method with no more rows than it may have."""
+        row_count = self.until.row_count
+        return self.method if row_count is None else self.method.within(row_count)
+
+    def most_ms(self, model: Model, row_ms: float) -> float:
+        if self.measures or self.until.time_ms is None:
+            return math.inf
+        return max(self.until.time_ms, row_ms * self.limited.first_rows(model))
 
     def byte_count(self, model: Model) -> int:
         parts = [self.method.byte_count(model), *(m.byte_count(model) for m in self.measures)]
         return sum(parts)
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
-        method = self.method
-        if self.until.row_count is not None:
-            method = method.within(self.until.row_count)
-        counts = Counter(method.row_counts(model, target))
+        counts = Counter(self.limited.row_counts(model, target))
         for measure in self.measures:
-            counts.update(measure.row_counts(model, self.method, target))
+            counts.update(measure.row_counts(model, self.limited, target))
         return counts
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         explanation = yield from self._explained(model, image, target)
         found: dict[str, Any] = {}
-        subject = Subject(self.method, explanation)
+        subject = Subject(self.used(explanation), explanation)
         for measure in self.measures:
             found[measure.name] = yield from measure.program(model, image, subject)
         return replace(explanation, evidence=found)
@@ -79,15 +83,14 @@ class Explain:
     def used(self, explanation: Explanation) -> ExplainMethod:
         """The method whose own parameters name the rows that were run, and no more."""
         made = explanation.convergence
-        return self.method if made is None else self.method.within(made.row_count)
+        if made is None or made.stop is Stop.COMPLETE:
+            return self.method
+        return self.method.within(made.row_count)
 
     def _explained(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         """Runs the method until it is done, or good enough."""
-        method = self.method
-        if self.until.row_count is not None:
-            method = method.within(self.until.row_count)
-        course = _Course(self.until, method is not self.method)
-        program, answer = method.program(model, image, target), None
+        course = _Course(self.until)
+        program, answer = self.limited.program(model, image, target), None
         while True:
             try:
                 wanted = program.send(answer)
@@ -96,12 +99,12 @@ class Explain:
                 break
             if isinstance(wanted, Partial):
                 course.last = wanted
-                answer = course.is_over()
+                answer = course.is_over(wanted.last)
                 if self.watched or course.looks:
                     estimate = yield from _estimate(wanted)
                     answer = course.is_good(estimate) or answer
                     if self.watched and not answer:
-                        yield Event(_with(estimate.explanation, course.at(estimate, Stop.RUNNING)))
+                        yield Event(_with(estimate.make(), course.at(estimate, Stop.RUNNING)))
             else:
                 answer = yield wanted
                 if isinstance(wanted, Rows):
@@ -110,15 +113,17 @@ class Explain:
         if course.last is None or not (self.until.ever or self.watched):
             return explanation
         estimate = yield from _estimate(course.last)
-        return _with(explanation, course.at(estimate, course.stop(self.method, model, target)))
+        named, most = (
+            sum(of.row_counts(model, target).values()) for of in (self.method, self.limited)
+        )
+        return _with(explanation, course.at(estimate, course.stop(named, most)))
 
 
 class _Course:
     """How far an explanation has come, and whether that will do."""
 
-    def __init__(self, until: Until, limited: bool) -> None:
+    def __init__(self, until: Until) -> None:
         self._until = until
-        self._limited = limited
         self._good_before = False
         self._stop: Stop | None = None
         self._started_s: float | None = None
@@ -135,10 +140,12 @@ class _Course:
             self._started_s = time.monotonic()
         self.row_count += row_count
 
-    def is_over(self) -> bool:
+    def is_over(self, last: bool) -> bool:
+        """Whether time has passed that more would have been made in."""
         assert self._started_s is not None
         passed_ms = (time.monotonic() - self._started_s) * 1e3
-        if self._until.time_ms is not None and passed_ms >= self._until.time_ms:
+        most_ms = self._until.time_ms
+        if most_ms is not None and passed_ms >= most_ms and not last:
             self._stop = self._stop or Stop.TIME
         return self._stop is not None
 
@@ -151,12 +158,10 @@ class _Course:
         self._good_before = good
         return self._stop is not None
 
-    def stop(self, method: ExplainMethod, model: Model, target: Target) -> Stop:
-        if self._stop is not None:
-            return self._stop
-        everything = sum(method.row_counts(model, target).values())
-        limited = self._limited and self.row_count < everything
-        return Stop.ROW_COUNT if limited else Stop.COMPLETE
+    def stop(self, named: int, most: int) -> Stop:
+        """Why it ended, of so many rows that the method names, and so many that it might run."""
+        limited = self.row_count == most < named
+        return self._stop or (Stop.ROW_COUNT if limited else Stop.COMPLETE)
 
     def at(self, estimate: Estimate, stop: Stop) -> Convergence:
         return Convergence(

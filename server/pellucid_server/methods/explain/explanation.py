@@ -1,17 +1,21 @@
 """What every explanation is, and what it results in."""
 
 import enum
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from ...engine.job import Priority
 from ...engine.rows import (
+    Chore,
     ClassesTarget,
     ClassTarget,
     Event,
@@ -138,7 +142,6 @@ class ExplainMethod(Parameters):
     looks_inside: ClassVar[bool] = True
     anytime: ClassVar[bool] = False
     additive: ClassVar[bool] = False
-    most_ms: ClassVar[float] = math.inf
 
     @staticmethod
     def refusal(model: Model) -> str | None:
@@ -154,6 +157,9 @@ class ExplainMethod(Parameters):
     @abstractmethod
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
+
+    def most_ms(self, model: Model, row_ms: float) -> float:
+        return math.inf
 
     def byte_count(self, model: Model) -> int:
         """Bytes that it holds besides a few images."""
@@ -179,8 +185,12 @@ class ExplainMethod(Parameters):
         return None if self.anytime else "all its rows are needed"
 
     def least_rows(self, model: Model) -> int:
-        """Rows that its first estimate takes."""
+        """Rows that its first estimate takes at least."""
         raise NotImplementedError
+
+    def first_rows(self, model: Model) -> int:
+        """Rows that its first estimate takes at most, whatever the image."""
+        return self.least_rows(model)
 
     def within(self, row_count: int) -> Self:
         """The same method with no more rows than that, at least least_rows."""
@@ -190,12 +200,18 @@ class ExplainMethod(Parameters):
 
     @property
     def reference_count(self) -> int:
-        """How many references there are."""
+        """How many references there are; where there are none, attributions are counted from 0."""
         return 1
 
-    def references(self, model: Model, image: Tensor) -> Tensor | None:
-        """Images, n×3×H×W, whose mean score is what attributions are counted from; None: 0."""
+    def references(self, model: Model, image: Tensor, steps: range) -> Tensor:
+        """Some of the images, n×3×H×W, whose mean score is what attributions are counted from."""
         raise NotImplementedError
+
+
+def references(method: ExplainMethod, model: Model, image: Tensor, steps: range) -> Program[Tensor]:
+    """Some of a method's references, n×3×H×W, made on the host: noise takes its time."""
+    made: Tensor = yield Chore(lambda host: method.references(model, host.to(image.dtype), steps))
+    return made.to(image)
 
 
 def resolved(target: Target, traces: Traces) -> Resolved:
@@ -224,14 +240,14 @@ class Estimate:
     """An explanation as far as it is made.
 
     Attributes:
-        explanation: Of tensors that do not change any more.
+        make: Makes the explanation; before the method goes on.
         standard_error: Of each element of the attribution, or of each segment's value; None
             where nothing is drawn.
         residual: By how much the attributions' sum misses the score's change, where it is known.
         error: See the contract's Until.tolerance.
     """
 
-    explanation: Explanation
+    make: Callable[[], Explanation]
     standard_error: Tensor | None
     residual: float | None
     error: float
@@ -243,22 +259,26 @@ class Partial(Event):
 
     Attributes:
         value: Makes the estimate, if somebody looks.
+        last: Whether there is nothing left to stop.
         on_host: Whether it takes long, and touches the host only.
     """
 
     value: Callable[[], Estimate]
+    last: bool
     on_host: bool = False
 
 
-def drawn_estimate(explanation: Explanation, values: Tensor, standard_error: Tensor) -> Estimate:
+def drawn_estimate(
+    make: Callable[[], Explanation], values: Tensor, standard_error: Tensor
+) -> Estimate:
     """An estimate by draws; values are what the standard errors are of."""
     error = _ratio(float(standard_error.norm()), float(values.double().norm()))
-    return Estimate(explanation, standard_error, None, error)
+    return Estimate(make, standard_error, None, error)
 
 
-def summed_estimate(explanation: Explanation, residual: float, change: float) -> Estimate:
+def summed_estimate(make: Callable[[], Explanation], residual: float, change: float) -> Estimate:
     """An estimate whose sum is known to miss the score's change by the residual."""
-    return Estimate(explanation, None, residual, _ratio(abs(residual), abs(change)))
+    return Estimate(make, None, residual, _ratio(abs(residual), abs(change)))
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -277,26 +297,40 @@ class Sampling:
         count: Of all samples.
         first: The least number of samples that an estimate is made of.
         ends: Where else parts end.
+        growth: The share of what is done that parts grow to if it is more, where an estimate
+            costs as much as all that is done.
     """
 
-    def __init__(self, count: int, first: int = LEAST_SAMPLES, ends: Sequence[int] = ()) -> None:
-        self._ends = [end for end in ends if end < count] + [count]
-        if not ends:
-            self._ends = [*_doubling(first, count), count]
+    def __init__(
+        self,
+        count: int,
+        first: int = LEAST_SAMPLES,
+        ends: Sequence[int] = (),
+        growth: float = 0.0,
+    ) -> None:
+        self.count = count
+        self._ends = ends or _growing(first, growth)
         self.done = 0
 
     def __iter__(self) -> Iterator[range]:
-        for end in self._ends:
-            steps = range(self.done, end)
-            self.done = end
+        for end in itertools.chain(self._ends, [self.count]):
+            steps = range(self.done, min(end, self.count))
+            self.done = steps.stop
             yield steps
+            if self.over:
+                return
+
+    @property
+    def over(self) -> bool:
+        """Whether no part is left."""
+        return self.done == self.count
 
 
-def _doubling(first: int, count: int) -> Iterator[int]:
+def _growing(first: int, growth: float) -> Iterator[int]:
     end = first
-    while end < count:
+    while True:
         yield end
-        end += min(end, max(CHUNK_ROWS, first))
+        end += min(end, max(CHUNK_ROWS, int(growth * end)))
 
 
 class Moments:
@@ -331,4 +365,15 @@ class Moments:
     @property
     def standard_error(self) -> Tensor:
         """Of the mean."""
-        return ((self.raw(2) - self.mean.square()).clamp_min(0) / (self.count - 1)).sqrt()
+        variance = (self.raw(2) - self.mean.square()).clamp_min(0)
+        return (variance / (self.count - 1)).sqrt() * widening(self.count - 1)
+
+
+def widening(freedom: Tensor | float) -> Tensor:
+    """What standard errors of few degrees of freedom are multiplied by.
+
+    Student's quantile over the normal's, at 97.5%, so that 1.96 of them are a 95% interval, too.
+    Less than one degree counts as one.
+    """
+    freedom = torch.as_tensor(freedom, dtype=torch.float64).clamp_min(1)
+    return torch.from_numpy(np.asarray(stdtrit(freedom.numpy(), 0.975) / stdtrit(np.inf, 0.975)))

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from ...engine.rows import Lane, Program, Rows, Target
@@ -17,6 +15,7 @@ from ..parameters import Known, choice, number, seed
 from .baselines import blur_sigma_px, filled, irrelevant_to_fill
 from .explanation import (
     CHUNK_ROWS,
+    LEAST_SAMPLES,
     Estimate,
     ExplainMethod,
     Explanation,
@@ -26,6 +25,7 @@ from .explanation import (
     Window,
     drawn_estimate,
     resolved,
+    widening,
 )
 
 _WINDOWS_A_SIDE = 7
@@ -50,13 +50,6 @@ def _stride_px(known: Known) -> int | None:
 def _most_stride_px(known: Known) -> int | None:
     window_px = known.values["window_px"]
     return None if window_px is None else max(1, window_px)
-
-
-def _widening(count: Tensor) -> Tensor:
-    """Student's quantile of counts from 2 on over the normal's, at 97.5%; 1 below."""
-    counts = count.clamp_min(2).numpy()
-    wide = torch.from_numpy(stdtrit(counts - 1, 0.975) / stdtrit(np.inf, 0.975))
-    return torch.where(count > 1, wide, 1.0)
 
 
 def _places(side_px: int, window_px: int, stride_px: int) -> int:
@@ -132,11 +125,15 @@ class Occlusion(ExplainMethod):
         def estimate() -> Estimate:
             grid, known = (of.view(down, across).clone() for of in (falls, tried))
             attribution, standard_error = self._spread(grid, known, height_px, width_px)
-            found = self._found(grid, known, windows)
-            made = Explanation(attribution, target, float(score), found)
+
+            def made() -> Explanation:
+                found = self._found(grid, known, windows)
+                return Explanation(attribution, target, float(score), found)
+
             return drawn_estimate(made, attribution, standard_error)
 
-        for steps in Sampling(self._count(down, across), ends=ends):
+        sampling = Sampling(self._count(down, across), ends=ends)
+        for steps in sampling:
             chosen = [order[step] for step in steps]
             covered = image.repeat(len(chosen), 1, 1, 1)
             for row, place in zip(covered, chosen, strict=True):
@@ -145,13 +142,13 @@ class Occlusion(ExplainMethod):
             traces = yield Rows(covered, target)
             falls[chosen] = score - traces.scores
             tried[chosen] = 1
-            if (yield Partial(estimate)):
+            if (yield Partial(estimate, sampling.over)):
                 break
-        return estimate().explanation
+        return estimate().make()
 
     def least_rows(self, model: Model) -> int:
         down, across = self._grid(model.network.height_px, model.network.width_px)
-        return 1 + min(self._order(down, across)[1][0], self._count(down, across))
+        return 1 + min([*self._order(down, across)[1], self._count(down, across)])
 
     def within(self, row_count: int) -> Self:
         most = row_count - 1
@@ -186,9 +183,8 @@ class Occlusion(ExplainMethod):
             mixed = draws.permutation(self.seed, 2 + step, len(places)).tolist()
             ends += [*range(len(order) + CHUNK_ROWS, len(order) + len(places), CHUNK_ROWS)]
             order += [places[place] for place in mixed]
-            if places:
-                ends.append(len(order))
-        return order, ends
+            ends.append(len(order))
+        return order, [end for end in sorted(set(ends)) if end >= LEAST_SAMPLES]
 
     def _spread(
         self, falls: Tensor, tried: Tensor, height_px: int, width_px: int
@@ -213,15 +209,18 @@ class Occlusion(ExplainMethod):
 
         count, every = total(tried), total(torch.ones_like(tried))
         mean_of_all = falls.sum() / tried.sum()
-        variance_of_all = ((falls - mean_of_all).square() * tried).sum() / tried.sum()
         mean = torch.where(count > 0, total(falls) / count, mean_of_all)
         if bool((count == every).all()):
             return mean[None], torch.zeros_like(mean)[None]
         squares = (total(falls.square()) - count * mean.square()).clamp_min(0)
-        # Of one window nothing is known but how much windows differ everywhere.
-        variance = torch.where(count > 1, squares / (count - 1), variance_of_all)
-        left = 1 - count / every
-        error = (left * variance / count.clamp_min(1)).sqrt() * _widening(count)
+        # Of one window nothing is known but how much windows differ everywhere, and of none not
+        # even where it would be among them.
+        others = ((falls - mean_of_all).square() * tried).sum()
+        freedom = torch.where(count > 1, count, tried.sum()) - 1
+        variance = torch.where(count > 1, squares, others) / freedom
+        variance = torch.where(freedom > 0, variance, math.inf)
+        left = torch.where(count > 0, (1 - count / every) / count, 1 + 1 / tried.sum())
+        error = torch.where(left > 0, (left * variance).sqrt() * widening(freedom), 0.0)
         return mean[None], error[None]
 
     def _found(self, falls: Tensor, tried: Tensor, windows: Sequence[Window]) -> Falls:

@@ -46,9 +46,6 @@ class Lrp(ExplainMethod):
     def reference_count(self) -> int:
         return 0
 
-    def references(self, model: Model, image: Tensor) -> None:
-        return None
-
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.LRP: 1}
 
@@ -80,7 +77,7 @@ class DeepLift(ExplainMethod):
     def refusal(model: Model) -> str | None:
         return model.network.deeplift_refusal
 
-    def references(self, model: Model, image: Tensor) -> Tensor:
+    def references(self, model: Model, image: Tensor, steps: range) -> Tensor:
         return self.baseline.image(model, image)[None]
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:

@@ -59,19 +59,23 @@ class Rise(ExplainMethod):
         traces = yield Rows(image[None], target)
         target, score = resolved(target, traces), float(traces.scores[0])
         gains = Moments(image[:1])
-        for steps in Sampling(self.mask_count):
+
+        def made() -> Explanation:
+            return Explanation(gains.mean, target, score)
+
+        def estimate() -> Estimate:
+            return drawn_estimate(made, gains.mean, gains.standard_error)
+
+        sampling = Sampling(self.mask_count)
+        for steps in sampling:
             masks = self.masks(model, image, steps)
             traces = yield Rows(image * masks.to(image), target)
             scores = traces.scores.to(image.device)[:, None, None, None]
             gains.add(scores * (masks / self.keep_probability - 1))
 
-            def estimate() -> Estimate:
-                made = Explanation(gains.mean, target, score)
-                return drawn_estimate(made, gains.mean, gains.standard_error)
-
-            if (yield Partial(estimate)):
+            if (yield Partial(estimate, sampling.over)):
                 break
-        return Explanation(gains.mean, target, score)
+        return made()
 
     def least_rows(self, model: Model) -> int:
         return 1 + min(LEAST_SAMPLES, self.mask_count)

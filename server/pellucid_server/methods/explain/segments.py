@@ -7,11 +7,10 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine.rows import Chore, Lane, Program, Rows, Score, Target
@@ -30,6 +29,7 @@ from .explanation import (
     chunks,
     drawn_estimate,
     resolved,
+    widening,
 )
 
 _SLIC_COMPACTNESS = 10.0
@@ -63,6 +63,10 @@ class _Segmented(ExplainMethod):
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 2 + self.sample_count}
 
+    def byte_count(self, model: Model) -> int:
+        """What is solved and three of its size, float64."""
+        return 4 * 8 * self.sample_count * self.segment_count
+
     def labels(self, model: Model, image: Tensor) -> Program[Tensor]:
         """The segment of each pixel, H×W, int64, from 0 without gaps, on the device."""
         digest = yield Chore(lambda host: hashlib.sha256(host.numpy().tobytes()).hexdigest())
@@ -82,31 +86,40 @@ class _Segmented(ExplainMethod):
         traces = yield Rows(baseline[None], target)
         baseline_score = float(traces.scores[0])
         on_host, count = labels.cpu(), int(labels.max()) + 1
-        sampling, coalitions = self.coalitions(count)
-        scores = torch.empty(coalitions.count, dtype=torch.float64)
+        sampling, draw = self.coalitions(count)
+        seen = torch.empty(sampling.count, count, dtype=torch.bool)
+        scores = torch.empty(sampling.count, dtype=torch.float64)
 
+        def draw_all(steps: range, _host: Tensor) -> None:
+            for step in steps:
+                seen[step] = draw(step)
+
+        @functools.lru_cache(1)
         def estimate(done: int) -> Estimate:
-            values, standard_error = self.fit(
-                coalitions.seen(range(done)), scores[:done], score, baseline_score
-            )
-            segments = Segments(on_host, values, baseline_score)
-            made = Explanation(values[on_host][None], target, score, segments=segments)
+            values, standard_error = self.fit(seen[:done], scores[:done], score, baseline_score)
+
+            def made() -> Explanation:
+                segments = Segments(on_host, values, baseline_score)
+                return Explanation(values[on_host][None], target, score, segments=segments)
+
             return drawn_estimate(made, values, standard_error)
 
         for steps in sampling:
-            seen = coalitions.seen(steps)
+            yield Chore(functools.partial(draw_all, steps))
             for chunk in chunks(len(steps)):
-                masks = seen[chunk].to(image.device)[:, labels][:, None]
+                rows = slice(steps.start + chunk.start, steps.start + chunk.stop)
+                masks = seen[rows].to(image.device)[:, labels][:, None]
                 traces = yield Rows(torch.where(masks, image, baseline), target)
-                scores[steps.start + chunk.start : steps.start + chunk.stop] = traces.scores
-            if (yield Partial(functools.partial(estimate, steps.stop), on_host=True)):
+                scores[rows] = traces.scores
+            value = functools.partial(estimate, steps.stop)
+            if (yield Partial(value, sampling.over, on_host=True)):
                 break
         final: Estimate = yield Chore(lambda _: estimate(sampling.done))
-        return final.explanation
+        return final.make()
 
     @abstractmethod
-    def coalitions(self, count: int) -> tuple[Sampling, "Coalitions"]:
-        """Which of so many segments are seen, sample by sample."""
+    def coalitions(self, count: int) -> tuple[Sampling, Callable[[int], Tensor]]:
+        """The samples, and which of so many segments each of them sees: bool, on the host."""
 
     @abstractmethod
     def fit(
@@ -129,30 +142,11 @@ class _Segmented(ExplainMethod):
 
 
 def _first(segment_count: int) -> int:
-    """Samples of the first estimate: about two for each unknown."""
-    return max(LEAST_SAMPLES, 2 * segment_count)
+    """Samples of the first estimate: six, or three pairs, for each segment.
 
-
-@dataclass(frozen=True)
-class Coalitions:
-    """Which segments are seen.
-
-    Attributes:
-        count: Of samples.
-        segment_count: How many there are.
-        draw: Makes that of one step: which are seen, bool, on the host.
+    Of fewer, what is drawn is too uneven for errors that can be believed: see the tests.
     """
-
-    count: int
-    segment_count: int
-    draw: Callable[[int], Tensor]
-
-    def seen(self, steps: range) -> Tensor:
-        """Those of some steps, n×segments."""
-        seen = torch.empty(len(steps), self.segment_count, dtype=torch.bool)
-        for row, step in zip(seen, steps, strict=True):
-            row.copy_(self.draw(step))
-        return seen
+    return max(LEAST_SAMPLES, 6 * segment_count)
 
 
 @dataclass(frozen=True)
@@ -181,24 +175,27 @@ class Lime(_Segmented):
     looks_inside: ClassVar[bool] = False
     score: ClassVar[Score] = Score.PROBABILITY
 
-    def coalitions(self, count: int) -> tuple[Sampling, Coalitions]:
+    def coalitions(self, count: int) -> tuple[Sampling, Callable[[int], Tensor]]:
         def draw(step: int) -> Tensor:
             if step == 0:
                 return torch.ones(count, dtype=torch.bool)
             return draws.uniform(self.seed, step, (count,)) < 0.5
 
-        sampling = Sampling(self.sample_count, first=_first(self.segment_count))
-        return sampling, Coalitions(self.sample_count, count, draw)
+        return Sampling(self.sample_count, _first(self.segment_count), growth=0.25), draw
 
     def fit(
         self, seen: Tensor, scores: Tensor, score: float, baseline_score: float
     ) -> tuple[Tensor, Tensor]:
         known = seen.double()
         weights = torch.exp(-(((1 - known.mean(1).sqrt()) / self.kernel_width) ** 2))
-        share = weights / weights.sum()
         root = weights.sqrt()
-        system = root[:, None] * (known - share @ known)
-        return _least_squares(system, root * (scores - share @ scores), self.ridge)
+        centred = known - weights @ known / weights.sum()
+        system = root[:, None] * torch.cat([torch.ones_like(centred[:, :1]), centred], 1)
+        penalty = torch.full((system.shape[1],), self.ridge, dtype=torch.float64)
+        penalty[0] = 0.0
+        count = float(weights.sum().square() / weights.square().sum())
+        values, covariance = _least_squares(system, root * scores, penalty, count)
+        return values[1:], covariance.diagonal()[1:].sqrt()
 
 
 @dataclass(frozen=True)
@@ -220,14 +217,18 @@ class KernelShap(_Segmented):
     looks_inside: ClassVar[bool] = False
     additive: ClassVar[bool] = True
 
-    def coalitions(self, count: int) -> tuple[Sampling, Coalitions]:
+    def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+        return {Lane.FORWARD: 2 + min(self.sample_count, (1 << self.segment_count) - 2)}
+
+    def first_rows(self, model: Model) -> int:
+        """Of as many segments as have coalitions that all fit, all of them are the first part."""
+        fitting = max(n for n in range(2, self.segment_count + 1) if _all_fit(n, self.sample_count))
+        return max(self.least_rows(model), 1 << fitting)
+
+    def coalitions(self, count: int) -> tuple[Sampling, Callable[[int], Tensor]]:
         if _all_fit(count, self.sample_count):
             every = list(itertools.product((False, True), repeat=count))[1:-1]
-            total = len(every)
-            return (
-                Sampling(total, first=total),
-                Coalitions(total, count, lambda step: torch.tensor(every[step])),
-            )
+            return Sampling(len(every), len(every)), lambda step: torch.tensor(every[step])
         sizes = torch.arange(1, count, dtype=torch.float64)
         reach = ((count - 1) / (sizes * (count - sizes))).cumsum(0)
 
@@ -239,10 +240,9 @@ class KernelShap(_Segmented):
             seen[draws.permutation(self.seed, 1 + pair, count)[:size]] = True
             return seen if step == pair else ~seen
 
-        sampling = Sampling(self.sample_count, first=_first(self.segment_count))
-        return sampling, Coalitions(self.sample_count, count, draw)
+        return Sampling(self.sample_count, _first(self.segment_count), growth=0.25), draw
 
-    def references(self, model: Model, image: Tensor) -> Tensor:
+    def references(self, model: Model, image: Tensor, steps: range) -> Tensor:
         return self.baseline.image(model, image)[None]
 
     def fit(
@@ -250,17 +250,31 @@ class KernelShap(_Segmented):
     ) -> tuple[Tensor, Tensor]:
         """Values that fit the gains of coalitions best, among those that sum to the total."""
         count, total = seen.shape[1], score - baseline_score
-        exact = _all_fit(count, self.sample_count)
-        root = torch.ones(len(seen), dtype=torch.float64)
-        if exact:
-            root = torch.tensor([_kernel(count, int(n)) for n in seen.sum(1)]).double().sqrt()
         known, last = seen[:, :-1].double(), seen[:, -1].double()
-        gains = scores - baseline_score - last * total
-        values, errors = _least_squares(
-            root[:, None] * (known - last[:, None]), root * gains, group=2, summed=True
-        )
+        system, gains = known - last[:, None], scores - baseline_score - last * total
+        exact = _all_fit(count, self.sample_count)
+        if exact:
+            weights = [_kernel(count, size) for size in seen.sum(1).tolist()]
+            root = torch.tensor(weights, dtype=torch.float64).sqrt()
+            system, gains = root[:, None] * system, root * gains
+        else:
+            system, gains = _paired(system), _paired(gains)
+        penalty = torch.zeros(count - 1, dtype=torch.float64)
+        values, covariance = _least_squares(system, gains, penalty, len(system))
         values = torch.cat([values, (total - values.sum())[None]])
-        return values, torch.zeros_like(values) if exact else errors
+        variances = torch.cat([covariance.diagonal(), covariance.sum()[None]])
+        return values, torch.zeros_like(values) if exact else variances.clamp_min(0).sqrt()
+
+
+def _paired(samples: Tensor) -> Tensor:
+    """One for each pair, whose second is the opposite of its first but for what does not fit.
+
+    A pair is one draw: its own two samples do not tell how much draws differ. A first one without
+    its second stays.
+    """
+    whole = len(samples) // 2 * 2
+    pairs = (samples[:whole:2] - samples[1:whole:2]) / math.sqrt(2)
+    return torch.cat([pairs, samples[whole:]])
 
 
 def _all_fit(count: int, samples: int) -> bool:
@@ -274,43 +288,31 @@ def _kernel(count: int, size: int) -> float:
 
 
 def _least_squares(
-    system: Tensor, sought: Tensor, ridge: float = 0.0, *, group: int = 1, summed: bool = False
+    system: Tensor, sought: Tensor, penalty: Tensor, count: float
 ) -> tuple[Tensor, Tensor]:
-    """The shortest of the best solutions, and the standard error of each of its values.
+    """The shortest of the best solutions, and the covariance of its errors.
 
-    The errors are those of the sandwich that needs no equal variances, residuals being divided
-    by one less their leverage (HC3: MacKinnon and White 1985, doi:10.1016/0304-4076(85)90158-7).
+    It is that of the sandwich that needs no equal variances, residuals being divided by one less
+    their leverage (HC3: MacKinnon and White 1985, doi:10.1016/0304-4076(85)90158-7), widened for
+    few samples, with what the penalty still holds back; infinite where there are fewer than two
+    samples for each value, or they tell no more than there are values.
 
     Args:
         system: n×values.
         sought: n.
-        ridge: The penalty on squared values.
-        group: How many samples that follow each other were drawn together.
-        summed: Whether the error of the sum of all values is to follow, too.
+        penalty: On each squared value.
+        count: How many equally heavy samples tell as much.
     """
-    count = system.shape[1]
-    inverse = torch.linalg.pinv(system.T @ system + ridge * torch.eye(count).double())
-    pull = inverse @ system.T
-    values = torch.from_numpy(_solved(system.numpy(), sought.numpy(), ridge))
-    left = sought - system @ values
-    leverage = (system * pull.T).sum(1)
-    moves = pull * (left / (1 - leverage).clamp_min(1e-6))
-    if summed:
-        moves = torch.cat([moves, moves.sum(0, keepdim=True)])
-    if len(sought) <= count + 1:
-        return values, torch.full((len(moves),), math.inf, dtype=torch.float64)
-    whole = len(sought) // group * group
-    squares = moves[:, :whole].unflatten(1, (-1, group)).sum(2).square().sum(1)
-    return values, (squares + moves[:, whole:].square().sum(1)).sqrt()
-
-
-def _solved(system: NDArray[Any], sought: NDArray[Any], ridge: float) -> NDArray[Any]:
-    if ridge:
-        count = system.shape[1]
-        system = np.concatenate([system, math.sqrt(ridge) * np.eye(count)])
-        sought = np.concatenate([sought, np.zeros(count)])
-    solution: NDArray[Any] = np.linalg.lstsq(system, sought, rcond=None)[0]
-    return solution
+    gram, moved = system.T @ system, system.T @ sought
+    inverse = torch.linalg.pinv(gram + penalty.diag(), hermitian=True)
+    values = inverse @ moved
+    if len(system) < 2 * len(values) or count <= len(values):
+        return values, torch.full_like(gram, math.inf)
+    leverage = ((system @ inverse) * system).sum(1)
+    left = (sought - system @ values) / (1 - leverage).clamp_min(1e-6)
+    spread = left[:, None] * system @ inverse * widening(count - len(values))
+    held = values - torch.linalg.pinv(gram, hermitian=True) @ moved
+    return values, spread.T @ spread + held.outer(held)
 
 
 def _cut_grid(_model: Model, image: Tensor, count: int) -> Tensor:
