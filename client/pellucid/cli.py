@@ -110,20 +110,23 @@ class _Access:
     certificate_file: Path | None = None
     key_file: Path | None = None
 
-    def connect(self, server: str | None) -> "Client":
-        from .client import Client
-
+    def options(self) -> dict[str, Any]:
+        """The keywords of a client."""
         token = os.environ.get("PELLUCID_TOKEN") or None
         if self.token_file is not None:
             token = self.token_file.read_text("latin-1").strip()
-        return Client(
-            server or "localhost:8001",
-            token=token,
-            tls=self.tls,
-            ca_file=self.ca_file,
-            certificate_file=self.certificate_file,
-            key_file=self.key_file,
-        )
+        return {
+            "token": token,
+            "tls": self.tls,
+            "ca_file": self.ca_file,
+            "certificate_file": self.certificate_file,
+            "key_file": self.key_file,
+        }
+
+    def connect(self, server: str | None) -> "Client":
+        from .client import Client
+
+        return Client(server or "localhost:8001", **self.options())
 
 
 _access: ContextVar[_Access] = ContextVar("_access")

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from .cli import ModelName, Server, _parameters, _print, _print_error
+from .cli import ModelName, Server, _access, _parameters, _print, _print_error
 
 if TYPE_CHECKING:
     from .tally import Figures, Report
@@ -91,10 +91,14 @@ def load(
             seed=seed,
         )
         with _live() as on_progress:
-            report = run(plan, server or "localhost:8001", on_progress=on_progress)
+            access = _access.get().options()
+            report = run(plan, server or "localhost:8001", on_progress=on_progress, **access)
     except PellucidError as error:
         _print_error(error)
         raise typer.Exit(2 if isinstance(error, BadArgument) else 1) from None
+    except OSError as error:
+        print(f"pellucid: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     except ModuleNotFoundError as error:
         if error.name != "hdrh":
             raise

@@ -317,8 +317,8 @@ def run(
     target: str = "localhost:8001",
     *,
     caller: str = "",
-    credentials: grpc.ChannelCredentials | None = None,
     on_progress: Callable[[Report], None] | None = None,
+    **access: Any,
 ) -> Report:
     """Runs a plan against a server, and waits for the end of it.
 
@@ -328,8 +328,9 @@ def run(
         plan: What to do.
         target: HOST:PORT of the server.
         caller: The name that the server knows this caller by; see Client.
-        credentials: For TLS; plain text when None.
         on_progress: Gets what was measured so far, about twice a second.
+        **access: The keywords of Client by which a locked server is reached: token, tls, ca_file
+            and so on.
 
     Raises:
         BadArgument: The photos cannot be read, or are too large.
@@ -338,12 +339,13 @@ def run(
 
     async def work() -> Report:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        async with AsyncClient(target, caller=caller, credentials=credentials) as client:
+        async with AsyncClient(target, caller=caller, **access) as client:
             model = await client.get_model(plan.model)
+            credentials, metadata = client._credentials, client._metadata
         server = {"address": target, "model": model.name, "version": model.version}
         main = threading.current_thread() is threading.main_thread()
         async with connect_aio(target, credentials, retries=False) as channel:
-            send = _Stub(plan, channel, _wire.caller_metadata(caller))
+            send = _Stub(plan, channel, metadata)
             if main:
                 loop.add_signal_handler(signal.SIGINT, stop.set)
             try:

@@ -480,6 +480,9 @@ def test_the_command_line_by_options(locked: Locked, cat_jpg: Path, tmp_path: Pa
     listed = command(locked, *options, "models", "--json")
     assert json.loads(listed.stdout)["models"][0]["name"] == MODEL
     assert command(locked, *options, "predict", str(cat_jpg)).exit_code == 0
+    load = ("load", str(cat_jpg), "--concurrency=1", "--duration-s=0.5", "--warm-up-s=0")
+    assert command(locked, *options, *load).exit_code == 0
+    assert "UNAUTHENTICATED" in command(locked, *options[1:], *load).stderr
 
 
 @pytest.mark.parametrize("token", [ALICE, WRONG, ""])
