@@ -179,8 +179,8 @@ def test_the_client_knows_nothing_of_the_server() -> None:
 
 def test_what_only_a_load_needs_is_imported_there_alone() -> None:
     assert importers(CLIENT, "hdrh") == {"tally.py"}
-    assert importers(CLIENT, "pellucid.tally") == {"cli_load.py", "load.py"}
-    assert importers(CLIENT, "pellucid.load") == {"cli_load.py", "tally.py"}
+    assert importers(CLIENT, "pellucid.tally") == {"cli/load.py", "load.py"}
+    assert importers(CLIENT, "pellucid.load") == {"cli/load.py", "tally.py"}
 
 
 def test_nothing_is_unpickled() -> None:

@@ -13,10 +13,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from .cli import ModelName, Server, _access, _parameters, _print, _print_error
+from .connect import access
+from .options import ModelName, Server, parameters_of
+from .show import print_error, print_part
 
 if TYPE_CHECKING:
-    from .tally import Figures, Report
+    from ..tally import Figures, Report
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -71,10 +73,10 @@ def load(
     Latencies count from when a call was to be sent. Nothing is tried again. An interrupt ends it
     early. The exit code is 0 if any call was answered in time.
     """
-    from .errors import BadArgument, PellucidError
+    from ..errors import BadArgument, PellucidError
 
     try:
-        from .load import Plan, run
+        from ..load import Plan, run
 
         plan = Plan(
             photos=list(_photos(photo)),
@@ -91,10 +93,10 @@ def load(
             seed=seed,
         )
         with _live() as on_progress:
-            access = _access.get().options()
-            report = run(plan, server or "localhost:8001", on_progress=on_progress, **access)
+            options = access.get().options()
+            report = run(plan, server or "localhost:8001", on_progress=on_progress, **options)
     except PellucidError as error:
-        _print_error(error)
+        print_error(error)
         raise typer.Exit(2 if isinstance(error, BadArgument) else 1) from None
     except OSError as error:
         print(f"pellucid: {error}", file=sys.stderr)
@@ -105,7 +107,7 @@ def load(
         print(f"pellucid: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     for part in _parts(report):
-        _print(part)
+        print_part(part)
     if output is not None:
         try:
             output.write_text(json.dumps(report.fields(), indent=2) + "\n")
@@ -116,7 +118,7 @@ def load(
 
 
 def _photos(paths: Sequence[Path]) -> Iterator[Path]:
-    from .folders import photos_in
+    from ..folders import photos_in
 
     for path in paths:
         if path.is_dir():
@@ -126,7 +128,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _weights(texts: Sequence[str]) -> dict[str, float]:
-    from .errors import BadArgument
+    from ..errors import BadArgument
 
     weights: dict[str, float] = {}
     for text in texts:
@@ -141,7 +143,7 @@ def _weights(texts: Sequence[str]) -> dict[str, float]:
 
 
 def _by_method(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    from .errors import BadArgument
+    from ..errors import BadArgument
 
     by_method: dict[str, list[str]] = {}
     for text in texts:
@@ -149,7 +151,7 @@ def _by_method(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not dot:
             raise BadArgument(f"--parameter: is {text!r}; must be METHOD.NAME=VALUE")
         by_method.setdefault(method, []).append(assignment)
-    return {method: _parameters(method, given) for method, given in by_method.items()}
+    return {method: parameters_of(method, given) for method, given in by_method.items()}
 
 
 _SWITCH_S = 0.0005
