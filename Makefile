@@ -16,8 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## Predict and explain three photos; writes demo_output/
 	$(BIN)/python examples/demo.py
 
-test: $(STAMP)  ## Every test
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## Every test, on every core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)  ## Style, types and the contract
 	$(BIN)/ruff check .
