@@ -108,13 +108,8 @@ class Service:
         write: Callable[[inference_pb2.PredictResponse], _Answer],
     ) -> _Answer:
         """Answers a request; write makes the response what is sent, and runs in a worker."""
-        async with self._underway(Priority.PREDICT, call) as (registry, arrived_s):
-            asked = await self._read(
-                call, lambda: wire.read_predict(request, call, registry, self._limits)
-            )
-            held.add(asked.byte_count)
-            made = await self._predicted(asked, arrived_s)
-            return await self._finish(Priority.PREDICT, call, made, write)
+        read = functools.partial(wire.read_predict, request, call, limits=self._limits)
+        return await self._one(Priority.PREDICT, call, held, read, self._predicted, write)
 
     async def predict_batch(
         self,
@@ -124,15 +119,15 @@ class Service:
         write: Callable[[inference_pb2.PredictBatchResponse], _Answer],
     ) -> _Answer:
         """As predict, of each image."""
-        async with self._underway(Priority.PREDICT, call) as (registry, arrived_s):
-            each = await self._read(
-                call, lambda: wire.read_predict_batch(request, call, registry, self._limits)
-            )
-            run = functools.partial(self._predicted, arrived_s=arrived_s)
-            outcomes = await self._each(Priority.PREDICT, call, held, each, run)
-            return await self._work(
-                Priority.PREDICT, call, lambda: write(wire.write_predict_batch(outcomes))
-            )
+        read = functools.partial(wire.read_predict_batch, request, call, limits=self._limits)
+        return await self._each(
+            Priority.PREDICT,
+            call,
+            held,
+            read,
+            self._predicted,
+            lambda outcomes: write(wire.write_predict_batch(outcomes)),
+        )
 
     async def explain(
         self,
@@ -142,13 +137,8 @@ class Service:
         write: Callable[[inference_pb2.ExplainResponse], _Answer],
     ) -> _Answer:
         """As predict."""
-        async with self._underway(Priority.EXPLAIN, call) as (registry, arrived_s):
-            asked = await self._read(
-                call, lambda: wire.read_explain(request, call, registry, self._limits)
-            )
-            held.add(asked.byte_count)
-            made = await self._explained(asked, arrived_s)
-            return await self._finish(Priority.EXPLAIN, call, made, write)
+        read = functools.partial(wire.read_explain, request, call, limits=self._limits)
+        return await self._one(Priority.EXPLAIN, call, held, read, self._explained, write)
 
     async def explain_batch(
         self,
@@ -158,15 +148,15 @@ class Service:
         write: Callable[[inference_pb2.ExplainBatchResponse], _Answer],
     ) -> _Answer:
         """As explain, of each image."""
-        async with self._underway(Priority.EXPLAIN, call) as (registry, arrived_s):
-            each = await self._read(
-                call, lambda: wire.read_explain_batch(request, call, registry, self._limits)
-            )
-            run = functools.partial(self._explained, arrived_s=arrived_s)
-            outcomes = await self._each(Priority.EXPLAIN, call, held, each, run)
-            return await self._work(
-                Priority.EXPLAIN, call, lambda: write(wire.write_explain_batch(outcomes))
-            )
+        read = functools.partial(wire.read_explain_batch, request, call, limits=self._limits)
+        return await self._each(
+            Priority.EXPLAIN,
+            call,
+            held,
+            read,
+            self._explained,
+            lambda outcomes: write(wire.write_explain_batch(outcomes)),
+        )
 
     async def explain_stream(
         self,
@@ -276,6 +266,50 @@ class Service:
         # Reading headers is short: what must be refused is, before any rendering.
         return await self._work(Priority.PREDICT, call, read)
 
+    async def _one(
+        self,
+        priority: Priority,
+        call: wire.Call,
+        held: Held,
+        read: Callable[[Registry], wire.Asked],
+        run: Callable[[wire.Asked, float], Awaitable[Callable[[], _Returned]]],
+        write: Callable[[_Returned], _Answer],
+    ) -> _Answer:
+        """Validates, runs and renders a request."""
+        async with self._underway(priority, call) as (registry, arrived_s):
+            asked = await self._read(call, lambda: read(registry))
+            held.add(asked.byte_count)
+            made = await run(asked, arrived_s)
+            return await self._finish(priority, call, made, write)
+
+    async def _each(
+        self,
+        priority: Priority,
+        call: wire.Call,
+        held: Held,
+        read: Callable[[Registry], Sequence[wire.Asked | PellucidError]],
+        run: Callable[[wire.Asked, float], Awaitable[Callable[[], _Returned]]],
+        write: Callable[[Sequence[_Returned | PellucidError]], _Answer],
+    ) -> _Answer:
+        """The same of all images of a request; what goes wrong with one is its outcome."""
+        async with self._underway(priority, call) as (registry, arrived_s):
+
+            async def one(asked: wire.Asked | PellucidError) -> _Returned | PellucidError:
+                if isinstance(asked, PellucidError):
+                    return asked
+                try:
+                    with _answerable():
+                        return await self._work(priority, call, await run(asked, arrived_s))
+                except PellucidError as error:
+                    return error
+
+            each = await self._read(call, lambda: read(registry))
+            held.add(sum(asked.byte_count for asked in each if isinstance(asked, wire.Asked)))
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(asked)) for asked in each]
+            outcomes = [task.result() for task in tasks]
+            return await self._work(priority, call, lambda: write(outcomes))
+
     async def _predicted(
         self, asked: wire.Asked, arrived_s: float
     ) -> Callable[[], inference_pb2.PredictResponse]:
@@ -313,30 +347,6 @@ class Service:
         spec, view = asked.spec, asked.view
         assert view is not None
         return lambda: self._write(spec, done, lambda of: wire.write_explain(spec, view, of))
-
-    async def _each(
-        self,
-        priority: Priority,
-        call: wire.Call,
-        held: Held,
-        each: Sequence[wire.Asked | PellucidError],
-        run: Callable[[wire.Asked], Awaitable[Callable[[], _Returned]]],
-    ) -> list[_Returned | PellucidError]:
-        """Runs all that can be at once; what goes wrong with one is its outcome."""
-
-        async def one(asked: wire.Asked | PellucidError) -> _Returned | PellucidError:
-            if isinstance(asked, PellucidError):
-                return asked
-            try:
-                with _answerable():
-                    return await self._work(priority, call, await run(asked))
-            except PellucidError as error:
-                return error
-
-        held.add(sum(asked.byte_count for asked in each if isinstance(asked, wire.Asked)))
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(asked)) for asked in each]
-        return [task.result() for task in tasks]
 
     @contextlib.contextmanager
     def _permit(self, priority: Priority) -> Iterator[Registry]:
