@@ -64,6 +64,12 @@ class Costs:
                 row_count -= batches * bucket
         return total_ms
 
+    def shared_ms(self, lane: Lane, bucket_size: int | None) -> float:
+        """What a row costs in a batch that rows of many requests fill; see predict_ms."""
+        with self._lock:
+            bucket = bucket_size or self._bucket_for(lane, self.buckets[-1])
+            return self._ms(lane, bucket) / bucket
+
     def _bucket_for(self, lane: Lane, row_count: int) -> int:
         smallest = self.buckets[0]
         allowed = [

@@ -150,10 +150,13 @@ class Engine:
         costs = self.costs_of(spec.model)
         rows = spec.method.row_counts(spec.model, spec.target)
         cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
+        queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
         row_count = sum(rows.values())
-        cost_ms = min(cost_ms, spec.method.most_ms(spec.model, cost_ms / row_count))
+        most_ms = spec.method.most_ms(spec.model, cost_ms / row_count)
+        cost_ms, queued_ms = min(cost_ms, most_ms), min(queued_ms, most_ms)
         timing = Timing(submitted_s=time.monotonic() if arrived_s is None else arrived_s)
-        job = Job(spec, cost_ms, timing, next(self._numbers), row_count, outlet)
+        number = next(self._numbers)
+        job = Job(spec, cost_ms, queued_ms, timing, number, row_count, outlet)
         if not self.alive:
             raise Unavailable("the engine has stopped; another replica will answer")
         self.admission.admit(job)
@@ -309,7 +312,6 @@ class Engine:
         """Hands results to their jobs, and goes on with those that have all they waited for."""
         batch_ms = self._device.land(flight)
         self._costs[batch.key.model.name].record(batch.key.lane, batch.bucket_size, batch_ms)
-        self.admission.batch(sum(ticket.job.row_ms for ticket in batch.tickets), batch_ms)
         self._observer.batch(batch, batch_ms)
         with self._device.aside(flight):
             for work, places in _by_work(batch.tickets).items():

@@ -178,6 +178,8 @@ class Job:
     """A spec in flight. Its future ends with Done or with a PellucidError.
 
     Attributes:
+        cost_ms: Milliseconds of device time that it was predicted to take alone.
+        queued_ms: The same where its rows share batches with others', as in a queue they do.
         sequence: Its number, in the order of arrival.
         row_count: Rows that its cost was predicted for.
         outlet: Gets what the method shows before it is done; called as the future is resolved.
@@ -186,6 +188,7 @@ class Job:
 
     spec: Spec
     cost_ms: float
+    queued_ms: float
     timing: Timing
     sequence: int
     row_count: int = 1
@@ -206,7 +209,8 @@ class Job:
 
     @property
     def row_ms(self) -> float:
-        return self.cost_ms / self.row_count
+        """What a row of it counts for in the queue."""
+        return self.queued_ms / self.row_count
 
     def cancel(self) -> None:
         """Its caller went away: no row of it is launched any more."""

@@ -85,7 +85,8 @@ def job(
         bucket_size,
     )
     timing = Timing(submitted_s=0.0)
-    return Job(spec, cost_ms, timing, next(_numbers), work=work(count, lane, rule))
+    number = next(_numbers)
+    return Job(spec, cost_ms, cost_ms, timing, number, work=work(count, lane, rule))
 
 
 _numbers = itertools.count()
@@ -391,66 +392,6 @@ def test_a_cost_over_the_deadline_is_refused_for_good() -> None:
         with pytest.raises(DeadlineExpired):
             queue.admit(waiting_job(1.0, deadline_s=passed_s))
     assert queue.depth == 4
-
-
-@pytest.mark.usefixtures("_at_ten")
-def test_what_could_not_be_done_by_its_deadline_is_refused() -> None:
-    """What is ahead of it may last two and a half times as long as is predicted."""
-    queue = admission()
-    queue.admit(waiting_job(1900.0, deadline_s=12.0))  # none is ahead of it
-    with pytest.raises(Overloaded, match=r"about 4950 ms; its deadline leaves 2500 ms") as caught:
-        queue.admit(waiting_job(200.0, deadline_s=12.5))
-    assert caught.value.retry_delay_ms == pytest.approx(2450)
-    queue.admit(waiting_job(200.0, deadline_s=14.96))
-    queue.admit(waiting_job(200.0, deadline_s=11.9))  # goes before those
-    with pytest.raises(Overloaded):
-        queue.admit(waiting_job(1700.0, deadline_s=11.9))  # but after that one
-    queue.admit(waiting_job(200.0, deadline_s=10.3, priority=PREDICT))  # before all of them
-    with pytest.raises(Overloaded):
-        queue.admit(waiting_job(1.0, deadline_s=10.28, priority=EXPLAIN))
-    assert queue.depth == 4
-
-
-@pytest.mark.usefixtures("_at_ten")
-def test_what_waits_counts_at_the_pace_of_the_last_batches() -> None:
-    queue = admission()
-    for _ in range(200):
-        queue.batch(400.0, 100.0)  # four rows for the price of one
-    queue.admit(waiting_job(1000.0, deadline_s=12.0))
-    queue.admit(waiting_job(100.0, deadline_s=12.0))  # 2.5 · 250 + 100 ms, of 2000
-    for _ in range(200):
-        queue.batch(100.0, 200.0)  # somebody else uses the device
-    queue.batch(0.0, 1e6)  # nothing was known of its rows
-    with pytest.raises(Overloaded, match="about 5510 ms"):
-        queue.admit(waiting_job(10.0, deadline_s=12.0))
-
-
-@pytest.mark.parametrize(
-    ("predicted_ms", "later_s", "needed_ms"),
-    [
-        (0.0, 0.0, 100 + 750),
-        (2500.0, 0.0, 100 + 750 / 0.5),  # half of the last 5 s
-        (2500.0, 5.0, 100 + 750 / (1 - 0.5 / math.e)),
-        (1e6, 0.0, 100 + 750 / 0.25),  # what its class is guaranteed
-    ],
-)
-def test_urgent_jobs_will_come_as_they_came(
-    monkeypatch: pytest.MonkeyPatch, predicted_ms: float, later_s: float, needed_ms: float
-) -> None:
-    clock = types.SimpleNamespace(monotonic=lambda: 10.0)
-    monkeypatch.setattr("pellucid_server.engine.admission.time", clock)
-    queue = admission()
-    prediction = waiting_job(priority=PREDICT)
-    queue.admit(prediction)
-    queue.progress(prediction, predicted_ms)
-    queue.release(prediction)
-    clock.monotonic = lambda: 10.0 + later_s
-    now_s = clock.monotonic()
-    queue.admit(waiting_job(300.0, deadline_s=now_s + 0.4))
-    until_s = now_s + needed_ms / 1e3
-    with pytest.raises(Overloaded):
-        queue.admit(waiting_job(100.0, deadline_s=until_s - 0.001))
-    queue.admit(waiting_job(100.0, deadline_s=until_s + 0.001))
 
 
 # Schedule
