@@ -131,6 +131,10 @@ class Engine:
         """Runs every bucket of every lane and measures it."""
         self.call(lambda: self._measure(model))
 
+    def cost_ms(self, spec: Spec) -> float:
+        """Device time that a spec is predicted to take, in milliseconds."""
+        return self._predict(spec)[0]
+
     def submit(
         self,
         spec: Spec,
@@ -147,11 +151,7 @@ class Engine:
         Raises:
             Overloaded, DeadlineExpired, DeadlineTooShort, Unavailable: It is not admitted.
         """
-        costs = self.costs_of(spec.model)
-        rows = spec.method.row_counts(spec.model, spec.target)
-        cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
-        row_count = sum(rows.values())
-        cost_ms = min(cost_ms, spec.method.most_ms(spec.model, cost_ms / row_count))
+        cost_ms, row_count = self._predict(spec)
         timing = Timing(submitted_s=time.monotonic() if arrived_s is None else arrived_s)
         job = Job(spec, cost_ms, timing, next(self._numbers), row_count, outlet)
         if not self.alive:
@@ -181,6 +181,14 @@ class Engine:
 
         self._inbox.put(stop)
         self._thread.join()
+
+    def _predict(self, spec: Spec) -> tuple[float, int]:
+        """Its device time in milliseconds, and the rows that this was predicted for."""
+        costs = self.costs_of(spec.model)
+        rows = spec.method.row_counts(spec.model, spec.target)
+        cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
+        row_count = sum(rows.values())
+        return min(cost_ms, spec.method.most_ms(spec.model, cost_ms / row_count)), row_count
 
     def _offload(
         self, job: Job, function: Callable[[], _Returned], then: Callable[[_Returned], None]
