@@ -64,12 +64,13 @@ class FolderResult:
         return tuple(entry for entry in self.entries if "error" in entry)
 
 
-def photos_in(folder: Path, *, nested: bool = False) -> list[Path]:
+def photos_in(folder: Path, *, nested: bool = False, apart_from: Path | None = None) -> list[Path]:
     """The photos of a folder, by their suffixes, in the order of their names.
 
     Args:
         folder: Where they are.
         nested: Whether folders in it are looked into, too; hidden ones are not.
+        apart_from: One of these that is not; it is compared as it is written.
 
     Raises:
         BadArgument: It is no folder, or has none.
@@ -82,6 +83,7 @@ def photos_in(folder: Path, *, nested: bool = False) -> list[Path]:
         for path in found
         if path.suffix.lower() in SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (apart_from is not None and path.is_relative_to(apart_from))
         and path.is_file()
     )
     if not paths:
@@ -112,7 +114,8 @@ def explain_folder(
     Args:
         client: Of the server.
         folder: Of the photos.
-        output: Where pictures and the manifest are written; made if it is not there.
+        output: Where pictures and the manifest are written; made if it is not there. It may be
+            inside the folder, but not hold it.
         method: See Client.explain.
         concurrency: Calls in flight at most, 1 to 64.
         timeout_s: The deadline of each photo in seconds, waiting for a full queue included.
@@ -126,7 +129,12 @@ def explain_folder(
     """
     if not 1 <= concurrency <= 64:
         raise BadArgument(f"concurrency: is {concurrency}; must be 1 to 64")
-    paths = [path for path in photos_in(folder, nested=True) if not path.is_relative_to(output)]
+    folder, output_in_full = folder.resolve(), output.resolve()
+    if folder.is_relative_to(output_in_full):
+        raise BadArgument(
+            f"output: {os.fspath(output)!r} holds the photos; pictures need a folder of their own"
+        )
+    paths = photos_in(folder, nested=True, apart_from=output_in_full)
     asked = _wire.request_sha256(method, options)
     names = _pictures(paths, folder, "png" if options.get("format") == "png" else "jpg")
     output.mkdir(parents=True, exist_ok=True)

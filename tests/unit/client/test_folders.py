@@ -1,6 +1,7 @@
 """A folder of photos: the manifest, what is done again and what is not, names of pictures."""
 
 import fcntl
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,10 +167,50 @@ def test_photos_that_would_share_a_picture_do_not(client: Client, folder: Path) 
     ]
 
 
-def test_pictures_inside_the_folder_are_not_its_photos(client: Client, folder: Path) -> None:
-    for _ in range(2):
-        found = explain_folder(client, folder, folder / "why", "gradient")
-        assert len(found.entries) == 3
+@pytest.mark.parametrize(
+    ("here", "photos", "output"),
+    [
+        (".", "{}", "{}/why"),
+        (".", "photos", "{}/why"),
+        (".", "{}", "photos/why"),
+        (".", "photos", "photos/nested/../why"),
+        ("photos", "{}", "why"),
+        ("photos", ".", "../link/why"),
+    ],
+)
+def test_pictures_inside_the_folder_are_not_its_photos(
+    client: Client,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    here: str,
+    photos: str,
+    output: str,
+) -> None:
+    (folder.parent / "link").symlink_to(folder)
+    monkeypatch.chdir(folder.parent / here)
+    given = (Path(text.format(folder)) for text in (photos, output))
+    asked = functools.partial(explain_folder, client, *given, "gradient")
+    assert asked().earlier_count == 0
+    again = asked()
+    assert [entry["photo"] for entry in again.entries] == ["a.png", "b.PNG", "nested/c.png"]
+    assert again.earlier_count == 3
+
+
+@pytest.mark.parametrize("output", ["photos", "{}", ".", "photos/nested/.."])
+def test_pictures_are_not_written_among_the_photos(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(BadArgument, match=r"output: .* holds the photos"):
+        explain_folder(client, Path("photos"), Path(output.format(folder)), "gradient")
+    assert not list(folder.parent.rglob("manifest.jsonl"))
+
+
+def test_a_folder_of_pictures_alone_has_no_photo(client: Client, folder: Path) -> None:
+    for path in ("a.png", "b.PNG"):
+        (folder / path).unlink()
+    with pytest.raises(BadArgument, match="there is no photo"):
+        explain_folder(client, folder, folder / "nested", "gradient")
 
 
 @pytest.mark.parametrize(
