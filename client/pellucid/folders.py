@@ -22,7 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import _wire
 from .compare import target_words
@@ -145,7 +145,8 @@ def explain_folder(
         if on_progress is not None:
             on_progress(done_count, len(paths))
         for entry in _each(task, waiting, names, concurrency):
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            # In ASCII: a name that is no text has a place in it, too.
+            file.write(json.dumps(entry).encode() + b"\n")
             file.flush()
             known[entry["photo"]] = entry
             done_count += 1
@@ -168,27 +169,23 @@ def _pictures(paths: list[Path], folder: Path, suffix: str) -> dict[Path, Path]:
 
 
 @contextmanager
-def _manifest(path: Path) -> Iterator[tuple[TextIO, dict[str, Entry]]]:
+def _manifest(path: Path) -> Iterator[tuple[BinaryIO, dict[str, Entry]]]:
     """The manifest, to be appended to, and what it says; a line that was cut off is dropped."""
-    with path.open("a+", encoding="utf-8") as file:
+    with path.open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise BadArgument(f"{path}: another run writes it") from None
         file.seek(0)
         known: dict[str, Entry] = {}
-        whole = 0
-        for number, line in enumerate(file.read().splitlines(keepends=True), 1):
-            if not line.endswith("\n"):
-                break
-            whole += len(line.encode())
+        *lines, cut_off = file.read().split(b"\n")
+        for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
                 known[entry["photo"]] = entry
             except (ValueError, TypeError, KeyError):
                 raise BadArgument(f"{path}: line {number} is not of a manifest") from None
-        file.truncate(whole)
-        file.seek(0, os.SEEK_END)
+        file.truncate(file.tell() - len(cut_off))
         yield file, known
 
 

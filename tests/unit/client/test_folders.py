@@ -54,8 +54,9 @@ def run(client: Client, folder: Path, **options: Any) -> FolderResult:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    text = (folder.parent / "why" / "manifest.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    *whole, rest = (folder.parent / "why" / "manifest.jsonl").read_bytes().split(b"\n")
+    assert rest == b""
+    return [json.loads(line) for line in whole]
 
 
 def test_pictures_and_a_manifest(client: Client, server: FakeServer, folder: Path) -> None:
@@ -84,6 +85,35 @@ def test_what_is_done_is_not_done_again_and_a_line_that_was_cut_off_is(
     assert run(client, folder).earlier_count == 2
     assert len(server.requests) == 1
     assert manifest.read_text() == whole
+
+
+STRANGE = ("caf\udce9.png", "line\u2028and\u0085next\r.png", "größe.png")
+"""The first is Latin-1: no text in UTF-8."""
+
+
+def test_names_of_any_bytes_are_kept_and_taken_up_again(
+    client: Client, server: FakeServer, folder: Path
+) -> None:
+    for name in STRANGE:
+        (folder / name).write_bytes(PHOTOS[0])
+    found = run(client, folder)
+    assert found.failed == ()
+    assert set(STRANGE) < {entry["photo"] for entry in found.entries}
+    assert run(client, folder).entries == found.entries
+    assert run(client, folder).earlier_count == 6
+    assert (folder.parent / "why" / found.entries[-1]["picture"]).is_file()
+
+
+def test_manifests_whose_lines_hold_other_line_ends_are_read(client: Client, folder: Path) -> None:
+    for name in STRANGE[1:]:
+        (folder / name).write_bytes(PHOTOS[0])
+    run(client, folder)
+    manifest = folder.parent / "why" / "manifest.jsonl"
+    texts = [json.dumps(entry, ensure_ascii=False) for entry in lines(folder)]
+    whole = "".join(f"{text}\n" for text in texts).encode()
+    manifest.write_bytes(whole + '{"photo": "ö'.encode()[:-1])  # cut off inside of a character
+    assert run(client, folder).earlier_count == 5
+    assert manifest.read_bytes() == whole
 
 
 def test_another_photo_another_request_and_a_picture_that_is_gone_are_done_again(
@@ -260,6 +290,24 @@ def test_the_command_line(
     one = CliRunner().invoke(app, ["explain", str(folder / "a.png"), "--concurrency", "2"])
     assert one.exit_code == 2
     assert "--concurrency: is for a folder" in one.stderr
+
+
+def test_names_of_any_bytes_on_the_command_line(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PELLUCID_SERVER", server.address)
+    for name in STRANGE[::2]:
+        Path(name).write_bytes(PHOTOS[0])
+    server.fail(grpc.StatusCode.INVALID_ARGUMENT, "no photo", times=2)
+    made = CliRunner().invoke(app, ["explain", ".", "-o", "why"])
+    assert made.exit_code == 1, made.exception
+    assert made.stdout.splitlines()[:2] == [
+        f"{name}: INVALID_ARGUMENT: no photo" for name in ("caf\\udce9.png", "größe.png")
+    ]
+    made = CliRunner().invoke(app, ["explain", STRANGE[0]])
+    assert made.exit_code == 0, made.exception
+    assert "caf\\udce9-gradient.jpg" in made.stdout
 
 
 def test_predict_with_explanations_on_the_command_line(
