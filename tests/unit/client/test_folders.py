@@ -408,3 +408,8 @@ def test_predict_with_explanations_on_the_command_line(
     assert "not written  a-rise.jpg: too late" in made.stdout
     [request] = server.requests
     assert [one.WhichOneof("method") for one in request.explain] == ["occlusion", "rise"]
+    server.requests.clear()
+    twice = CliRunner().invoke(app, [*asked, "--explain", "rise", "--server", server.address])
+    assert twice.exit_code == 2
+    assert twice.stderr == "pellucid: --explain: rise is given more than once\n"
+    assert server.requests == []
