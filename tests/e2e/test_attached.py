@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,19 +98,20 @@ def test_several_explain_the_top_class_unless_they_name_another(
     assert second.target.score == pytest.approx(result.top.probability, abs=1e-4)
 
 
-def test_a_budget_too_tight_for_the_cost_still_returns_the_prediction(
-    client: pellucid.Client, cat_jpg: Path
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_budget_too_tight_for_one_leaves_the_prediction_and_the_others(
+    client: pellucid.Client, cat_jpg: Path, place: int
 ) -> None:
-    result = client.predict(
-        cat_jpg,
-        explain=["gradient", pellucid.Explain("rise", mask_count=20_000)],
-        explain_budget_ms=5_000.0,
-    )
-    gradient, rise = result.explanations
+    explain: list[str | pellucid.Explain] = ["gradient"]
+    explain.insert(place, pellucid.Explain("rise", mask_count=20_000))
+    result = client.predict(cat_jpg, explain=explain, explain_budget_ms=5_000.0)
+    outcomes = list(result.explanations)
+    rise = outcomes.pop(place)
     assert result.top.probability > 0
-    assert gradient.method == "gradient"
+    assert outcomes[0].method == "gradient"
     assert isinstance(rise, pellucid.DeadlineExceeded)
     assert rise.reason == "COST_EXCEEDS_DEADLINE"
+    assert re.search(r"needs about \d+ ms .* budget of explanations leaves \d+ ms", rise.message)
 
 
 def test_a_budget_that_passes_in_the_queue_still_returns_the_prediction(

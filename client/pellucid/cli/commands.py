@@ -114,7 +114,8 @@ def predict(
         typer.Option(
             "--explain",
             metavar="METHOD",
-            help="Explain the top class along with it, and write PHOTO-METHOD.jpg; again for more.",
+            help="Explain the top class along with it, and write PHOTO-METHOD.jpg; again for other "
+            "methods.",
         ),
     ] = None,
     explain_budget_ms: Annotated[
@@ -131,20 +132,24 @@ def predict(
     """What the network sees in a photo."""
     with connected(server) as client:
         from .. import _wire
-        from ..errors import PellucidError
+        from ..errors import BadArgument, PellucidError
 
+        methods = explain or []
+        twice = sorted({method for method in methods if methods.count(method) > 1})
+        if twice:
+            raise BadArgument(f"--explain: {', '.join(twice)} is given more than once")
         request = _wire.predict_request(
             photo,
             model=model,
             top_k=top_k,
             include_logits=False,
             bucket_size=bucket_size,
-            explain=explain or (),
+            explain=methods,
             explain_budget_ms=explain_budget_ms,
         )
         response = client._call("Predict", request, timeout_s)
         result = _wire.predict_result(response)
-        paths = [Path(f"{photo.stem}-{method}.jpg") for method in explain or ()]
+        paths = [Path(f"{photo.stem}-{method}.jpg") for method in methods]
         for path, explanation in zip(paths, result.explanations, strict=True):
             if not isinstance(explanation, PellucidError):
                 explanation.save(path)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,8 @@ _PIPE_COLUMNS = 1000
 
 
 def print_part(part: Table | Text) -> None:
+    if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(soft_wrap=True)
     if not console.is_terminal:  # a pipe is as wide as what goes through it
         console.width = _PIPE_COLUMNS

@@ -1,10 +1,12 @@
 """A prediction with explanations sent along, none of which can make it fail."""
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from .. import wire
 from ..engine.job import Done, Spec
+from ..engine.rows import Target
 from ..errors import (
     Cancelled,
     DeadlineExpired,
@@ -15,6 +17,7 @@ from ..errors import (
 )
 from ..inputs import Kept
 from ..methods.attached import Attached
+from ..methods.explain.explain import Explain
 
 _BUDGET_SHARE = 0.9
 """Of a request's time, for explanations: the rest is left for rendering, or to predict alone."""
@@ -27,6 +30,7 @@ async def run_attached(
     asked: wire.Asked,
     arrived_s: float,
     run: Callable[[Spec, Callable[[Done], None] | None], Awaitable[Done]],
+    cost_ms: Callable[[Spec], float],
 ) -> tuple[Done, list[Done | PellucidError]]:
     """The prediction, and an explanation or an error for each that is attached.
 
@@ -34,46 +38,70 @@ async def run_attached(
         asked: What is asked.
         arrived_s: When, by time.monotonic().
         run: Runs a spec; what it shows meanwhile goes to the callable.
+        cost_ms: Device time that a spec is predicted to take, by which run refuses it.
 
     Raises:
         PellucidError: There is no prediction.
     """
-    spec, attached = asked.spec, list(asked.attached)
+    spec, attached = asked.spec, asked.attached
     if attached:  # whoever tries again has it decoded already
         spec = replace(spec, source=Kept(spec.source))
     prediction: Done | None = None
-    outcomes: list[Done | PellucidError] = []
-    beyond: list[PellucidError] = []  # of the last ones, which cannot be done in time
-    while len(outcomes) < len(attached):
-        left = attached[len(outcomes) :]
+    outcomes: dict[int, Done | PellucidError] = {}  # by their place
+    while left := [place for place in range(len(attached)) if place not in outcomes]:
+        parts = tuple((attached[place].method, attached[place].target) for place in left)
         top = None if prediction is None else int(prediction.result.logits.argmax())
-        method = Attached(tuple((one.method, one.target) for one in left), top)
+        method = Attached(parts, top)
+        together = replace(spec, method=method, deadline_s=_until_s(asked, arrived_s))
         shown: list[Done] = []
         failed: PellucidError | None = None
         try:
-            await run(
-                replace(spec, method=method, deadline_s=_until_s(asked, arrived_s)), shown.append
-            )
+            await run(together, shown.append)
         except Cancelled:
             raise
         except DeadlineTooShort as error:
-            beyond.insert(0, error)
-            attached.pop()
+            beyond = {left[i]: late for i, late in _beyond(together, method, cost_ms)}
+            # Or each would fit, but not with the other images of the request.
+            outcomes |= beyond or dict.fromkeys(left, error)
+            continue
         except PellucidError as error:
             failed = error
         before: Done | None = None
         if prediction is None and shown:
             prediction = shown.pop(0)
             before = prediction if method.predicts_apart(spec.model) else None
-        for done in shown:
-            outcomes.append(done if before is None else _since(before, done))
+        for place, done in zip(left, shown, strict=False):
+            outcomes[place] = done if before is None else _since(before, done)
             before = done
         if failed is not None:
-            count = len(attached) - len(outcomes) if isinstance(failed, _OF_ALL) else 1
-            outcomes += [failed] * count
+            rest = left[len(shown) :]
+            outcomes |= dict.fromkeys(rest if isinstance(failed, _OF_ALL) else rest[:1], failed)
     if prediction is None:
         prediction = await run(spec, None)
-    return prediction, [*outcomes, *beyond]
+    return prediction, [outcomes[place] for place in range(len(attached))]
+
+
+def _beyond(
+    spec: Spec, method: Attached, cost_ms: Callable[[Spec], float]
+) -> Iterator[tuple[int, DeadlineTooShort]]:
+    """The explanations, by their index, for which those that fit before them leave no time."""
+    left_ms = max(0.0, (spec.deadline_s - time.monotonic()) * 1e3)
+    fitting: list[tuple[Explain, Target]] = []
+    spent_ms = 0.0
+    for index, part in enumerate(method.parts):
+        tried = replace(method, parts=(*fitting, part))
+        with_it_ms = cost_ms(replace(spec, method=tried))
+        if with_it_ms <= left_ms:
+            fitting.append(part)
+            spent_ms = with_it_ms
+        else:
+            yield (
+                index,
+                DeadlineTooShort(
+                    f"this explanation needs about {with_it_ms - spent_ms:.0f} ms of device time; "
+                    f"the budget of explanations leaves {left_ms - spent_ms:.0f} ms"
+                ),
+            )
 
 
 def _until_s(asked: wire.Asked, arrived_s: float) -> float:

@@ -316,7 +316,7 @@ class Service:
         """Runs a prediction and what is attached to it; what makes the response of it."""
         spec, attached = asked.spec, asked.attached
         run = functools.partial(self._run, arrived_s=arrived_s)
-        done, outcomes = await run_attached(asked, arrived_s, run)
+        done, outcomes = await run_attached(asked, arrived_s, run, self._engine.cost_ms)
 
         def write(of: Done) -> inference_pb2.PredictResponse:
             for outcome in outcomes:

@@ -131,6 +131,10 @@ class Engine:
         """Runs every bucket of every lane and measures it."""
         self.call(lambda: self._measure(model))
 
+    def cost_ms(self, spec: Spec) -> float:
+        """Device time that a spec is predicted to take, in milliseconds."""
+        return self._predict(spec)[0]
+
     def submit(
         self,
         spec: Spec,
@@ -147,13 +151,7 @@ class Engine:
         Raises:
             Overloaded, DeadlineExpired, DeadlineTooShort, Unavailable: It is not admitted.
         """
-        costs = self.costs_of(spec.model)
-        rows = spec.method.row_counts(spec.model, spec.target)
-        cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
-        queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
-        row_count = sum(rows.values())
-        most_ms = spec.method.most_ms(spec.model, cost_ms / row_count)
-        cost_ms, queued_ms = min(cost_ms, most_ms), min(queued_ms, most_ms)
+        cost_ms, queued_ms, row_count = self._predict(spec)
         timing = Timing(submitted_s=time.monotonic() if arrived_s is None else arrived_s)
         number = next(self._numbers)
         job = Job(spec, cost_ms, queued_ms, timing, number, row_count, outlet)
@@ -184,6 +182,16 @@ class Engine:
 
         self._inbox.put(stop)
         self._thread.join()
+
+    def _predict(self, spec: Spec) -> tuple[float, float, int]:
+        """Milliseconds of device time, alone and in a queue, and how many rows they are of."""
+        costs = self.costs_of(spec.model)
+        rows = spec.method.row_counts(spec.model, spec.target)
+        cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
+        queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
+        row_count = sum(rows.values())
+        most_ms = spec.method.most_ms(spec.model, cost_ms / row_count)
+        return min(cost_ms, most_ms), min(queued_ms, most_ms), row_count
 
     def _offload(
         self, job: Job, function: Callable[[], _Returned], then: Callable[[_Returned], None]

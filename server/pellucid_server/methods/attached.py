@@ -50,7 +50,13 @@ class Attached:
         return counts
 
     def most_ms(self, model: Model, row_ms: float) -> float:
-        return row_ms + sum(explain.most_ms(model, row_ms) for explain, _ in self.parts)
+        each_ms = (
+            min(
+                explain.most_ms(model, row_ms), row_ms * sum(explain.row_counts(model, of).values())
+            )
+            for explain, of in self.parts
+        )
+        return row_ms + sum(each_ms)
 
     def predicts_apart(self, model: Model) -> bool:
         """Whether a prediction takes a row of its own, since the first one's has other bits."""

@@ -287,8 +287,8 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
 
 
 @contextmanager
-def fake_server() -> Iterator[FakeServer]:
-    fake = FakeServer()
+def fake_server(fake: FakeServer | None = None) -> Iterator[FakeServer]:
+    fake = fake or FakeServer()
     options = [("grpc.max_receive_message_length", 32 * 2**20)]
     running = grpc.server(ThreadPoolExecutor(4), options=options)
     service_pb2_grpc.add_PellucidServiceServicer_to_server(fake, running)

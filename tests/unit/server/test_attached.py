@@ -1,8 +1,11 @@
 """A prediction outlives whatever happens to the explanations that are attached to it."""
 
 import asyncio
+import itertools
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from pellucid_server.errors import (
     Unavailable,
 )
 from pellucid_server.methods.attached import Attached
-from pellucid_server.methods.explain.explain import Explain
+from pellucid_server.methods.explain.explain import Explain, Until
 from pellucid_server.methods.predict import Predict, PredictResult
 from pellucid_server.wire import METHODS
 from pellucid_server.wire.requests import Explained, default_method
@@ -47,16 +50,27 @@ def done(value: Any, rides: int = 1) -> Done:
 
 
 class Engine:
-    """Shows and ends as it is told, run by run; keeps what it was asked."""
+    """Shows and ends as it is told, run by run; keeps what it was asked.
 
-    def __init__(self, *runs: list[Any]) -> None:
+    Where it is told what each method costs, it refuses what does not fit.
+    """
+
+    def __init__(self, *runs: list[Any], costs_ms: Mapping[str, float] | None = None) -> None:
         self._runs = iter(runs)
+        self._costs_ms = costs_ms or {}
         self.specs: list[Spec] = []
+
+    def cost_ms(self, spec: Spec) -> float:
+        method = spec.method
+        assert isinstance(method, Attached)
+        return sum(self._costs_ms.get(explain.name, 0.0) for explain, _ in method.parts)
 
     async def run(self, spec: Spec, outlet: Callable[[Done], None] | None = None) -> Done:
         self.specs.append(spec)
         if isinstance(spec.method, Predict):
             return done("predicted alone")
+        if self._costs_ms and self.cost_ms(spec) > (spec.deadline_s - time.monotonic()) * 1e3:
+            raise DeadlineTooShort("all of them")
         for step in next(self._runs):
             if isinstance(step, PellucidError):
                 raise step
@@ -64,8 +78,11 @@ class Engine:
             outlet(step)
         return done(None)
 
+    def outcome(self, request: wire.Asked) -> tuple[Done, list[Done | PellucidError]]:
+        return asyncio.run(run_attached(request, time.monotonic(), self.run, self.cost_ms))
+
     def outcomes(self, request: wire.Asked) -> tuple[Done, list[Any]]:
-        prediction, outcomes = asyncio.run(run_attached(request, time.monotonic(), self.run))
+        prediction, outcomes = self.outcome(request)
         return prediction, [o if isinstance(o, PellucidError) else o.result for o in outcomes]
 
     def asked_for(self, run: int) -> list[str]:
@@ -79,7 +96,7 @@ PREDICTED = done(PredictResult(LOGITS))
 
 def test_all_goes_well() -> None:
     engine = Engine([PREDICTED, done("a", 1), done("b", 3), done("c", 6)])
-    prediction, outcomes = asyncio.run(run_attached(asked(), time.monotonic(), engine.run))
+    prediction, outcomes = engine.outcome(asked())
     assert prediction.result.logits is LOGITS
     assert [one.result for one in outcomes] == ["a", "b", "c"]
     # Each has the batches that it rode in itself; the first one shares the prediction's.
@@ -127,19 +144,51 @@ def test_a_budget_that_passes_in_the_middle_keeps_what_was_made() -> None:
     assert len(engine.specs) == 1
 
 
-def test_what_costs_too_much_is_not_tried_and_what_does_not_is() -> None:
-    errors = [DeadlineTooShort("three cost too much"), DeadlineTooShort("two do")]
-    engine = Engine([errors[0]], [errors[1]], [PREDICTED, done("a")])
-    assert engine.outcomes(asked()) == (PREDICTED, ["a", errors[1], errors[0]])
-    assert [engine.asked_for(run) for run in range(3)] == [[*NAMES], [*NAMES[:2]], [*NAMES[:1]]]
+@pytest.mark.parametrize("names", list(itertools.permutations(NAMES)))
+def test_what_costs_too_much_is_not_tried_and_the_others_are(names: tuple[str, ...]) -> None:
+    costs_ms = {"gradient": 1e2, "occlusion": 1e3, "rise": 8e7}
+    others = [name for name in names if name != "rise"]
+    engine = Engine([PREDICTED, *map(done, others)], costs_ms=costs_ms)
+    prediction, outcomes = engine.outcomes(asked(names))
+    assert prediction is PREDICTED
+    refused = outcomes.pop(names.index("rise"))
+    assert outcomes == others
+    assert [engine.asked_for(run) for run in range(2)] == [[*names], others]
+    assert isinstance(refused, DeadlineTooShort)
+    assert re.fullmatch(
+        r"this explanation needs about 80000000 ms of device time; the budget of explanations "
+        r"leaves \d+ ms",
+        refused.message,
+    )
+
+
+def test_of_what_fits_only_one_by_one_the_first_is_made() -> None:
+    engine = Engine([PREDICTED, done("a")], costs_ms=dict.fromkeys(NAMES, 2e5))
+    _, outcomes = engine.outcomes(asked())
+    assert outcomes[0] == "a"
+    assert [type(outcome) for outcome in outcomes[1:]] == [DeadlineTooShort] * 2
+    assert all("about 200000 ms" in outcome.message for outcome in outcomes[1:])
 
 
 def test_none_is_affordable() -> None:
-    errors = [DeadlineTooShort(str(count)) for count in (3, 2, 1)]
-    engine = Engine(*([error] for error in errors))
+    engine = Engine(costs_ms=dict(zip(NAMES, (7e7, 8e7, 9e7), strict=True)))
     prediction, outcomes = engine.outcomes(asked())
     assert prediction.result == "predicted alone"
-    assert outcomes == errors[::-1]
+    assert all(
+        f"about {cost}0000000 ms" in outcome.message
+        for cost, outcome in zip("789", outcomes, strict=True)
+    )
+
+
+def test_one_that_ends_early_is_counted_so_beside_one_that_does_not() -> None:
+    gradient, _, rise = (one.method for one in asked().attached)
+    model = harness.model("efficientnet_lite0")
+    early = replace(rise, until=Until(time_ms=300.0))
+    row_ms = 20.0
+    assert sum(rise.row_counts(model, TopTarget()).values()) * row_ms > 1_000
+    parts = tuple((explain, TopTarget()) for explain in (early, gradient))
+    # A row of the prediction, the time that the one may take, the row of the other.
+    assert Attached(parts).most_ms(model, row_ms) == row_ms + 300.0 + row_ms
 
 
 def test_no_prediction_is_the_requests_error() -> None:
@@ -156,7 +205,7 @@ def test_explanations_end_by_their_budget(budget_ms: float | None, share: float)
     engine = Engine([PREDICTED, *[done(name) for name in NAMES]])
     request = asked(budget_ms=budget_ms)
     arrived_s = time.monotonic()
-    asyncio.run(run_attached(request, arrived_s, engine.run))
+    asyncio.run(run_attached(request, arrived_s, engine.run, engine.cost_ms))
     expected_s = arrived_s + share * (request.spec.deadline_s - arrived_s)
     expected_s = arrived_s + 0.05 if budget_ms == 50.0 else expected_s
     assert engine.specs[0].deadline_s == pytest.approx(expected_s, abs=1e-6)
@@ -190,3 +239,10 @@ def test_the_prediction_rides_in_the_first_row_and_the_others_explain_its_class(
     known = next(program(parts[1:], top=7))
     assert known.target == ClassTarget(7)
     assert known.want == Want.SCORE
+
+
+def test_what_fits_by_itself_but_not_beside_other_images_is_given_up() -> None:
+    error = DeadlineTooShort("the request's images need more")
+    prediction, outcomes = Engine([error]).outcomes(asked())
+    assert prediction.result == "predicted alone"
+    assert outcomes == [error] * 3
