@@ -63,6 +63,8 @@ class Server:
         self._metrics = Metrics()
         self._workers = Workers(settings.worker_count, settings.max_requests)
         self._opened.callback(self._workers.shutdown)
+        reader = Workers(0, settings.max_requests)
+        self._opened.callback(reader.shutdown)
         self._torch_device = pick_device(settings.device)
         if self._torch_device.type == "cpu":
             keep_freed_memory()
@@ -76,7 +78,7 @@ class Server:
             notify=asyncio.get_running_loop().call_soon_threadsafe,
         )
         self._metrics.watch(self.engine.admission)
-        self.service = Service(settings, self.engine, self._workers, self._metrics)
+        self.service = Service(settings, self.engine, self._workers, reader, self._metrics)
 
     async def start(self) -> None:
         """Opens the ports, then loads and warms up the models; returns early when told to leave.

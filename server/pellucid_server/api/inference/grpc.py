@@ -141,7 +141,7 @@ class InferenceServicer:
         asker = Asker(caller_of(context), context.time_remaining())
 
         async def read(held: Held, call: wire.Call) -> Plan[Any, pb2.ModelInferResponse]:
-            return await self._read(await self._inbox.receive(messages, call), held)
+            return await self._read(await self._inbox.receive(messages, call), held, call)
 
         return await answer_or_abort(context, self._bundles.answer(asker, read))
 
@@ -191,8 +191,8 @@ class InferenceServicer:
     ) -> pb2.ModelStreamInferResponse:
         """The answer, or the error in its place."""
 
-        async def read(held: Held, _: wire.Call) -> Plan[Any, pb2.ModelInferResponse]:
-            return await self._read(message, held)
+        async def read(held: Held, call: wire.Call) -> Plan[Any, pb2.ModelInferResponse]:
+            return await self._read(message, held, call)
 
         try:
             response = await self._bundles.answer(asker, read)
@@ -206,12 +206,13 @@ class InferenceServicer:
         return pb2.ModelStreamInferResponse(infer_response=response)
 
     async def _read(
-        self, message: pb2.ModelInferRequest, held: Held
+        self, message: pb2.ModelInferRequest, held: Held, call: wire.Call
     ) -> Plan[Any, pb2.ModelInferResponse]:
         held.add(message.ByteSize())
         model = self._model(message.model_name, message.model_version)
-        return await asyncio.to_thread(
-            lambda: plan_infer(read_request(message), model, self._most_bytes, write_response)
+        return await self._service.read(
+            lambda: plan_infer(read_request(message), model, self._most_bytes, write_response),
+            call.deadline_s,
         )
 
     def _model(self, name: str, version: str) -> Model:
