@@ -205,6 +205,7 @@ def test_parameters_are_the_fields_of_a_form() -> None:
         ("7", "class_index", 7),
         ("-7", "class_index", -7),
         ("7 up", "label", "7 up"),
+        (285.0, "class_index", 285),
     ],
 )
 def test_a_target_is_an_index_or_a_label(target: Any, field: str, value: Any) -> None:
@@ -214,6 +215,14 @@ def test_a_target_is_an_index_or_a_label(target: Any, field: str, value: Any) ->
     asked, _ = read(request)
     assert asked.explain.WhichOneof("method") == "gradient"
     assert getattr(asked.explain.target, field) == value
+
+
+@pytest.mark.parametrize("target", [285.5, True, float("inf"), float("nan")])
+def test_a_target_is_not_any_number(target: Any) -> None:
+    found = wrong(outputs=[InferOutput("explanation")], parameters={"target": target})
+    assert found == {
+        "target": f"is {json.dumps(target)}; must be the index of a class, or its label"
+    }
 
 
 def test_every_violation_is_named_at_once() -> None:
