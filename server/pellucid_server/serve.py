@@ -6,10 +6,10 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 
 import uvicorn
 
+from .api.connections import HttpServer
 from .api.grpc import build_server
 from .api.locked import Lock
 from .api.probes import ProbeServer, build_wsgi
@@ -37,14 +37,6 @@ _WATCH_S = 1.0
 
 class NoModels(RuntimeError):
     """None of the models could be loaded."""
-
-
-class _QuietUvicorn(uvicorn.Server):
-    """Leaves signals alone: their one owner is serve."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Server:
@@ -183,7 +175,7 @@ class Server:
         )
         config.load()
         config.ssl = None if self._identity is None else HttpContext(self._identity)
-        server = _QuietUvicorn(config)
+        server = HttpServer(config, self.settings.max_requests)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
 
         async def close() -> None:

@@ -1,6 +1,7 @@
 """The Open Inference Protocol and KServe's V1, by the clients that people have."""
 
 import base64
+import itertools
 import json
 import queue
 import re
@@ -578,6 +579,7 @@ def test_health_is_watched(make_server: Any) -> None:
 
 def test_streams_are_few_and_end_when_idle(make_server: Any) -> None:
     caps = {"max_message_bytes": 1 << 20, "queue_bytes": 1 << 20, "max_timeout_ms": 2000}
+    caps["max_requests"] = 2
     with make_server(start=False, **caps) as running:
         running.do(running.server._open_grpc(None))
         with calling(running, "ModelStreamInfer", "stream_stream") as invoke:
@@ -587,14 +589,18 @@ def test_streams_are_few_and_end_when_idle(make_server: Any) -> None:
             answer = next(first)
             assert answer.error_message == "the server is still loading its models"
             assert answer.infer_response.id == "one"
+            # It is idle, and takes no message's place: there is one, and it is the next call's.
+            second = invoke(itertools.chain([request(id="two")], iter(asked.get, None)))
+            assert next(second).infer_response.id == "two"
             with pytest.raises(grpc.RpcError) as refusal:
                 next(invoke(iter([])))
             assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert refusal.value.details() == "1 streams are open"
+            assert refusal.value.details() == "2 streams are open"
             with pytest.raises(grpc.RpcError) as idle:
                 next(first)
             assert idle.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert "no message came" in idle.value.details()
+            asked.put(None)
             asked.put(None)
 
 

@@ -58,7 +58,7 @@ class InferenceServicer:
         self._inbox = inbox
         self._most_bytes = settings.max_message_bytes
         self._most_idle_s = settings.max_timeout_ms / 1e3
-        self._streams_left = inbox.most_at_once
+        self._most_streams = self._streams_left = settings.max_requests
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a server answers the service's calls with."""
@@ -150,7 +150,7 @@ class InferenceServicer:
     ) -> None:
         """Answers in the order of the messages; later ones are worked on meanwhile."""
         if self._streams_left == 0:
-            many = f"{self._inbox.most_at_once} streams are open"
+            many = f"{self._most_streams} streams are open"
             await abort(context, Overloaded(many, retry_delay_ms=_RETRY_DELAY_MS))
         self._streams_left -= 1
         caller, ended = caller_of(context), False
