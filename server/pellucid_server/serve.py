@@ -6,10 +6,10 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 
 import uvicorn
 
+from .api.connections import HttpServer
 from .api.grpc import build_server
 from .api.locked import Lock
 from .api.probes import ProbeServer, build_wsgi
@@ -39,14 +39,6 @@ class NoModels(RuntimeError):
     """None of the models could be loaded."""
 
 
-class _QuietUvicorn(uvicorn.Server):
-    """Leaves signals alone: their one owner is serve."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Server:
     """One process: gRPC, REST and metrics on one loop, and one engine thread.
 
@@ -63,6 +55,8 @@ class Server:
         self._metrics = Metrics()
         self._workers = Workers(settings.worker_count, settings.max_requests)
         self._opened.callback(self._workers.shutdown)
+        reader = Workers(0, settings.max_requests)
+        self._opened.callback(reader.shutdown)
         self._torch_device = pick_device(settings.device)
         if self._torch_device.type == "cpu":
             keep_freed_memory()
@@ -76,7 +70,7 @@ class Server:
             notify=asyncio.get_running_loop().call_soon_threadsafe,
         )
         self._metrics.watch(self.engine.admission)
-        self.service = Service(settings, self.engine, self._workers, self._metrics)
+        self.service = Service(settings, self.engine, self._workers, reader, self._metrics)
 
     async def start(self) -> None:
         """Opens the ports, then loads and warms up the models; returns early when told to leave.
@@ -181,7 +175,7 @@ class Server:
         )
         config.load()
         config.ssl = None if self._identity is None else HttpContext(self._identity)
-        server = _QuietUvicorn(config)
+        server = HttpServer(config, self.settings.max_requests)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
 
         async def close() -> None:

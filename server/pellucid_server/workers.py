@@ -32,7 +32,7 @@ class Workers:
     that is cancelled is dropped at once; one whose deadline has passed is not begun.
 
     Args:
-        thread_count: Threads that take tasks of every class.
+        thread_count: Threads that take tasks of every class; 0: tasks are predictions', one by one.
         most_waiting: Tasks of one class that may wait.
     """
 

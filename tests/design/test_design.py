@@ -149,7 +149,7 @@ def test_only_rest_knows_http() -> None:
         "api/inference/rest.py",
         "api/rest.py",
     }
-    assert importers(SERVER, "uvicorn") == {"serve.py"}
+    assert importers(SERVER, "uvicorn") == {"api/connections.py", "serve.py"}
 
 
 def test_nothing_is_downloaded_but_by_pull() -> None:

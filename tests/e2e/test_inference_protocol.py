@@ -1,6 +1,7 @@
 """The Open Inference Protocol and KServe's V1, by the clients that people have."""
 
 import base64
+import itertools
 import json
 import queue
 import re
@@ -8,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,9 @@ import numpy as np
 import pellucid
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pellucid_server.api import values
 from pellucid_server.api.inference import grpc_service_pb2 as pb2
+from pellucid_server.engine.job import Priority
 from PIL import Image
 
 from tests.harness import photo
@@ -308,6 +312,33 @@ def test_the_images_of_a_request_ride_together_and_are_counted(served: Any) -> N
     assert abs(after["last_inference"] / 1e3 - time.time()) < 3600
 
 
+def test_bodies_are_parsed_one_at_a_time(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing holds the interpreter's lock; health answers meanwhile."""
+    go_on, parsing, most = threading.Event(), [], []
+    reader = served.server.service._reader
+    parse = values.parse_json
+
+    def noting(*args: Any) -> Any:
+        parsing.append(args)
+        most.append(len(parsing))
+        go_on.wait(30)
+        parsing.remove(args)
+        return parse(*args)
+
+    monkeypatch.setattr(values, "parse_json", noting)
+    posts = [(f"{V2}/infer", {}), (f"/v1/models/{MODEL}:explain", {}), ("/v1/predict", {})]
+    with ThreadPoolExecutor(3) as callers:
+        answers = [
+            callers.submit(httpx.post, f"{served.http}{path}", json=body, timeout=60)
+            for path, body in posts
+        ]
+        until(lambda: len(reader._waiting[Priority.PREDICT]) == 2 and len(parsing) == 1)
+        assert httpx.get(f"{served.http}/health/live").status_code == 200
+        go_on.set()
+        assert [answer.result().status_code for answer in answers] == [400] * 3
+    assert most == [1, 1, 1]
+
+
 @contextmanager
 def calling(served: Any, method: str, kind: str = "unary_unary") -> Iterator[Any]:
     answer = {"ModelInfer": pb2.ModelInferResponse}.get(method, pb2.ModelStreamInferResponse)
@@ -400,6 +431,9 @@ def test_many_violations_fit_a_status(served: Any) -> None:
             "larger than 1024 bytes",
         ),
         ("POST", "/v1/models/lite1:predict", {}, {"json": {"instances": []}}, 404, "is not loaded"),
+        ("POST", f"{V2}/infer?timeout_ms=5", {}, {"json": {}}, 400, "timeout_ms: unknown; the"),
+        ("POST", f"/v1/models/{MODEL}:predict?a=5", {}, {"json": {}}, 400, "a: unknown; the query"),
+        ("POST", "/v2/repository/index?a=5", {}, {}, 400, "a: unknown; the query"),
     ],
 )
 def test_errors_over_http_are_a_text(
@@ -545,6 +579,7 @@ def test_health_is_watched(make_server: Any) -> None:
 
 def test_streams_are_few_and_end_when_idle(make_server: Any) -> None:
     caps = {"max_message_bytes": 1 << 20, "queue_bytes": 1 << 20, "max_timeout_ms": 2000}
+    caps["max_requests"] = 2
     with make_server(start=False, **caps) as running:
         running.do(running.server._open_grpc(None))
         with calling(running, "ModelStreamInfer", "stream_stream") as invoke:
@@ -554,14 +589,18 @@ def test_streams_are_few_and_end_when_idle(make_server: Any) -> None:
             answer = next(first)
             assert answer.error_message == "the server is still loading its models"
             assert answer.infer_response.id == "one"
+            # It is idle, and takes no message's place: there is one, and it is the next call's.
+            second = invoke(itertools.chain([request(id="two")], iter(asked.get, None)))
+            assert next(second).infer_response.id == "two"
             with pytest.raises(grpc.RpcError) as refusal:
                 next(invoke(iter([])))
             assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert refusal.value.details() == "1 streams are open"
+            assert refusal.value.details() == "2 streams are open"
             with pytest.raises(grpc.RpcError) as idle:
                 next(first)
             assert idle.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert "no message came" in idle.value.details()
+            asked.put(None)
             asked.put(None)
 
 

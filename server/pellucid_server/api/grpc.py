@@ -16,13 +16,23 @@ from ..errors import Internal, PellucidError
 from .health import HEALTH, SERVICE, SERVICES, Health
 from .inference.grpc import InferenceServicer
 from .locked import Lock, LockedRpcs
-from .rpc import Context, Inbox, abort, answer_or_abort, caller_of
+from .rpc import Context, Inbox, PromptRpcs, abort, answer_or_abort, caller_of
 from .service import Service, check_size
 
 log = logging.getLogger(__name__)
 
 _SPARE_RPCS = 64
 """Calls beyond max_requests that are answered at all: health, models, refusals with a delay."""
+
+_HANDSHAKE_MS = 10_000
+"""How long a connection may take to be one."""
+
+_MOST_IDLE_MS = 300_000
+"""How long a connection may be without a call. Channels open another one by themselves."""
+
+_MOST_AGE_MS = 600_000
+"""When a connection takes no more calls, so that its client looks up the addresses again and finds
+replicas that were added. There is no end to its grace: calls and streams are never cut."""
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
@@ -172,12 +182,15 @@ def build_server(
     assert (lock is None) == (settings.token_file is None)
     cap = settings.max_message_bytes
     server = grpc.aio.server(
-        interceptors=[] if lock is None else [LockedRpcs(lock)],
+        interceptors=[*([] if lock is None else [LockedRpcs(lock)]), PromptRpcs()],
         maximum_concurrent_rpcs=settings.max_requests + _SPARE_RPCS,
         options=[
             ("grpc.max_receive_message_length", cap),
             ("grpc.max_send_message_length", cap),
             ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", _MOST_IDLE_MS),
+            ("grpc.max_connection_age_ms", _MOST_AGE_MS),
         ],
     )
     inbox = Inbox(settings)

@@ -1,13 +1,15 @@
-"""What the routes share: who calls, the body, and the caller who goes away."""
+"""What the routes share: who calls, the body, the caller who goes away, and errors."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+import math
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from ..engine.admission import Held
-from ..errors import Cancelled, TooLarge, UnsupportedMedia
+from ..errors import CODES, Cancelled, PellucidError, TooLarge, UnsupportedMedia
 from .service import CALLER_KEY
 
 _Returned = TypeVar("_Returned")
@@ -73,3 +75,13 @@ async def unless_gone(request: Request, answer: Awaitable[_Returned]) -> _Return
 async def _leave(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def write_error(
+    error: PellucidError, content: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    """What a protocol says of an error, under its HTTP status and with its delay."""
+    headers = dict(headers or {})
+    if error.retry_delay_ms is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_delay_ms / 1e3))
+    return JSONResponse(content, CODES[type(error)].http, headers)

@@ -192,7 +192,8 @@ class _Rest:
         try:
             async with asyncio.timeout(most_ms / 1e3):
                 body = await http.read_body(request, held, self._settings.max_message_bytes)
-                timeout_ms = await asyncio.to_thread(forms.read, message, body, boundary, query)
+                read = functools.partial(forms.read, message, body, boundary, query)
+                timeout_ms = await self._service.read(read, arrived_s + most_ms / 1e3)
         except TimeoutError:
             raise DeadlineExpired("the body did not arrive in time") from None
         timeout_s = None
@@ -345,10 +346,7 @@ _HEADER_SAFE = " ,.;:'()/#+-_"
 
 def _write_error(error: PellucidError, headers: Mapping[str, str] | None = None) -> Response:
     """An error's google.rpc.Status as JSON, under the error's HTTP status."""
-    headers = dict(headers or {})
-    if error.retry_delay_ms is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_delay_ms / 1e3))
-    return JSONResponse(_error_content(error), CODES[type(error)].http, headers)
+    return http.write_error(error, _error_content(error), headers)
 
 
 def _write_error_at(

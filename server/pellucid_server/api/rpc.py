@@ -4,10 +4,11 @@ import asyncio
 import logging
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
+from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from .. import wire
@@ -20,8 +21,14 @@ log = logging.getLogger(__name__)
 _MOST_STATUS_BYTES = 4000
 """Of an error, which travels in headers, in base64: peers take 8 KiB of them."""
 
+RECEIVE_TIMEOUT_S = 30.0
+"""How long a call's one message may take to come: the longest one, at 9 Mbit/s."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_REFLECTION = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
@@ -34,8 +41,8 @@ class Inbox:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.most_at_once = max(1, settings.queue_bytes // settings.max_message_bytes)
-        self._receiving = asyncio.Semaphore(self.most_at_once)
+        most_at_once = max(1, settings.queue_bytes // settings.max_message_bytes)
+        self._receiving = asyncio.Semaphore(most_at_once)
 
     async def receive(self, messages: AsyncIterator[_Request], call: wire.Call) -> _Request:
         """The one message of a call.
@@ -46,11 +53,75 @@ class Inbox:
         """
         try:
             async with asyncio.timeout(call.deadline_s - time.monotonic()), self._receiving:
-                return await anext(messages)
+                return await _receive(messages)
         except TimeoutError:
             raise DeadlineExpired("the message did not arrive in time") from None
-        except StopAsyncIteration:
-            raise InvalidArgument("the call has no message") from None
+
+
+class PromptRpcs(grpc.aio.ServerInterceptor):
+    """Calls whose messages do not come soon end, where gRPC would wait for ever.
+
+    Methods of this server that take streams see to it themselves.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "_Handler | None":
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        if not handler.request_streaming:
+            return _prompt(handler)
+        if handler_call_details.method == _REFLECTION:
+            return _prompt_stream(handler)
+        return handler
+
+
+def _prompt(handler: _Handler) -> _Handler:
+    """A handler that is given a stream of its one message, which looks the same on the wire."""
+    kind = "stream" if handler.response_streaming else "unary"
+    behaviour = getattr(handler, f"unary_{kind}")
+
+    async def answer(messages: AsyncIterator[Any], context: Context) -> Any:
+        return await behaviour(await answer_or_abort(context, _receive(messages)), context)
+
+    make = getattr(grpc, f"stream_{kind}_rpc_method_handler")
+    prompt: _Handler = make(answer, handler.request_deserializer, handler.response_serializer)
+    return prompt
+
+
+def _prompt_stream(handler: _Handler) -> _Handler:
+    behaviour: Any = handler.stream_stream
+
+    async def answer(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        async def prompt() -> AsyncIterator[Any]:
+            while (message := await answer_or_abort(context, _receive(messages, None))) is not None:
+                yield message
+
+        async for response in behaviour(prompt(), context):
+            yield response
+
+    return grpc.stream_stream_rpc_method_handler(
+        answer, handler.request_deserializer, handler.response_serializer
+    )
+
+
+async def _receive(messages: AsyncIterator[_Request], *at_end: Any) -> _Request:
+    """The next message of a call; at_end, if that is given, once there are no more.
+
+    Raises:
+        DeadlineExpired: It did not arrive soon.
+        InvalidArgument: The call ended without it.
+    """
+    try:
+        async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+            return await anext(messages, *at_end)
+    except TimeoutError:
+        raise DeadlineExpired(f"no message came for {RECEIVE_TIMEOUT_S:g} s") from None
+    except StopAsyncIteration:
+        raise InvalidArgument("the call has no message") from None
 
 
 def caller_of(context: Context) -> str:

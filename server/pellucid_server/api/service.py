@@ -42,13 +42,27 @@ _Returned = TypeVar("_Returned")
 
 
 class Service:
-    """PellucidService, free of any protocol. Its methods run on the server's loop."""
+    """PellucidService, free of any protocol. Its methods run on the server's loop.
+
+    Args:
+        settings: The server's.
+        engine: What runs requests.
+        workers: Validate, decode and render.
+        reader: Its one thread reads bodies, see read.
+        metrics: Counts requests.
+    """
 
     def __init__(
-        self, settings: Settings, engine: Engine, workers: Workers, metrics: Metrics
+        self,
+        settings: Settings,
+        engine: Engine,
+        workers: Workers,
+        reader: Workers,
+        metrics: Metrics,
     ) -> None:
         self._engine = engine
         self._workers = workers
+        self._reader = reader
         self._metrics = metrics
         self._settings = settings
         self._limits = wire.Limits(settings.max_photo_pixels, engine.buckets)
@@ -99,6 +113,30 @@ class Service:
             self._engine.admission.holding() as held,
         ):
             yield held
+
+    async def read(self, function: Callable[[], _Returned], deadline_s: float) -> _Returned:
+        """Reads a body, one at a time.
+
+        Parsing holds the interpreter's lock: several at once would not be faster, and the loop and
+        the engine would wait for all of them.
+
+        Args:
+            function: Reads it, off the loop.
+            deadline_s: Of the request, by time.monotonic(); the caller ends the wait by then.
+
+        Raises:
+            Overloaded: Too many wait to be read.
+        """
+        reading = self._reader.submit(function, Priority.PREDICT, deadline_s)
+        return await asyncio.wrap_future(reading)
+
+    async def work(
+        self, priority: Priority, call: wire.Call, function: Callable[[], _Returned]
+    ) -> _Returned:
+        """Has a worker do a part of a request, by its deadline."""
+        with _answerable():
+            async with asyncio.timeout(call.deadline_s - time.monotonic()):
+                return await self._work(priority, call, function)
 
     async def predict(
         self,

@@ -16,7 +16,8 @@ from pellucid_server.api.inference import grpc as inference_grpc
 from pellucid_server.api.inference.infer import Inferred
 from pellucid_server.api.inference.requests import InferInput, InferOutput, InferRequest
 from pellucid_server.api.inference.tensors import Malformed, Tensor
-from pellucid_server.errors import InvalidArgument
+from pellucid_server.engine.admission import Admission, QueueLimits
+from pellucid_server.errors import InvalidArgument, Overloaded
 
 ZEROS = bytes(3 * 4 * 5 * 4)
 PREPARED = InferInput("input", "FP32", (1, 3, 4, 5), ZEROS)
@@ -204,6 +205,7 @@ def test_parameters_are_the_fields_of_a_form() -> None:
         ("7", "class_index", 7),
         ("-7", "class_index", -7),
         ("7 up", "label", "7 up"),
+        (285.0, "class_index", 285),
     ],
 )
 def test_a_target_is_an_index_or_a_label(target: Any, field: str, value: Any) -> None:
@@ -213,6 +215,14 @@ def test_a_target_is_an_index_or_a_label(target: Any, field: str, value: Any) ->
     asked, _ = read(request)
     assert asked.explain.WhichOneof("method") == "gradient"
     assert getattr(asked.explain.target, field) == value
+
+
+@pytest.mark.parametrize("target", [285.5, True, float("inf"), float("nan")])
+def test_a_target_is_not_any_number(target: Any) -> None:
+    found = wrong(outputs=[InferOutput("explanation")], parameters={"target": target})
+    assert found == {
+        "target": f"is {json.dumps(target)}; must be the index of a class, or its label"
+    }
 
 
 def test_every_violation_is_named_at_once() -> None:
@@ -461,7 +471,10 @@ def test_a_body_that_is_wrong(mapping: Any, raw: bytes, expected: dict[str, str]
         (b"", "the body is not JSON: see line 1, column 1"),
         (b'{"inputs": [NaN]}', 'NaN must be written "NaN"'),
         (b"[" * 200_000, "nested too deeply"),
-        (b"[" + b"0," * 1_000_000 + b"0]", "more than 1000000 values"),
+        (b"[" + b"0," * 200_000 + b"0]", "more than 200000 values"),
+        (b"[" + b"{}," * 10_000 + b"{}]", "more than 10000 objects and quotes"),
+        (b"[" + b'"",' * 5_000 + b'""]', "more than 10000 objects and quotes"),
+        (b"[" + b"9" * 401 + b"]", "a number that is too long"),
         (b"\xff", "not UTF-8"),
     ],
 )
@@ -476,6 +489,33 @@ def test_a_body_that_is_wrong(mapping: Any, raw: bytes, expected: dict[str, str]
 def test_what_is_no_json(read_body: Callable[[bytes], Any], data: bytes, said: str) -> None:
     with pytest.raises(InvalidArgument, match=said):
         read_body(data)
+
+
+@pytest.mark.parametrize(
+    "read_body",
+    [
+        lambda data, query: read(bodies.read_infer_body(data, [], query).request),
+        lambda data, query: bodies.read_v1_predict(data, "net", query),
+        lambda data, query: bodies.read_v1_explain(data, "net", query),
+    ],
+)
+def test_a_query_has_no_parameters(read_body: Callable[..., Any]) -> None:
+    found = refused(lambda: read_body(b"{}", ["timeout_ms"]))
+    assert found.pop("timeout_ms") == "unknown; the query has no parameters"
+    assert found.keys() <= {"inputs", "instances"} and found
+    (photo,) = bodies.read_infer_body(b"a photo", ["0"], ["more"]).request.found
+    assert photo.field == "more"
+
+
+def test_what_is_parsed_is_held() -> None:
+    data, lengths = body({"inputs": [an_input(data=[1.5] * 60)]}, b"raw")
+    with Admission(QueueLimits()).holding() as held:
+        bodies.read_infer_body(data, lengths, (), held)
+        assert held.byte_count >= int(lengths[0]) + 60 * 64
+    with Admission(QueueLimits(byte_count=4000)).holding() as others:
+        others.add(1)
+        with others._admission.holding() as held, pytest.raises(Overloaded):
+            bodies.read_infer_body(data, lengths, (), held)
 
 
 @given(st.binary(max_size=100), st.lists(st.integers(-5, 120).map(str), max_size=2))

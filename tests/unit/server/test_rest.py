@@ -74,6 +74,10 @@ class FakeService:
         self.timeouts_s.append(timeout_s)
         return wire.Call(caller, time.monotonic() + (timeout_s or 60))
 
+    async def read(self, function: Callable[[], Any], deadline_s: float) -> Any:
+        assert deadline_s > time.monotonic()
+        return await asyncio.to_thread(function)
+
     async def _answer(self, request: Message, response: Any) -> Any:
         self.requests.append(request)
         if self.answer is not None:

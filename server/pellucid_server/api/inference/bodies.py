@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pellucid.v1 import data_pb2, inference_pb2
 
+from ...engine.admission import Held
 from ...errors import InvalidArgument, Violation
 from ...wire import MOST_IMAGES
 from .. import forms, values
@@ -32,8 +33,8 @@ HEADER_LENGTH = "inference-header-content-length"
 
 BINARY, BINARY_SIZE, BINARY_OUTPUT = "binary_data", "binary_data_size", "binary_data_output"
 
-_MOST_VALUES = 1_000_000
-"""Values in a JSON body: six inputs of 224 × 224 pixels. Raw bytes are for more."""
+_MOST_VALUES = 200_000
+"""Values in a JSON body: an input of 224 × 224 pixels has 150,528. Raw bytes are for more."""
 
 _MOST_TIMEOUT_MS = 1 << 53
 """A longer one is cut, as the server cuts it again."""
@@ -65,12 +66,19 @@ class InferBody:
 # V2.
 
 
-def read_infer_body(body: bytes, header_lengths: Sequence[str]) -> InferBody:
+def read_infer_body(
+    body: bytes,
+    header_lengths: Sequence[str],
+    query: Sequence[str] = (),
+    held: Held | None = None,
+) -> InferBody:
     """A body of V2's infer.
 
     Args:
         body: All of it.
         header_lengths: The values of the header HEADER_LENGTH.
+        query: Names in the query, none of which is known.
+        held: As of values.parse_json.
 
     Raises:
         InvalidArgument: It cannot be read; what else is wrong with it is found in the request.
@@ -78,10 +86,10 @@ def read_infer_body(body: bytes, header_lengths: Sequence[str]) -> InferBody:
     length = _header_length(header_lengths, len(body))
     if length == 0:
         # A raw body is one element of the one input: here, a photo as a file.
-        request = InferRequest(inputs=[InferInput("image", BYTES, (1,), [body])])
-        return InferBody(request, {}, True)
-    found: list[Violation] = []
-    tree = values.parse_json(body if length is None else body[:length], _MOST_VALUES)
+        photo = InferInput("image", BYTES, (1,), [body])
+        return InferBody(InferRequest(inputs=[photo], found=_unknown(query)), {}, True)
+    found = _unknown(query)
+    tree = values.parse_json(body if length is None else body[:length], _MOST_VALUES, held)
     top = _members(found, tree, "body", ("id", "parameters", "inputs", "outputs"))
     parameters = _parameters(found, top.get("parameters"), "parameters")
     rest = _take(found, parameters, BINARY_OUTPUT, bool, "parameters")
@@ -134,19 +142,23 @@ def write_infer_body(inferred: Inferred, body: InferBody, most_bytes: int) -> tu
     return b"".join((header, *after)), len(header)
 
 
-def read_index_body(body: bytes) -> bool:
+def read_index_body(body: bytes, query: Sequence[str] = ()) -> bool:
     """Whether a body of the index asks for models that are ready only; an empty one does not.
 
     Raises:
         InvalidArgument: With every violation.
     """
-    found: list[Violation] = []
+    found = _unknown(query)
     tree = values.parse_json(body or b"{}", _MOST_VALUES)
     ready = _members(found, tree, "body", ("ready",)).get("ready", False)
     if type(ready) is not bool:
         found.append(Violation("ready", f"is {values.shown(ready)}; must be true or false"))
     values.raise_any(found)
     return bool(ready)
+
+
+def _unknown(query: Sequence[str]) -> list[Violation]:
+    return [Violation(values.plain(name), "unknown; the query has no parameters") for name in query]
 
 
 def _header_length(given: Sequence[str], byte_count: int) -> int | None:
@@ -227,35 +239,42 @@ def _write_values(tensor: Tensor, most_bytes: int) -> list[Any]:
 # V1.
 
 
-def read_v1_predict(body: bytes, model: str) -> Bundle:
+def read_v1_predict(
+    body: bytes, model: str, query: Sequence[str] = (), held: Held | None = None
+) -> Bundle:
     """A body of V1's predict. The parameters are fields of a prediction's form.
 
     Raises:
         InvalidArgument: With every violation.
     """
     predict = inference_pb2.PredictRequest()
-    images, timeout_s = _read_v1(body, predict)
+    images, timeout_s = _read_v1(body, predict, query, held)
     predict.model = model
     return Bundle(images, predict=predict, timeout_s=timeout_s)
 
 
-def read_v1_explain(body: bytes, model: str) -> Bundle:
+def read_v1_explain(
+    body: bytes, model: str, query: Sequence[str] = (), held: Held | None = None
+) -> Bundle:
     """A body of V1's explain. The parameters are fields of an explanation's form, and target.
 
     Raises:
         InvalidArgument: With every violation.
     """
     explain = inference_pb2.ExplainRequest()
-    images, timeout_s = _read_v1(body, explain)
+    images, timeout_s = _read_v1(body, explain, query, held)
     explain.model = model
     return Bundle(images, explain=explain, timeout_s=timeout_s)
 
 
 def _read_v1(
-    body: bytes, request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest
+    body: bytes,
+    request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest,
+    query: Sequence[str],
+    held: Held | None,
 ) -> tuple[list[data_pb2.Image], float | None]:
-    found: list[Violation] = []
-    tree = values.parse_json(body, _MOST_VALUES)
+    found = _unknown(query)
+    tree = values.parse_json(body, _MOST_VALUES, held)
     top = _members(found, tree, "body", ("instances", "parameters"))
     parameters = _parameters(found, top.get("parameters"), "parameters")
     timeout_ms = parameters.pop(forms.TIMEOUT, None)

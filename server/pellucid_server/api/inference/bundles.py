@@ -54,7 +54,7 @@ class Plan(Generic[_Part, _Answer]):
     Attributes:
         bundle: What is asked.
         take: Keeps of a response what is needed. Runs in a worker.
-        write: Makes the answer of what came of every image, in order. Runs in a thread.
+        write: Makes the answer of what came of every image, in order. Runs in a worker.
     """
 
     bundle: Bundle
@@ -118,7 +118,8 @@ class Bundles:
 
             async def answering() -> _Answer:
                 answered = await self._answer_all(plan, call, held)
-                return await asyncio.to_thread(plan.write, answered)
+                priority = Priority.PREDICT if bundle.explain is None else Priority.EXPLAIN
+                return await self._service.work(priority, call, lambda: plan.write(answered))
 
             return await watched(answering())
 

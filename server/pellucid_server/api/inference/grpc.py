@@ -58,7 +58,7 @@ class InferenceServicer:
         self._inbox = inbox
         self._most_bytes = settings.max_message_bytes
         self._most_idle_s = settings.max_timeout_ms / 1e3
-        self._streams_left = inbox.most_at_once
+        self._most_streams = self._streams_left = settings.max_requests
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a server answers the service's calls with."""
@@ -141,7 +141,7 @@ class InferenceServicer:
         asker = Asker(caller_of(context), context.time_remaining())
 
         async def read(held: Held, call: wire.Call) -> Plan[Any, pb2.ModelInferResponse]:
-            return await self._read(await self._inbox.receive(messages, call), held)
+            return await self._read(await self._inbox.receive(messages, call), held, call)
 
         return await answer_or_abort(context, self._bundles.answer(asker, read))
 
@@ -150,7 +150,7 @@ class InferenceServicer:
     ) -> None:
         """Answers in the order of the messages; later ones are worked on meanwhile."""
         if self._streams_left == 0:
-            many = f"{self._inbox.most_at_once} streams are open"
+            many = f"{self._most_streams} streams are open"
             await abort(context, Overloaded(many, retry_delay_ms=_RETRY_DELAY_MS))
         self._streams_left -= 1
         caller, ended = caller_of(context), False
@@ -191,8 +191,8 @@ class InferenceServicer:
     ) -> pb2.ModelStreamInferResponse:
         """The answer, or the error in its place."""
 
-        async def read(held: Held, _: wire.Call) -> Plan[Any, pb2.ModelInferResponse]:
-            return await self._read(message, held)
+        async def read(held: Held, call: wire.Call) -> Plan[Any, pb2.ModelInferResponse]:
+            return await self._read(message, held, call)
 
         try:
             response = await self._bundles.answer(asker, read)
@@ -206,12 +206,13 @@ class InferenceServicer:
         return pb2.ModelStreamInferResponse(infer_response=response)
 
     async def _read(
-        self, message: pb2.ModelInferRequest, held: Held
+        self, message: pb2.ModelInferRequest, held: Held, call: wire.Call
     ) -> Plan[Any, pb2.ModelInferResponse]:
         held.add(message.ByteSize())
         model = self._model(message.model_name, message.model_version)
-        return await asyncio.to_thread(
-            lambda: plan_infer(read_request(message), model, self._most_bytes, write_response)
+        return await self._service.read(
+            lambda: plan_infer(read_request(message), model, self._most_bytes, write_response),
+            call.deadline_s,
         )
 
     def _model(self, name: str, version: str) -> Model:

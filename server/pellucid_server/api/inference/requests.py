@@ -185,6 +185,12 @@ def fill(
     """
     texts: dict[str, list[str]] = {}
     for name, value in parameters.items():
+        if name == TARGET and isinstance(value, bool | float):
+            if isinstance(value, bool) or not value.is_integer():
+                other = f"is {values.shown(value)}; must be the index of a class, or its label"
+                found.append(Violation(TARGET, other))
+                continue
+            value = int(value)  # some write every number as 285.0
         text = _text(value)
         if len(text) > forms.MOST_TEXT_BYTES:
             at_most = f"has {len(text)} characters; at most {forms.MOST_TEXT_BYTES}"

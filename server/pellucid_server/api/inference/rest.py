@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import json
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from starlette.responses import JSONResponse
 from ... import wire
 from ...config import Settings
 from ...engine.admission import Held
-from ...errors import CODES, FailedPrecondition, PellucidError, Unavailable
+from ...errors import DeadlineExpired, FailedPrecondition, PellucidError, Unavailable
 from ...models.registry import Model
 from .. import http
 from ..service import Service, check_size
@@ -27,6 +26,9 @@ from .requests import check_version
 
 _MOST_INDEX_BYTES = 1024
 """Of a body that has one flag."""
+
+_INDEX_S = 10.0
+"""How long that may take to come."""
 
 _V2, _V1 = "/v2", "/v1/models/{name}"
 _MODEL = f"{_V2}/models/{{name}}"
@@ -40,10 +42,7 @@ def is_here(path: str) -> bool:
 
 def write_error(error: PellucidError, headers: Mapping[str, str] | None = None) -> Response:
     """An error as a text, under its HTTP status."""
-    headers = dict(headers or {})
-    if error.retry_delay_ms is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_delay_ms / 1e3))
-    return JSONResponse({"error": error.message}, CODES[type(error)].http, headers)
+    return http.write_error(error, {"error": error.message}, headers)
 
 
 def add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
@@ -108,7 +107,12 @@ class _Routes:
         return JSONResponse({"model_stats": stats})
 
     async def index(self, request: Request) -> Response:
-        ready = bodies.read_index_body(await http.read_body(request, None, _MOST_INDEX_BYTES))
+        try:
+            async with asyncio.timeout(_INDEX_S):
+                body = await http.read_body(request, None, _MOST_INDEX_BYTES)
+        except TimeoutError:
+            raise DeadlineExpired("the body did not arrive in time") from None
+        ready = bodies.read_index_body(body, _query(request))
         listed = await self._service.list_models(model_pb2.ListModelsRequest())
         return JSONResponse(models.index(listed.models, ready=ready))
 
@@ -118,16 +122,19 @@ class _Routes:
     async def infer(self, request: Request) -> Response:
         http.refuse_coding(request)
 
-        async def read(held: Held, _: wire.Call) -> Plan[Any, Response]:
+        async def read(held: Held, call: wire.Call) -> Plan[Any, Response]:
             model = self._model(request)
             data = await http.read_body(request, held, self._most_bytes)
-            return await asyncio.to_thread(self._plan_infer, request, model, data)
+            plan = functools.partial(self._plan_infer, request, model, data, held)
+            return await self._service.read(plan, call.deadline_s)
 
         return await self._answer(request, read)
 
-    def _plan_infer(self, request: Request, model: Model, data: bytes) -> Plan[Any, Response]:
+    def _plan_infer(
+        self, request: Request, model: Model, data: bytes, held: Held
+    ) -> Plan[Any, Response]:
         lengths = request.headers.getlist(bodies.HEADER_LENGTH)
-        body = bodies.read_infer_body(data, lengths)
+        body = bodies.read_infer_body(data, lengths, _query(request), held)
 
         def write(inferred: Inferred) -> Response:
             content, length = bodies.write_infer_body(inferred, body, self._most_bytes)
@@ -145,14 +152,15 @@ class _Routes:
         return await self._answer_v1(request, bodies.read_v1_explain, "explanations")
 
     async def _answer_v1(
-        self, request: Request, read_body: Callable[[bytes, str], Bundle], name: str
+        self, request: Request, read_body: Callable[..., Bundle], name: str
     ) -> Response:
         http.refuse_coding(request)
 
-        async def read(held: Held, _: wire.Call) -> Plan[bytes, Response]:
+        async def read(held: Held, call: wire.Call) -> Plan[bytes, Response]:
             model = self._model(request)
             data = await http.read_body(request, held, self._most_bytes)
-            bundle = await asyncio.to_thread(read_body, data, model.name)
+            reading = functools.partial(read_body, data, model.name, _query(request), held)
+            bundle = await self._service.read(reading, call.deadline_s)
             return Plan(bundle, _write_one, functools.partial(self._write_v1, name))
 
         return await self._answer(request, read)
@@ -174,6 +182,11 @@ class _Routes:
         model = self._service.find_model(request.path_params["name"])
         check_version(model, request.path_params.get("version", ""))
         return model
+
+
+def _query(request: Request) -> list[str]:
+    """The names in a query, where none is known."""
+    return [name for name, _ in request.query_params.multi_items()]
 
 
 def _write_one(response: OneResponse) -> bytes:
