@@ -204,6 +204,22 @@ def test_what_only_looks_like_a_pattern_is_not_one() -> None:
     assert not any(isinstance(module, nn.GELU) for module in network.modules())
 
 
+def test_what_a_pattern_shares_with_others_is_kept() -> None:
+    """GELU, and beside it the quotient within it."""
+    first, _, *rest = tiny_nodes()
+    *parts, last = gelu()
+    last.output[0] = "whole"
+    nodes = [
+        first,
+        *parts,
+        last,
+        helper.make_node("Add", ["whole", "g1"], ["b"], "/end/Add"),
+        *rest,
+    ]
+    network = check(nodes, tiny_weights() | NUMBERS)
+    assert any(isinstance(module, nn.GELU) for module in network.modules())
+
+
 def test_a_function_is_converted_as_what_it_does() -> None:
     """Called as ONNX's operators are, in a domain of its own."""
     made, opsets = helper.make_node, [helper.make_opsetid("", 17)]
