@@ -400,7 +400,23 @@ def test_small_files_that_would_take_all(
     assert fragment in reason(write(tmp_path / "net", model))
 
 
+def no_branch() -> onnx.ModelProto:
+    """A function that hands on what it was not given."""
+    model = doubled_branches(1)
+    model.graph.node[-2].ClearField("attribute")
+    return model
+
+
+def parts(count: int) -> onnx.ModelProto:
+    """Four values in parts of three and one, and a part more than there is."""
+    split = helper.make_node("Constant", [], ["lengths"], value_ints=[3, 1])
+    names = ["k", *(f"part{n}" for n in range(count - 1))]
+    return beside(split, helper.make_node("Split", ["fc.bias", "lengths"], names))
+
+
 REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
+    "a branch that is missing": (no_branch(), "whose branches do not fit"),
+    "more outputs than there are": (parts(3), "has shapes that do not fit: "),
     "an opset that is too old": (tiny(opset=9), "is of opset 9; 11 to 23 are supported"),
     "an opset that is too new": (bent(lambda m: setattr(m.opset_import[0], "version", 99)), "99"),
     "no opset": (bent(lambda m: m.opset_import.pop()), "is of opset none; 11 to 23"),

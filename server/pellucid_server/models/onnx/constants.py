@@ -59,6 +59,8 @@ def worked_out(
         made = ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)
     except Exception as error:  # of whatever type the reference raises
         raise NotWorkedOut(f", of constants: {error}") from error
+    if len(made) != len(node.output):
+        raise NotWorkedOut(", of constants: it has other outputs")
     return [np.asarray(one) for one in made]
 
 

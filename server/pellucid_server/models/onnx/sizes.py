@@ -197,7 +197,8 @@ class _Sizes:
         outputs = []
         for name in ("then_branch", "else_branch"):
             branch = attribute_of(node, name)
-            assert branch is not None
+            if branch is None or len(branch.g.output) != len(node.output):
+                raise BadSizes(f"has If {_title(node)}, whose branches do not fit")
             inside = scope.new_child()
             is_taken = is_then in (None, name == "then_branch")
             self.walk(branch.g, inside, is_run=is_run and is_taken)
@@ -276,12 +277,18 @@ def _dims(kind: TypeProto) -> list[int]:
 
 
 def _item_bytes(kind: TypeProto) -> int:
-    return helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type).itemsize
+    try:
+        return helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type).itemsize
+    except KeyError:
+        raise BadSizes("has tensors of no type that there is") from None
+
+
+def _title(node: NodeProto) -> str:
+    return quoted(node.name or next(iter(node.output), ""))
 
 
 def _untold(node: NodeProto) -> str:
-    name = quoted(node.name or next(iter(node.output), ""))
-    return f"has {operator_name(node)} {name}, of whose size the images' size does not tell"
+    return f"has {operator_name(node)} {_title(node)}, of whose size the images' size does not tell"
 
 
 def first_line(error: Exception) -> str:
