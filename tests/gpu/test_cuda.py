@@ -15,9 +15,11 @@ from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, Guide
 from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict
 from pellucid_server.models.network import OUTPUT
+from pellucid_server.models.onnx.file import Expected, read_onnx
+from pellucid_server.models.onnx.runtime import Runtime
 from pellucid_server.models.registry import Model, Precision, load_folder, load_model
 
-from tests.exports import exported, write_network
+from tests.exports import SIDE_PX, exported, write_network
 from tests.harness import NETWORKS, PHOTOS, Runner, photo_input, relative_error, running, untouched
 from tests.oracle.graph import hooked_gradient
 
@@ -128,3 +130,19 @@ def test_an_onnx_file_beside_its_conversion(batch_size: int | None, tmp_path: Pa
     assert relative_error(logits.cpu(), converted.cpu()) < 1e-4
     turned = on.network.forward(images.flip(0))[OUTPUT].flip(0)
     assert torch.equal(logits, turned)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_the_cuda_provider_of_onnx_runtime(batch_size: int | None) -> None:
+    """It is the one that is used, and makes the CPU's logits, with bits that are a row's own."""
+    data = exported("resnet18", batch_size=batch_size)
+    file = read_onnx(data, Expected(SIDE_PX, SIDE_PX))
+    on, host = (Runtime(file, torch.device(kind)) for kind in ("cuda", "cpu"))
+    assert (on.provider, host.provider) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert on.class_count == host.class_count == 1000
+    images = torch.stack([photo_input(name, "resnet18") for name in PHOTOS]).float()
+    logits = on(images.cuda())
+    assert logits.device.type == "cuda"
+    assert relative_error(logits.cpu(), host(images)) < 1e-4
+    assert torch.equal(on(images.cuda()), logits)
+    assert torch.equal(on(images.flip(0).cuda()).flip(0), logits)

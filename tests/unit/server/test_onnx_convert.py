@@ -204,6 +204,39 @@ def test_what_only_looks_like_a_pattern_is_not_one() -> None:
     assert not any(isinstance(module, nn.GELU) for module in network.modules())
 
 
+def test_what_a_pattern_shares_with_others_is_kept() -> None:
+    """GELU, and beside it the quotient within it."""
+    first, _, *rest = tiny_nodes()
+    *parts, last = gelu()
+    last.output[0] = "whole"
+    nodes = [
+        first,
+        *parts,
+        last,
+        helper.make_node("Add", ["whole", "g1"], ["b"], "/end/Add"),
+        *rest,
+    ]
+    network = check(nodes, tiny_weights() | NUMBERS)
+    assert any(isinstance(module, nn.GELU) for module in network.modules())
+
+
+def test_a_function_is_converted_as_what_it_does() -> None:
+    """Called as ONNX's operators are, in a domain of its own."""
+    made, opsets = helper.make_node, [helper.make_opsetid("", 17)]
+    functions = [
+        helper.make_function("own", "Relu", ["p"], ["q"], [made("Tanh", ["p"], ["q"])], opsets),
+        helper.make_function("own", "Softmax", ["p"], ["q"], [made("Neg", ["p"], ["q"])], opsets),
+    ]
+    nodes = tiny_nodes(made("Relu", ["a"], ["b"], domain="own"))
+    nodes[-1].output[0] = "z"
+    nodes.append(made("Softmax", ["z"], ["y"], domain="own"))
+    imports = [helper.make_opsetid("own", 1)]
+    network = check(nodes, tiny_weights(), functions=functions, imports=imports)
+    kinds = {type(module).__name__ for module in network.modules()}
+    assert {"Tanh", "Negative"} <= kinds
+    assert not {"ReLU", "Softmax"} & kinds
+
+
 def test_a_dense_layer_of_a_product_and_a_sum() -> None:
     nodes = tiny_nodes()
     nodes[-1:] = [
@@ -268,8 +301,43 @@ def test_a_constant_that_is_too_large_is_not_made(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(BadOnnx, match="makes 'zeros' of 1000 × 5000 × 6000 × 6000; one image may"):
         read_onnx(bomb(1000), Expected(8, 8))
     file = read_onnx(bomb(1), Expected(8, 8))
-    monkeypatch.setattr("pellucid_server.models.onnx.convert._MOST_FOLDED", 200)
+    name = "pellucid_server.models.onnx.convert.most_constant_bytes"
+    monkeypatch.setattr(name, lambda _: 200)
     with pytest.raises(Unconvertible, match=r"ConstantOfShape .*makes too large a constant"):
+        convert(file)
+
+
+def chained(count: int) -> bytes:
+    """A constant of 4,096 bytes that is changed again and again."""
+    made = helper.make_node
+    first, _, *rest = tiny_nodes()
+    nodes = [
+        first,
+        made("Expand", ["one", "length"], ["c0"]),
+        *(made("Neg", [f"c{n}"], [f"c{n + 1}"], f"/c/Neg_{n}") for n in range(count)),
+        made("ReduceSum", [f"c{count}"], ["sum"]),
+        made("Add", ["a", "sum"], ["b"]),
+        *rest,
+    ]
+    weights = tiny_weights() | {"one": np.ones(1, np.float32), "length": whole(1024)}
+    return graph(nodes, weights).SerializeToString()
+
+
+def test_constants_are_let_go_after_their_last_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they take is bounded in all; made one after the other, two are held at a time."""
+    file = read_onnx(chained(40), Expected(8, 8))
+    name = "pellucid_server.models.onnx.convert.most_constant_bytes"
+    monkeypatch.setattr(name, lambda _: 4096 + 8192)
+    assert convert(file)(images(1)).shape == (1, 4)
+    monkeypatch.setattr(name, lambda _: 4096 + 4096)
+    with pytest.raises(Unconvertible, match=r"Neg .*makes too large a constant"):
+        convert(file)
+
+
+def test_a_graph_of_very_many_operators_is_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid_server.models.onnx.convert._MOST_CONVERTED", 4)
+    file = read_onnx(graph(tiny_nodes(), tiny_weights()).SerializeToString(), Expected(8, 8))
+    with pytest.raises(Unconvertible, match="it has 5 operators on images; at most 4 are"):
         convert(file)
 
 
@@ -291,9 +359,9 @@ REFUSED: dict[str, tuple[NodeProto, Weights, str]] = {
     "a slope for each place": (node("PRelu", "k"), {"k": floats(5, 6, 6)}, "differ by place"),
     "another hard sigmoid": (node("HardSigmoid"), {}, "with alpha 0.2 and beta 0.5"),
     "a weight of the image": (
-        helper.make_node("Conv", ["a", "a"], ["b"], "/odd/Conv", kernel_shape=[6, 6]),
+        helper.make_node("PRelu", ["a", "a"], ["b"], "/odd/PRelu"),
         {},
-        "operator Conv (/odd/Conv), whose parameters depend on the image, is not",
+        "operator PRelu (/odd/PRelu), whose parameters depend on the image, is not",
     ),
 }
 

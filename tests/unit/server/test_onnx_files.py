@@ -1,5 +1,6 @@
 """ONNX model folders that are refused, each for one fault alone."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,244 @@ def activated(op_type: str, **options: Any) -> onnx.ModelProto:
     )
 
 
+# Small files that would take all memory, or never end.
+
+ENDLESS = 1 << 62
+WHOLE = {"s0": np.array([0]), "s4": np.array([4]), "one shape": np.array([1])}
+WHOLE |= {"many": np.array([1 << 26])}
+
+
+def beside(*nodes: onnx.NodeProto, sparse: int = 0, **options: Any) -> onnx.ModelProto:
+    """A graph that adds "k", which nodes make, to the logits."""
+    made = tiny_nodes()
+    made[-1].output[0] = "z"
+    weights = tiny_weights() | WHOLE | {"one": np.ones(1, np.float32)}
+    imports = [helper.make_opsetid("com.microsoft", 1), helper.make_opsetid("own", 1)]
+    last = helper.make_node("Add", ["z", "k"], ["y"])
+    model = graph([*made, *nodes, last], weights, imports=imports, **options)
+    if sparse:
+        value = helper.make_tensor("wide", TensorProto.FLOAT, [1], [1.0])
+        place = helper.make_tensor("place", TensorProto.INT64, [1], [5])
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(value, place, [sparse]))
+    return model
+
+
+def own(name: str, *nodes: onnx.NodeProto, domain: str = "own") -> onnx.FunctionProto:
+    """A function from "p" to "q"."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    return helper.make_function(domain, name, ["p"], ["q"], nodes, opsets)
+
+
+def call(name: str, start: str = "p", end: str = "q", **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(name, [start], [end], domain="own", **attributes)
+
+
+def loop_beside_a_function(domain: str) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", [n], [f"{n}2"]) for n in ("c", "v")],
+        "body",
+        [value("n", TensorProto.INT64, []), value("c", TensorProto.BOOL, []), value("v", 1, None)],
+        [value("c2", TensorProto.BOOL, []), value("v2", 1, None)],
+    )
+    times = numpy_helper.from_array(np.array(ENDLESS))
+    return beside(
+        helper.make_node("Constant", [], ["times"], value=times),
+        helper.make_node("Loop", ["times", "", "z"], ["k"], body=body),
+        functions=[own("Loop", helper.make_node("Relu", ["p"], ["q"]), domain=domain)],
+    )
+
+
+def doubled(count: int) -> list[onnx.FunctionProto]:
+    """Each calls the one before it twice."""
+    calls = [own(f"F{n + 1}", call(f"F{n}", "p", "m"), call(f"F{n}", "m")) for n in range(count)]
+    return [own("F0", helper.make_node("Relu", ["p"], ["q"])), *calls]
+
+
+def doubled_branches(count: int) -> onnx.ModelProto:
+    """A branch, which functions hand on to where it is used twice."""
+
+    def handed(name: str, *attributes: str) -> onnx.NodeProto:
+        node = helper.make_node(name, ["p"], ["q"], domain="own" if name != "If" else "")
+        for one in attributes:
+            node.attribute.add(name=one, type=onnx.AttributeProto.GRAPH, ref_attr_name="branch")
+        return node
+
+    def function(name: str, *nodes: onnx.NodeProto) -> onnx.FunctionProto:
+        made = own(name, *nodes)
+        made.attribute.append("branch")
+        return made
+
+    functions = [function("F0", handed("If", "then_branch", "else_branch"))]
+    for n in range(count):
+        first, second = handed(f"F{n}", "branch"), handed(f"F{n}", "branch")
+        first.output[0] = "unused"
+        functions.append(function(f"F{n + 1}", first, second))
+    made = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
+    nodes = [helper.make_node("Identity", ["z"], ["o"])]
+    branch = helper.make_graph(nodes, "branch", [], [made])
+    return beside(call(f"F{count}", "z", "k", branch=branch), functions=functions)
+
+
+def repeated_constant() -> onnx.ModelProto:
+    """A function with a constant of 2 MB, called 600 times."""
+    wide = numpy_helper.from_array(np.ones(500_000, np.float32))
+    body = own(
+        "F0",
+        helper.make_node("Constant", [], ["wide"], value=wide),
+        helper.make_node("ReduceMax", ["wide"], ["m"], keepdims=0),
+        helper.make_node("Add", ["p", "m"], ["q"]),
+    )
+    names = ["z", *(f"n{n}" for n in range(599)), "k"]
+    calls = [call("F0", *pair) for pair in itertools.pairwise(names)]
+    return beside(*calls, functions=[body])
+
+
+def sliced(*nodes: onnx.NodeProto, **options: Any) -> onnx.ModelProto:
+    """What makes much, "wide", of which four values are taken."""
+    return beside(*nodes, helper.make_node("Slice", ["wide", "s0", "s4"], ["k"]), **options)
+
+
+def filled(count: int) -> onnx.ModelProto:
+    """As many constants, each of 256 MiB."""
+    nodes = []
+    for n in range(count):
+        nodes.append(helper.make_node("ConstantOfShape", ["many"], [f"c{n}"]))
+        nodes.append(helper.make_node("Slice", [f"c{n}", "s0", "s4"], [f"d{n}"]))
+    return beside(*nodes, helper.make_node("Sum", [f"d{n}" for n in range(count)], ["k"]))
+
+
+def measured(op_type: str) -> onnx.ModelProto:
+    """As large as what the images show."""
+    return sliced(
+        helper.make_node("ReduceMax", ["z"], ["m"], keepdims=0),
+        helper.make_node("Cast", ["m"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["i", "one shape"], ["length"]),
+        helper.make_node(op_type, ["one", "length"][op_type == "ConstantOfShape" :], ["wide"]),
+    )
+
+
+def concatenated() -> onnx.ModelProto:
+    """Twice as long, forty times."""
+    made = helper.make_node
+    longer = [made("Concat", [f"w{n}"] * 2, [f"w{n + 1}"], axis=0) for n in range(40)]
+    return sliced(made("Identity", ["one"], ["w0"]), *longer, made("Neg", ["w40"], ["wide"]))
+
+
+def deep_axes() -> onnx.ModelProto:
+    axes = helper.make_node("Constant", [], ["axes"], value_ints=list(range(1000)))
+    more = [helper.make_node("Unsqueeze", [f"u{n}", "axes"], [f"u{n + 1}"]) for n in range(1000)]
+    first = helper.make_node("Identity", ["z"], ["u0"])
+    return beside(axes, first, *more, helper.make_node("ReduceSum", ["u1000"], ["k"], keepdims=0))
+
+
+def held() -> onnx.ModelProto:
+    """Thirty tensors of 375 MB at a time."""
+    times = helper.make_node("Constant", [], ["times"], value_ints=[1, 1, 1000, 500])
+    tiled = [helper.make_node("Tile", ["x", "times"], [f"t{n}"]) for n in range(30)]
+    whole = helper.make_node("Sum", [f"t{n}" for n in range(30)], ["sum"])
+    return beside(times, *tiled, whole, helper.make_node("ReduceMax", ["sum"], ["k"], keepdims=0))
+
+
+def of_onnx_runtime() -> onnx.ModelProto:
+    ends = [
+        helper.make_node("Constant", [], [n], value_float=v) for n, v in (("top", 1e9), ("by", 1.0))
+    ]
+    start = helper.make_node("Constant", [], ["from"], value_float=0.0)
+    return sliced(
+        start,
+        *ends,
+        helper.make_node("Range", ["from", "top", "by"], ["wide"], domain="com.microsoft"),
+    )
+
+
+def sparse_constant() -> onnx.NodeProto:
+    value = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
+    place = helper.make_tensor("p", TensorProto.INT64, [1], [5])
+    sparse = helper.make_sparse_tensor(value, place, [1 << 31])
+    return helper.make_node("Constant", [], ["wide"], sparse_value=sparse)
+
+
+TOO_DEEP = "calls functions more than 24 deep, or in a circle"
+CONSTANTS = "with which its constants take more than is accepted"
+LARGE: dict[str, tuple[onnx.ModelProto, str]] = {
+    "a loop beside a function of its name": (
+        loop_beside_a_function(""),
+        "has functions in domains of ONNX or ONNX Runtime: 'Loop'; has operators that are not "
+        "accepted, as they need not end: Loop",
+    ),
+    "under its other domain": (loop_beside_a_function("ai.onnx"), "need not end: Loop"),
+    "functions that double": (
+        beside(call("F17", "z", "k"), functions=doubled(17)),
+        "has 393221 operators; at most 50000 are accepted",
+    ),
+    "that nobody calls": (
+        beside(helper.make_node("Neg", ["z"], ["k"]), functions=doubled(20)),
+        "operators; at most 50000 are accepted",
+    ),
+    "deep functions": (beside(call("F40", "z", "k"), functions=doubled(40)), TOO_DEEP),
+    "functions in a circle": (
+        beside(call("A", "z", "k"), functions=[own("A", call("B")), own("B", call("A"))]),
+        TOO_DEEP,
+    ),
+    "branches that double": (doubled_branches(16), "operators; at most 50000 are accepted"),
+    "constants that are repeated": (repeated_constant(), "whose calls take more than 1073741824"),
+    "functions of another opset": (
+        beside(
+            call("F", "z", "k"),
+            functions=[
+                helper.make_function(
+                    "own",
+                    "F",
+                    ["p"],
+                    ["q"],
+                    [helper.make_node("Relu", ["p"], ["q"])],
+                    [helper.make_opsetid("", 12)],
+                )
+            ],
+        ),
+        "has functions of another opset than 17: 'own.F'",
+    ),
+    "many constants": (filled(3), CONSTANTS),
+    "one that is doubled": (concatenated(), CONSTANTS),
+    "sparse weights": (sliced(sparse=1 << 31), "makes 'wide' of 2147483648; one image may take"),
+    "a sparse constant": (sliced(sparse_constant()), "makes 'wide' of 2147483648; one image may"),
+    "what images tell to make": (measured("ConstantOfShape"), "has ConstantOfShape 'wide', of who"),
+    "what images tell to expand": (measured("Expand"), "has Expand 'wide', of whose size"),
+    "a range of ONNX Runtime's": (of_onnx_runtime(), "has com.microsoft.Range 'wide', of whose"),
+    "very many axes": (deep_axes(), "at most 32 axes are accepted"),
+    "much at one time": (held(), "one image takes more than 2147483648 bytes at one time"),
+}
+
+
+@pytest.mark.parametrize("fault", LARGE)
+def test_small_files_that_would_take_all(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before ONNX's inference, or ONNX Runtime, sees any of it."""
+    model, fragment = LARGE[fault]
+    monkeypatch.setattr("pellucid_server.models.onnx.network.Runtime", None)
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", None)
+    assert fragment in reason(write(tmp_path / "net", model))
+
+
+def no_branch() -> onnx.ModelProto:
+    """A function that hands on what it was not given."""
+    model = doubled_branches(1)
+    model.graph.node[-2].ClearField("attribute")
+    return model
+
+
+def parts(count: int) -> onnx.ModelProto:
+    """Four values in parts of three and one, and a part more than there is."""
+    split = helper.make_node("Constant", [], ["lengths"], value_ints=[3, 1])
+    names = ["k", *(f"part{n}" for n in range(count - 1))]
+    return beside(split, helper.make_node("Split", ["fc.bias", "lengths"], names))
+
+
 REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
+    "a branch that is missing": (no_branch(), "whose branches do not fit"),
+    "more outputs than there are": (parts(3), "has shapes that do not fit: "),
     "an opset that is too old": (tiny(opset=9), "is of opset 9; 11 to 23 are supported"),
     "an opset that is too new": (bent(lambda m: setattr(m.opset_import[0], "version", 99)), "99"),
     "no opset": (bent(lambda m: m.opset_import.pop()), "is of opset none; 11 to 23"),

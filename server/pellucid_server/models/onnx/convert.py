@@ -4,7 +4,6 @@ The graph is run once for two numbers of images: what depends on neither the ima
 number is a constant, and what differs by their number tells which axes hold them.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +12,21 @@ import numpy as np
 import onnx
 import torch
 from onnx import NodeProto, numpy_helper
-from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from . import layers
-from .file import OnnxFile, operator_name
+from .constants import NotWorkedOut, most_constant_bytes, worked_out
+from .file import OnnxFile
 from .names import named
+from .nodes import operator_name
 from .operators import BATCH, OPERATORS, Array, Call, Unconvertible
 from .patterns import fused
 
 _COUNTS = (2, 3)
 """Numbers of images that the graph is run for: 1 would be told from nothing."""
 
-_MOST_FOLDED = 1 << 26
-"""Elements of a constant that is worked out."""
+_MOST_CONVERTED = 10_000
+"""Operators on images; each becomes a module, which takes some milliseconds in all."""
 
 
 @dataclass(frozen=True)
@@ -93,34 +93,41 @@ class _Conversion:
         self._file = file
         graph = file.model.graph
         self._values: dict[str, _Value] = {"": _Constant((np.empty(0),) * 2)}
+        self._bytes_left = most_constant_bytes(file.model)
+        self._folded_bytes: dict[str, int] = {}
         for tensor in graph.initializer:
             array = numpy_helper.to_array(tensor)
             self._values[tensor.name] = _Constant((array, array))
+        needed = _needed(graph.node, file.output_name)
+        last_use = _last_uses(needed)
         nodes = []
-        for node in _needed(graph.node, file.output_name):
+        for place, node in enumerate(needed):
             inputs = [self._values.get(name) for name in node.input]
             known = [value for value in inputs if isinstance(value, _Constant)]
             if len(known) == len(inputs):
                 self._fold(node, known)
+                self._drop(node, place, last_use)
             else:
                 nodes.append(node)
+        if len(nodes) > _MOST_CONVERTED:
+            raise Unconvertible(
+                f"it has {len(nodes)} operators on images; at most {_MOST_CONVERTED} are converted"
+            )
         self._nodes = fused(nodes, self._constant_of)
         self._values[file.input_name] = tuple(_images(file, count) for count in _COUNTS)
         self._made: list[tuple[NodeProto, nn.Module, list[str]]] = []
 
     def network(self) -> nn.Module:
-        last_use = {name: n for n, node in enumerate(self._nodes) for name in node.input}
+        last_use = _last_uses(self._nodes)
         for place, node in enumerate(self._nodes):
             inputs = [self._value(node, name) for name in node.input]
             if all(isinstance(value, _Constant) for value in inputs):
                 self._fold(node, [value for value in inputs if isinstance(value, _Constant)])
-            elif node.op_type in ("Shape", "Size"):
+            elif operator_name(node) in ("Shape", "Size"):
                 self._measure(node, inputs[0])
             else:
                 self._convert(node, inputs)
-            for name in set(node.input):
-                if last_use[name] == place and not isinstance(self._values[name], _Constant):
-                    del self._values[name]
+            self._drop(node, place, last_use)
         if not isinstance(self._values.get(self._file.output_name), tuple):
             raise Unconvertible("the output does not depend on the images")
         return self._assembled()
@@ -137,12 +144,24 @@ class _Conversion:
 
     def _fold(self, node: NodeProto, inputs: list[_Constant]) -> None:
         fixed = all(value.fixed for value in inputs)
-        made = [
-            _evaluated(node, [value.arrays[which] for value in inputs], self._file.opset)
-            for which in range(1 if fixed else len(_COUNTS))
-        ]
-        for name, arrays in zip(node.output, zip(*made, strict=True), strict=True):
-            self._values[name] = _Constant(arrays * 2 if fixed else arrays)
+        made = []
+        for which in range(1 if fixed else len(_COUNTS)):
+            arrays = [value.arrays[which] for value in inputs]
+            try:
+                made.append(worked_out(node, arrays, self._file.opset, self._bytes_left))
+            except NotWorkedOut as error:
+                raise Unconvertible(f"{_title(node)} is not converted{error}") from error
+            self._bytes_left -= sum(array.nbytes for array in made[-1])
+        for name, pair in zip(node.output, zip(*made, strict=True), strict=True):
+            self._values[name] = _Constant(pair * 2 if fixed else pair)
+            self._folded_bytes[name] = sum(array.nbytes for array in pair)
+
+    def _drop(self, node: NodeProto, place: int, last_use: Mapping[str, int]) -> None:
+        """Lets go of what no later node takes."""
+        for name in set(node.input) - {""}:
+            if last_use[name] == place:
+                del self._values[name]
+                self._bytes_left += self._folded_bytes.pop(name, 0)
 
     def _measure(self, node: NodeProto, value: _Value) -> None:
         """The shape of an activation, or its size."""
@@ -250,6 +269,10 @@ def _needed(nodes: Sequence[NodeProto], output: str) -> list[NodeProto]:
     return kept[::-1]
 
 
+def _last_uses(nodes: Sequence[NodeProto]) -> dict[str, int]:
+    return {name: place for place, node in enumerate(nodes) for name in node.input}
+
+
 def _images(file: OnnxFile, count: int) -> Tensor:
     expected = file.expected
     generator = torch.Generator().manual_seed(count)
@@ -299,97 +322,3 @@ def _row_of(value: _Constant, batch_size: int | None) -> Array | None:
         ):
             return None
     return first[0] if np.array_equal(first[0], second[0]) else None
-
-
-# Constants.
-
-
-def _evaluated(node: NodeProto, arrays: list[Array], opset: int) -> list[Array]:
-    """What an operator makes of constants, by ONNX's reference; its size is bounded first.
-
-    Raises:
-        Unconvertible: It cannot be worked out.
-    """
-    most = _most_elements(node.op_type, arrays)
-    if most is None:
-        raise Unconvertible(f"{_title(node)} is not converted, of constants")
-    if most > _MOST_FOLDED:
-        raise Unconvertible(f"{_title(node)} is not converted: it makes too large a constant")
-    feeds = {name: array for name, array in zip(node.input, arrays, strict=True) if name}
-    try:
-        made = ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)
-    except Exception as error:  # of whatever type the reference raises
-        raise Unconvertible(f"{_title(node)} is not converted, of constants: {error}") from error
-    return [np.asarray(one) for one in made]
-
-
-_MOVES = frozenset(
-    [
-        "Cast",
-        "Concat",
-        "Flatten",
-        "Identity",
-        "Reshape",
-        "Shape",
-        "Size",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
-"""Operators whose results have at most as many elements as all their inputs."""
-
-_ELEMENTWISE = frozenset(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "Ceil",
-        "Clip",
-        "Div",
-        "Equal",
-        "Exp",
-        "Floor",
-        "Gather",
-        "Greater",
-        "Less",
-        "Max",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pow",
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "Round",
-        "Sqrt",
-        "Sub",
-        "Where",
-    ]
-)
-"""Operators whose results have at most as many elements as the product of their inputs'."""
-
-
-def _most_elements(op_type: str, arrays: list[Array]) -> int | None:
-    """A bound of what an operator makes of constants; None: it is not worked out."""
-    sizes = [max(1, array.size) for array in arrays]
-    match op_type:
-        case "Constant":
-            return 1  # as large as the file has it
-        case "ConstantOfShape":
-            return math.prod(int(length) for length in arrays[0].ravel())
-        case "Expand" | "Tile":
-            return sizes[0] * math.prod(max(1, int(length)) for length in arrays[1].ravel())
-        case "Range":
-            start, limit, delta = (float(array.item()) for array in arrays)
-            return math.ceil(abs((limit - start) / delta)) if delta else None
-    if op_type in _MOVES:
-        return sum(sizes)
-    return math.prod(sizes) if op_type in _ELEMENTWISE else None

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 from ...errors import quoted
 from ..weights import MOST_CLASSES
+from .functions import BadFunctions, extent_of, faults_of_functions, put_in_place
+from .nodes import DOMAINS, ONNX_DOMAINS, all_nodes, graphs_of, operator_name, some, tensors
+from .sizes import BadSizes, check_sizes, first_line
 
 MOST_ONNX_BYTES = 1 << 30
 """A protobuf message holds twice as much; a network takes up to five times its file."""
@@ -22,14 +25,10 @@ MOST_BATCH = 256
 OPSETS = range(11, 24)
 """Of ONNX's own operators: from where bounds and pads are inputs to what ONNX Runtime 1.23 runs."""
 
-_MOST_VALUE_BYTES = 1 << 30
-"""Of one tensor between two operators, for one image."""
 _LARGE_ELEMENTS = 1024
 """Weights of more are left out where only shapes matter."""
-_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _ENDLESS = ("Loop", "Scan", "SequenceMap")
 _OF_FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
-_MOST_NAMED = 4
 
 Layout = Literal["NCHW", "NHWC"]
 DType = Literal["float32"]
@@ -64,7 +63,7 @@ class OnnxFile:
     """A graph that is served: one input of images, one output of logits.
 
     Attributes:
-        model: The message. A final softmax is no longer in it.
+        model: The message. Functions stand where they are called, a final softmax is cut off.
         opset: The version of ONNX's own operators.
         batch_size: How many images it takes, no more and no less; None: any number.
         cut: The softmax that was cut off, as it is called in the file; None: there was none.
@@ -92,11 +91,15 @@ def read_onnx(data: bytes, expected: Expected) -> OnnxFile:
     model = _parse(data)
     _refuse(_faults_of_size(model), _faults_of_names(model))
     opset = _opset(model)
-    _refuse(_faults_of_tensors(model), _faults_of_operators(model, opset))
+    _refuse(
+        _faults_of_tensors(model),
+        faults_of_functions(model, opset),
+        _faults_of_operators(model, opset),
+    )
     found, batch_size = _find_input(model.graph, expected)
     output = _find_output(model.graph, expected)
     _refuse(_faults_of_input(found, expected), _faults_of_output(output, expected))
-    _check(model, expected, found.name, batch_size or 1)
+    _check(model, opset, expected, found.name, batch_size or 1)
     cut, logits = _find_logits(model.graph, output)
     output.name = logits
     kept = ValueInfoProto()
@@ -126,71 +129,40 @@ def _parse(data: bytes) -> ModelProto:
 # What a file holds.
 
 
-def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """The nodes of the graph and of functions, and those of graphs in their attributes."""
-    yield from _nodes_of(model.graph.node)
-    for function in model.functions:
-        yield from _nodes_of(function.node)
-
-
-def _nodes_of(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    for node in nodes:  # protobuf itself bounds how deep they lie
-        yield node
-        for graph in _graphs_of(node):
-            yield from _nodes_of(graph.node)
-
-
-def _graphs_of(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        yield from attribute.graphs
-        if attribute.HasField("g"):
-            yield attribute.g
-
-
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor that a file holds, wherever it is."""
-    nodes = list(_all_nodes(model))
-    for graph in (model.graph, *(graph for node in nodes for graph in _graphs_of(node))):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-    attributes = [attribute for node in nodes for attribute in node.attribute]
-    attributes += [a for function in model.functions for a in function.attribute_proto]
-    for attribute in attributes:
-        yield from _tensors_of(attribute)
-
-
-def _tensors_of(attribute: AttributeProto) -> Iterator[TensorProto]:
-    if attribute.HasField("t"):
-        yield attribute.t
-    yield from attribute.tensors
-    sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-    for one in (*sparse, *attribute.sparse_tensors):
-        yield from (one.values, one.indices)
-
-
 def _faults_of_size(model: ModelProto) -> Iterator[str]:
-    count = sum(1 for _ in _all_nodes(model))
+    """Of what is there, and of what it is once functions stand where they are called."""
+    try:
+        extent = extent_of(model)
+    except BadFunctions as error:
+        yield str(error)
+        return
+    count = max(extent.nodes, sum(1 for _ in all_nodes(model)))
     if count > MOST_NODES:
-        yield f"has {count} operators; at most {MOST_NODES} are accepted"
+        yield f"has {min(count, 10**9)} operators; at most {MOST_NODES} are accepted"
+    elif extent.bytes > MOST_ONNX_BYTES:
+        yield f"has functions whose calls take more than {MOST_ONNX_BYTES} bytes"
 
 
 def _faults_of_names(model: ModelProto) -> Iterator[str]:
     """Protobuf gives what is no UTF-8 as bytes."""
     graph = model.graph
     names: list[object] = [v.name for v in (*graph.input, *graph.output, *graph.value_info)]
-    names += [tensor.name for tensor in _tensors(model)]
-    names += [name for function in model.functions for name in (function.name, function.domain)]
+    names += [tensor.name for tensor in tensors(model)]
+    for function in model.functions:
+        names += (function.name, function.domain, function.overload)
+        names += (*function.input, *function.output, *function.attribute)
+        names += [one.domain for one in function.opset_import]
     names += [one.domain for one in model.opset_import]
-    for node in _all_nodes(model):
-        names += (node.op_type, node.domain, node.name, *node.input, *node.output)
+    for node in all_nodes(model):
+        names += (node.op_type, node.domain, node.overload, node.name)
+        names += (*node.input, *node.output)
         names += [attribute.name for attribute in node.attribute]
     if not all(isinstance(name, str) for name in names):
         yield "has names that are no UTF-8"
 
 
 def _opset(model: ModelProto) -> int:
-    versions = [one.version for one in model.opset_import if one.domain in ("", "ai.onnx")]
+    versions = [one.version for one in model.opset_import if one.domain in ONNX_DOMAINS]
     if len(versions) != 1 or versions[0] not in OPSETS:
         stated = ", ".join(map(str, versions)) or "none"
         raise BadOnnx(f"is of opset {stated}; {OPSETS[0]} to {OPSETS[-1]} are supported")
@@ -199,16 +171,16 @@ def _opset(model: ModelProto) -> int:
 
 def _faults_of_tensors(model: ModelProto) -> Iterator[str]:
     outside, lying = [], []
-    for tensor in _tensors(model):
+    for tensor in tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             about = {entry.key: entry.value for entry in tensor.external_data}
             outside.append(f"{quoted(tensor.name)} in {quoted(about.get('location', ''))}")
         elif not _is_whole(tensor):
             lying.append(quoted(tensor.name))
     if outside:
-        yield f"keeps tensors outside itself, all must be in it: {_some(outside)}"
+        yield f"keeps tensors outside itself, all must be in it: {some(outside)}"
     if lying:
-        yield f"is cut off, or lies: of these tensors not all values are there: {_some(lying)}"
+        yield f"is cut off, or lies: of these tensors not all values are there: {some(lying)}"
 
 
 def _is_whole(tensor: TensorProto) -> bool:
@@ -230,40 +202,29 @@ def _is_whole(tensor: TensorProto) -> bool:
     return kept == (-(-count // 2) if bits == 4 else count)
 
 
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _faults_of_operators(model: ModelProto, opset: int) -> Iterator[str]:
     """Operators that neither ONNX nor ONNX Runtime has, and those that need not end."""
     own = {(function.domain, function.name) for function in model.functions}
     unknown: dict[str, None] = {}
     endless: dict[str, None] = {}
-    for node in _all_nodes(model):
+    for node in all_nodes(model):
         name = operator_name(node)
-        if (node.domain, node.op_type) in own:
-            continue
-        if node.domain not in _DOMAINS:
-            unknown[name] = None
-        elif node.domain in ("", "ai.onnx"):
-            if node.op_type in _ENDLESS:
-                endless[name] = None
-            if not onnx.defs.has(node.op_type, max_inclusive_version=opset):
+        if node.domain not in DOMAINS:
+            if (node.domain, node.op_type) not in own:
                 unknown[name] = None
+            continue
+        if name in _ENDLESS or (name != "If" and any(graphs_of(node))):
+            endless[name] = None
+        is_onnx = node.domain in ONNX_DOMAINS
+        if is_onnx and not onnx.defs.has(node.op_type, max_inclusive_version=opset):
+            unknown[name] = None
     if unknown:
         yield (
             f"has operators that are not ONNX's of opset {opset}, nor ONNX Runtime's: "
-            f"{_some([*unknown])}"
+            f"{some([*unknown])}"
         )
     if endless:
-        yield f"has operators that are not accepted, as they need not end: {_some([*endless])}"
-
-
-def operator_name(node: NodeProto) -> str:
-    """As people know it, with its domain where that is not ONNX's own."""
-    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain[:64]}."
-    return f"{domain}{node.op_type[:64]}"
+        yield f"has operators that are not accepted, as they need not end: {some([*endless])}"
 
 
 # Its input and its output.
@@ -291,8 +252,8 @@ def _chosen(kind: str, found: Sequence[ValueInfoProto], name: str | None) -> Val
         return matching[0]
     if name is None:
         must = "must be named" if found else "there must be one"
-        raise BadOnnx(f"{kind}.name: the graph has {_some(names) or 'none'}; {must}")
-    raise BadOnnx(f"{kind}.name: is {quoted(name)}; the graph has {_some(names) or 'none'}")
+        raise BadOnnx(f"{kind}.name: the graph has {some(names) or 'none'}; {must}")
+    raise BadOnnx(f"{kind}.name: is {quoted(name)}; the graph has {some(names) or 'none'}")
 
 
 def _dims(value: ValueInfoProto) -> list[int | None]:
@@ -362,28 +323,25 @@ def _times(dims: Sequence[int | None]) -> str:
 # The whole.
 
 
-def _check(model: ModelProto, expected: Expected, input_name: str, batch_size: int) -> None:
-    """ONNX's own checks, of a copy without weights, whose sizes do not matter to them."""
+def _check(
+    model: ModelProto, opset: int, expected: Expected, input_name: str, batch_size: int
+) -> None:
+    """ONNX's own checks, of a copy without weights, and what is made of images.
+
+    Functions are put in the place of their calls.
+    """
     light = _without_weights(model)
     try:
         onnx.checker.check_model(light)
+        if model.functions:
+            put_in_place(model, light)
+        shape = {"N": batch_size, "C": 3, "H": expected.height_px, "W": expected.width_px}
+        wanted = [shape[axis] for axis in expected.layout]
+        check_sizes(model, opset, input_name, wanted, batch_size)
     except onnx.checker.ValidationError as error:
-        raise BadOnnx(f"is no valid graph: {_first_line(error)}") from None
-    shape = {"N": batch_size, "C": 3, "H": expected.height_px, "W": expected.width_px}
-    (entry,) = (value for value in light.graph.input if value.name == input_name)
-    for axis, dim in zip(expected.layout, entry.type.tensor_type.shape.dim, strict=True):
-        dim.dim_value = shape[axis]
-    try:
-        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise BadOnnx(f"has shapes that do not fit: {_first_line(error)}") from None
-    for value in inferred.graph.value_info:
-        elements = math.prod(length or 1 for length in _dims(value))
-        if elements * 8 > _MOST_VALUE_BYTES * batch_size:
-            raise BadOnnx(
-                f"makes {quoted(value.name)} of {_times(_dims(value))}; one image may take "
-                f"{_MOST_VALUE_BYTES} bytes of one tensor"
-            )
+        raise BadOnnx(f"is no valid graph: {first_line(error)}") from None
+    except (BadFunctions, BadSizes) as error:
+        raise BadOnnx(str(error)) from None
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
@@ -410,10 +368,6 @@ def _without_weights(model: ModelProto) -> ModelProto:
     return light
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "no reason is given")[:300]
-
-
 # Logits.
 
 
@@ -428,10 +382,10 @@ def _find_logits(graph: GraphProto, output: ValueInfoProto) -> tuple[str | None,
     """
     makers = {name: node for node in graph.node for name in node.output}
     maker, name = makers.get(output.name), output.name
-    while maker is not None and maker.op_type == "Identity":
+    while maker is not None and operator_name(maker) == "Identity":
         name = maker.input[0]
         maker = makers.get(name)
-    if maker is None or maker.op_type not in ("Softmax", "LogSoftmax", "Sigmoid"):
+    if maker is None or operator_name(maker) not in ("Softmax", "LogSoftmax", "Sigmoid"):
         return None, output.name
     if maker.op_type == "Sigmoid":
         raise BadOnnx(

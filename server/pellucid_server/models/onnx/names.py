@@ -23,6 +23,7 @@ def named(nodes: Sequence[NodeProto]) -> list[str]:
     crowd = Counter(scopes)
     taken: set[str] = set()
     mains: set[str] = set()
+    alike: Counter[str] = Counter()
     names = []
     for node, scope in zip(nodes, scopes, strict=True):
         operator = _plain(node.name.rpartition("/")[2] or node.op_type)
@@ -33,7 +34,7 @@ def named(nodes: Sequence[NodeProto]) -> list[str]:
             mains.add(scope)
         else:
             name = f"{scope}_{operator}"
-        names.append(_free(name, taken, containers))
+        names.append(_free(name, taken, containers, alike))
         taken.add(names[-1])
     return names
 
@@ -75,9 +76,9 @@ def _plain(name: str) -> str:
     return f"{plain}_" if hasattr(_EMPTY, plain) else plain or "layer"
 
 
-def _free(name: str, taken: set[str], containers: set[str]) -> str:
-    free, count = name, 0
+def _free(name: str, taken: set[str], containers: set[str], alike: Counter[str]) -> str:
+    free = name
     while free in taken or free in containers:
-        count += 1
-        free = f"{name}_{count}"
+        alike[name] += 1
+        free = f"{name}_{alike[name]}"
     return free

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from onnx import NodeProto, helper
 
+from .nodes import operator_name
 from .operators import Array
 
 Constants = Callable[[str], Array | None]
@@ -52,15 +53,15 @@ class _Patterns:
 
     def _only_user(self, node: NodeProto, op_type: str) -> NodeProto | None:
         users = self._users.get(node.output[0], [])
-        return users[0] if len(users) == 1 and users[0].op_type == op_type else None
+        return users[0] if len(users) == 1 and operator_name(users[0]) == op_type else None
 
     def _other(self, node: NodeProto, name: str) -> str:
         return next((other for other in node.input if other != name), name)
 
     def _gelu(self, erf: NodeProto) -> tuple[list[NodeProto], NodeProto] | None:
         """X / √2, erf, + 1, times x, times 1/2."""
-        scaled = self._makers.get(erf.input[0]) if erf.op_type == "Erf" else None
-        if scaled is None or scaled.op_type != "Div":
+        scaled = self._makers.get(erf.input[0]) if operator_name(erf) == "Erf" else None
+        if scaled is None or operator_name(scaled) != "Div":
             return None
         plus = self._only_user(erf, "Add")
         times = self._only_user(plus, "Mul") if plus else None
@@ -75,11 +76,14 @@ class _Patterns:
         )
         if x not in times.input or not _close(numbers, (math.sqrt(2), 1.0, 0.5)):
             return None
-        return [scaled, erf, plus, times, half], _one("Gelu", half, [x])
+        parts = [erf, plus, times, half]
+        if self._only_user(scaled, "Erf"):  # others may take x / √2, too
+            parts.insert(0, scaled)
+        return parts, _one("Gelu", half, [x])
 
     def _gated(self, gate: NodeProto) -> tuple[list[NodeProto], NodeProto] | None:
         """Times a sigmoid of itself."""
-        kind = {"Sigmoid": "Silu", "HardSigmoid": "HardSwish"}.get(gate.op_type)
+        kind = {"Sigmoid": "Silu", "HardSigmoid": "HardSwish"}.get(operator_name(gate))
         times = self._only_user(gate, "Mul") if kind else None
         if kind is None or times is None or set(times.input) != {gate.input[0], gate.output[0]}:
             return None
@@ -91,7 +95,7 @@ class _Patterns:
 
     def _dense(self, product: NodeProto) -> tuple[list[NodeProto], NodeProto] | None:
         """A product with a constant matrix, plus a constant row."""
-        plus = self._only_user(product, "Add") if product.op_type == "MatMul" else None
+        plus = self._only_user(product, "Add") if operator_name(product) == "MatMul" else None
         if plus is None:
             return None
         bias = self._other(plus, product.output[0])
