@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -107,8 +107,13 @@ class Admission:
         """That much of a job is done."""
         with self._lock:
             self._left_ms[job] = max(0.0, self._left_ms[job] - queued_ms)
+
+    def ran(self, jobs: Sequence[Job], taken_ms: float) -> None:
+        """A batch took so long, a row of each of these jobs being in it."""
+        with self._lock:
             self._forget()
-            self._recent_ms[job.spec.method.priority] += queued_ms
+            for job in jobs:
+                self._recent_ms[job.spec.method.priority] += taken_ms / len(jobs)
 
     def release(self, job: Job) -> None:
         """The job has ended."""

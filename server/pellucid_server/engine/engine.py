@@ -320,6 +320,7 @@ class Engine:
         """Hands results to their jobs, and goes on with those that have all they waited for."""
         batch_ms = self._device.land(flight)
         self._costs[batch.key.model.name].record(batch.key.lane, batch.bucket_size, batch_ms)
+        self.admission.ran([ticket.job for ticket in batch.tickets], batch_ms)
         self._observer.batch(batch, batch_ms)
         with self._device.aside(flight):
             for work, places in _by_work(batch.tickets).items():

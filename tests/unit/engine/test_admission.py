@@ -152,7 +152,7 @@ def test_urgent_jobs_will_come_as_they_came(
     queue = Admission(QueueLimits())
     prediction = job(0.0, priority=PREDICT)
     queue.admit(prediction)
-    queue.progress(prediction, predicted_ms)
+    queue.ran([prediction, prediction], predicted_ms)
     queue.release(prediction)
     clock.now_s += later_s
     queue.admit(job(300.0, within_ms=400.0, now_s=clock.now_s))
@@ -230,6 +230,7 @@ class Simulated:
             taken_ms = BATCH_MS[batch.key.lane][batch.bucket_size] / self.speed(now_s)
             self.clock.now_s += taken_ms / 1e3
             costs.record(batch.key.lane, batch.bucket_size, taken_ms)
+            queue.ran([ticket.job for ticket in batch.tickets], taken_ms)
             for ticket in batch.tickets:
                 made = ticket.job
                 queue.progress(made, made.row_ms)
