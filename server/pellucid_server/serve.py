@@ -71,7 +71,9 @@ class Server:
             self._workers,
             buckets=settings.buckets,
             iteration_budget_ms=settings.iteration_budget_ms,
-            limits=QueueLimits(settings.queue_budget_ms, settings.queue_bytes),
+            limits=QueueLimits(
+                settings.queue_budget_ms, settings.optimize_budget_ms, settings.queue_bytes
+            ),
             observer=self._metrics,
             notify=asyncio.get_running_loop().call_soon_threadsafe,
         )

@@ -12,12 +12,12 @@ import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
-from pellucid.v1 import inference_pb2, model_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
 
 from .. import wire
 from ..config import Settings
 from ..engine.job import Priority
-from ..errors import DeadlineExpired, Internal, InvalidArgument, PellucidError
+from ..errors import DeadlineExpired, Internal, InvalidArgument, PellucidError, Violation
 from .health import HEALTH, SERVICE, Health
 from .locked import Lock, LockedRpcs
 from .service import Service, check_size
@@ -32,6 +32,7 @@ _SPARE_RPCS = 64
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
+_Sent = TypeVar("_Sent", bound=Message)
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -78,6 +79,11 @@ class PellucidServicer:
                     inference_pb2.ExplainStreamRequest.FromString,
                     inference_pb2.ExplainStreamResponse.SerializeToString,
                 ),
+                "Optimize": grpc.stream_stream_rpc_method_handler(
+                    self.Optimize,
+                    optimize_pb2.OptimizeRequest.FromString,
+                    optimize_pb2.OptimizeResponse.SerializeToString,
+                ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
                     self.ListModels,
                     model_pb2.ListModelsRequest.FromString,
@@ -123,7 +129,7 @@ class PellucidServicer:
         self, messages: AsyncIterator[inference_pb2.ExplainStreamRequest], context: _Context
     ) -> AsyncIterator[inference_pb2.ExplainStreamResponse]:
         request = inference_pb2.ExplainStreamRequest()
-        try:
+        async with _answering(context):
             with self._service.arrival(lambda: request.explain) as held:
                 call = self._call(context)
                 self._service.check_room(Priority.EXPLAIN)
@@ -134,11 +140,24 @@ class PellucidServicer:
                     async for response, last in shown:
                         response.last = last
                         yield response
-        except PellucidError as error:
-            await _abort(context, error)
-        except Exception:
-            log.exception("a request failed")
-            await _abort(context, Internal())
+
+    async def Optimize(
+        self, messages: AsyncIterator[optimize_pb2.OptimizeRequest], context: _Context
+    ) -> AsyncIterator[optimize_pb2.OptimizeResponse]:
+        request = optimize_pb2.OptimizeRequest()
+        async with _answering(context):
+            with self._service.arrival(lambda: request.spec) as held:
+                call = self._call(context)
+                self._service.check_room(Priority.OPTIMIZE)
+                request = await self._receive(messages, call)
+                held.add(request.ByteSize())
+                if not request.HasField("spec"):
+                    found = Violation("spec", "required in the first message")
+                    raise InvalidArgument(f"spec: {found.description}", violations=[found])
+                shown = self._service.optimize(request.spec, call, held, self._fitting)
+                async with contextlib.aclosing(shown):
+                    async for response in shown:
+                        yield response
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: _Context
@@ -174,7 +193,7 @@ class PellucidServicer:
         except StopAsyncIteration:
             raise InvalidArgument("the call has no message") from None
 
-    def _fitting(self, response: Message) -> Message:
+    def _fitting(self, response: _Sent) -> _Sent:
         check_size(response.ByteSize(), self._max_message_bytes)
         return response
 
@@ -214,8 +233,15 @@ def build_server(
 
 
 async def _answer(context: _Context, response: Awaitable[_Response]) -> _Response:
-    try:
+    async with _answering(context):
         return await response
+
+
+@contextlib.asynccontextmanager
+async def _answering(context: _Context) -> AsyncIterator[None]:
+    """What goes wrong in answering a call is told to its caller."""
+    try:
+        yield
     except PellucidError as error:
         await _abort(context, error)
     except Exception:

@@ -4,17 +4,25 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Sequence,
+)
 from typing import TypeVar
 
 from google.protobuf.message import Message
-from pellucid.v1 import inference_pb2, model_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
 
 from .. import wire
 from ..config import Settings
 from ..engine.admission import Held
 from ..engine.engine import Engine
-from ..engine.job import Done, Priority, Spec
+from ..engine.job import Done, Job, Priority, Spec
 from ..engine.memory import is_out_of_memory
 from ..errors import (
     DeadlineExpired,
@@ -26,6 +34,7 @@ from ..errors import (
     Violation,
 )
 from ..locks import caller_of_token
+from ..methods.optimize.optimize import Buckets
 from ..models.registry import Registry
 from ..observe import Metrics
 from ..workers import Workers
@@ -34,6 +43,10 @@ from .attached import run_attached
 _RETRY_DELAY_MS = 100.0
 """When to come back if all permits are taken: about one CPU iteration."""
 
+_OPTIMIZE_BUCKETS = {"cpu": 4, "cuda": 16}
+"""By kind of device alone, so that replicas agree."""
+
+_Asked = TypeVar("_Asked", wire.Asked, wire.AskedOptimize)
 _Answer = TypeVar("_Answer")
 _Returned = TypeVar("_Returned")
 
@@ -48,7 +61,12 @@ class Service:
         self._workers = workers
         self._metrics = metrics
         self._settings = settings
-        self._limits = wire.Limits(settings.max_photo_pixels, engine.buckets)
+        self._limits = wire.Limits(
+            settings.max_photo_pixels,
+            engine.buckets,
+            settings.max_optimize_pixels,
+            Buckets(settings.optimize_bucket or _OPTIMIZE_BUCKETS[engine.device_kind]),
+        )
         self._registry: Registry | None = None
         self._permits_left = settings.max_requests
         self._draining = False
@@ -177,28 +195,80 @@ class Service:
         Closing it cancels the job, and so does the deadline: whoever does not read on by then
         holds nothing any more. An estimate that is overtaken by a better one is left out.
         """
+
+        def read(registry: Registry) -> wire.Asked:
+            return wire.read_explain(request, call, registry, self._limits, watched=True)
+
+        newest = _Newest()
+        stream = self._stream(Priority.EXPLAIN, call, held, read, newest)
+        async with contextlib.aclosing(stream) as shown:
+            async for asked, job, done in shown:
+                if done is not None:
+                    made = self._rendered(asked, done)
+                    answer = await self._finish(Priority.EXPLAIN, call, made, write)
+                    yield answer, job.future.done()
+
+    async def optimize(
+        self,
+        request: optimize_pb2.OptimizeSpec,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[optimize_pb2.OptimizeResponse], _Answer],
+    ) -> AsyncGenerator[_Answer, None]:
+        """The events of an optimization, the result last. Closing it, and the deadline, cancel it.
+
+        Of events that come faster than they are taken the newest of each kind and image is left.
+        """
+
+        def read(registry: Registry) -> wire.AskedOptimize:
+            return wire.read_optimize(request, call, registry, self._limits)
+
+        def made(
+            asked: wire.AskedOptimize, job: Job, done: Done | None
+        ) -> optimize_pb2.OptimizeResponse:
+            if done is None:
+                others_ms = max(0.0, self._engine.admission.device_ms - job.cost_ms)
+                return wire.write_queued(asked.spec, job.cost_ms, others_ms)
+            if job.future.done():
+                return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
+            return wire.write_optimize(asked, done)
+
+        newest = _Newest(lambda done: (type(done.result), getattr(done.result, "restart", 0)))
+        stream = self._stream(Priority.OPTIMIZE, call, held, read, newest)
+        async with contextlib.aclosing(stream) as shown:
+            async for asked, job, done in shown:
+                response = functools.partial(made, asked, job, done)
+                yield await self._finish(Priority.OPTIMIZE, call, response, write)
+
+    async def _stream(
+        self,
+        priority: Priority,
+        call: wire.Call,
+        held: Held,
+        read: Callable[[Registry], _Asked],
+        newest: "_Newest",
+    ) -> AsyncGenerator[tuple[_Asked, Job, Done | None], None]:
+        """A job from its admission, None, to its result: what it shows, as far as it is taken.
+
+        Whoever does not read on by the deadline holds nothing any more.
+        """
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as holding:
-            registry = holding.enter_context(self._permit(Priority.EXPLAIN))
+            registry = holding.enter_context(self._permit(priority))
             holding.callback(held.release)
             arrived_s = time.monotonic()
             timer = loop.call_later(call.deadline_s - arrived_s, holding.close)
             holding.callback(timer.cancel)
             with _answerable():
                 async with asyncio.timeout(call.deadline_s - arrived_s):
-                    asked = await self._read(
-                        call,
-                        lambda: wire.read_explain(
-                            request, call, registry, self._limits, watched=True
-                        ),
-                    )
+                    asked = await self._read(call, lambda: read(registry))
                     held.add(asked.byte_count)
-            newest = _Newest()
             job = self._engine.submit(asked.spec, arrived_s, newest.put)
             holding.callback(self._engine.cancel, job)
             ended = asyncio.wrap_future(job.future)
             ended.add_done_callback(lambda _: newest.end())
             holding.callback(ended.cancel)  # nobody may be left to take what it ends in
+            yield asked, job, None
             last = False
             while not last:
                 shown = await newest.get()
@@ -207,9 +277,8 @@ class Service:
                 last = shown is None
                 with _answerable():
                     async with asyncio.timeout(call.deadline_s - time.monotonic()):
-                        made = self._rendered(asked, shown or await ended)
-                        answer = await self._finish(Priority.EXPLAIN, call, made, write)
-                yield answer, last
+                        done = shown or await ended
+                    yield asked, job, done
 
     async def list_models(self, _: model_pb2.ListModelsRequest) -> model_pb2.ListModelsResponse:
         return wire.write_models(self._open_registry())
@@ -355,15 +424,22 @@ class Service:
 
 
 class _Newest:
-    """The newest estimate of a job, which takes the place of the one before. On the loop."""
+    """The newest that a job shows of each kind, in the place of the one before. On the loop.
 
-    def __init__(self) -> None:
-        self._done: Done | None = None
+    Args:
+        kind: Of what is shown.
+    """
+
+    def __init__(self, kind: Callable[[Done], Hashable] = lambda _: None) -> None:
+        self._kind = kind
+        self._shown: dict[Hashable, Done] = {}
         self._ended = False
         self._changed = asyncio.Event()
 
     def put(self, done: Done) -> None:
-        self._done = done
+        kind = self._kind(done)
+        self._shown.pop(kind, None)  # it comes when the newest does
+        self._shown[kind] = done
         self._changed.set()
 
     def end(self) -> None:
@@ -372,11 +448,10 @@ class _Newest:
 
     async def get(self) -> Done | None:
         """Waits for a newer one; None: the job has ended."""
-        while self._done is None and not self._ended:
+        while not self._shown and not self._ended:
             await self._changed.wait()
             self._changed.clear()
-        done, self._done = self._done, None
-        return None if self._ended else done
+        return None if self._ended else self._shown.pop(next(iter(self._shown)))
 
 
 @contextlib.contextmanager
@@ -413,6 +488,8 @@ def check_size(byte_count: int, most: int) -> None:
 
 def _method_of(request: Message) -> str:
     """What a request is counted as."""
+    if isinstance(request, optimize_pb2.OptimizeSpec):
+        return "optimize"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):

@@ -1,5 +1,6 @@
 """Between protobuf messages and what the server works with: Spec in, results out."""
 
+from .optimize import AskedOptimize, read_optimize, write_optimize, write_queued
 from .requests import (
     METHODS,
     Asked,
@@ -24,11 +25,13 @@ from .responses import (
 __all__ = [
     "METHODS",
     "Asked",
+    "AskedOptimize",
     "Call",
     "Limits",
     "View",
     "read_explain",
     "read_explain_batch",
+    "read_optimize",
     "read_predict",
     "read_predict_batch",
     "write_error",
@@ -36,6 +39,8 @@ __all__ = [
     "write_explain_batch",
     "write_model",
     "write_models",
+    "write_optimize",
     "write_predict",
     "write_predict_batch",
+    "write_queued",
 ]

@@ -36,11 +36,18 @@ TOP = TopTarget()
 
 
 @dataclass(frozen=True)
+class Sized:
+    """As much of a network."""
+
+    pixel_count: int = 1
+
+
+@dataclass(frozen=True)
 class Named:
     """As much of a model as the schedule looks at."""
 
     name: str
-    network: None = None
+    network: Sized = Sized()
 
 
 @dataclass(frozen=True)
