@@ -37,6 +37,22 @@ if TYPE_CHECKING:
         Unknown,
         Violation,
     )
+    from .optimizing import (
+        AsyncOptimization,
+        Code,
+        Direction,
+        Energy,
+        Guide,
+        Objective,
+        Objectives,
+        Optimization,
+        OptimizedImage,
+        OptimizeResult,
+        Preview,
+        Progress,
+        Queued,
+        ScoreSpread,
+    )
     from .types import (
         AgreementResult,
         Baseline,
@@ -81,6 +97,7 @@ __all__ = [
     "AgreementResult",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncOptimization",
     "BadArgument",
     "Baseline",
     "Batch",
@@ -90,6 +107,7 @@ __all__ = [
     "CascadeResult",
     "CascadeStage",
     "Client",
+    "Code",
     "Compared",
     "Comparison",
     "CompletenessResult",
@@ -98,11 +116,14 @@ __all__ = [
     "CurvesResult",
     "DataLoss",
     "DeadlineExceeded",
+    "Direction",
+    "Energy",
     "Evidence",
     "EvidenceResult",
     "Explain",
     "ExplainResult",
     "FailedPrecondition",
+    "Guide",
     "Internal",
     "InvalidArgument",
     "Layer",
@@ -114,7 +135,12 @@ __all__ = [
     "Neuron",
     "NotFound",
     "NotRequested",
+    "Objective",
+    "Objectives",
     "OcclusionDetails",
+    "Optimization",
+    "OptimizeResult",
+    "OptimizedImage",
     "OutOfRange",
     "PellucidError",
     "PermissionDenied",
@@ -123,12 +149,16 @@ __all__ = [
     "PredictResult",
     "Prediction",
     "Preprocessing",
+    "Preview",
+    "Progress",
+    "Queued",
     "RandomizationResult",
     "Receipt",
     "Replay",
     "ResolvedTarget",
     "ResourceExhausted",
     "Run",
+    "ScoreSpread",
     "SegmentDetails",
     "StabilityResult",
     "StatusError",
@@ -147,7 +177,7 @@ __version__ = version("pellucid")
 def __getattr__(name: str) -> Any:
     # The command line and the server import this package too, and need no gRPC of it.
     if name in __all__:
-        for home in ("errors", "types", "compare", "client", "aio"):
+        for home in ("errors", "types", "optimizing", "compare", "client", "aio"):
             members = vars(import_module(f".{home}", __name__))
             if name in members:
                 return members[name]

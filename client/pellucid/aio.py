@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _wire, types
+from . import _optimize, _wire, optimizing, types
 from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
@@ -204,6 +204,40 @@ class AsyncClient:
             async for response in responses:
                 yield _wire.explain_result(response.explanation)
 
+    def optimize(
+        self,
+        objectives: "optimizing.Objectives",
+        *,
+        photo: "types.Photo | None" = None,
+        guide: "types.Photo | None" = None,
+        score: str | None = None,
+        model: str = "",
+        format: str | None = None,
+        include_pixels: bool = False,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "optimizing.AsyncOptimization":
+        """Images made for what the network is after: see Client.optimize."""
+
+        async def events() -> AsyncGenerator[Any, None]:
+            request = await asyncio.to_thread(
+                _optimize.optimize_request,
+                objectives,
+                photo=photo,
+                guide=guide,
+                score=score,
+                model=model,
+                format=format,
+                include_pixels=include_pixels,
+                parameters=parameters,
+            )
+            async with aclosing(self._stream("Optimize", request, timeout_s)) as responses:
+                async for response in responses:
+                    if (event := _optimize.event(response)) is not None:
+                        yield event
+
+        return optimizing.AsyncOptimization(events())
+
     async def compare(
         self,
         photo: types.Photo,
@@ -336,7 +370,8 @@ class AsyncClient:
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            call = send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
+            sent = iter([request]) if rpc in _wire.STREAMED else request
+            call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
             try:
                 async for response in call:
                     started = True

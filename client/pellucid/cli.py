@@ -978,3 +978,8 @@ def _print(part: Table | Text) -> None:
     if not console.is_terminal:  # a pipe is as wide as what goes through it
         console.width = _PIPE_COLUMNS
     console.print(part)
+
+
+from .cli_optimize import optimize  # noqa: E402 - it is made of what is above
+
+app.add_typer(optimize, name="optimize")

@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _wire, types
+from . import _optimize, _wire, optimizing, types
 from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
@@ -313,6 +313,62 @@ class Client:
             for response in responses:
                 yield _wire.explain_result(response.explanation)
 
+    def optimize(
+        self,
+        objectives: "optimizing.Objectives",
+        *,
+        photo: "types.Photo | None" = None,
+        guide: "types.Photo | None" = None,
+        score: str | None = None,
+        model: str = "",
+        format: str | None = None,
+        include_pixels: bool = False,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "optimizing.Optimization":
+        """Images made for what the network is after: a class, a neuron, a code, a dream.
+
+        Args:
+            objectives: A class by index or label, a Neuron, Direction, Code, Energy or Guide; or
+                several of them, each with a weight if it is not 1: [("goldfish", 1.0), (1, -0.5)].
+            photo: Whose Code it is, and where start="photo" starts; see Photo.
+            guide: Whose features Guide wants.
+            score: Of classes: "logit" (the default), "log_probability" or "probability".
+            model: Its name; the server's default model when empty.
+            format: Of the images: "png" (the default) or "jpeg".
+            include_pixels: Whether they come as numbers, too.
+            timeout_s: The deadline of all of it in seconds.
+            **parameters: Those of the contract's Ascend: preset (which all others follow from:
+                "olah", which a Code has without transformations; "mordvintsev" for Energy and
+                Guide), step_count, height_px, width_px, seed, restart_count, preview_every, tv_penalty and so on. An
+                enum is its short lower-case name.
+
+        Returns:
+            Its events, one by one, and its result. A full queue, and every error, is met at the
+            first step.
+
+        Raises:
+            PhotoNotFound: There is no such file.
+        """
+        request = _optimize.optimize_request(
+            objectives,
+            photo=photo,
+            guide=guide,
+            score=score,
+            model=model,
+            format=format,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+
+        def events() -> Generator[Any, None, None]:
+            with closing(self._stream("Optimize", request, timeout_s)) as responses:
+                for response in responses:
+                    if (event := _optimize.event(response)) is not None:
+                        yield event
+
+        return optimizing.Optimization(events())
+
     def compare(
         self,
         photo: types.Photo,
@@ -464,7 +520,8 @@ class Client:
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            call = send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
+            sent = iter([request]) if rpc in _wire.STREAMED else request
+            call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
             try:
                 for response in call:
                     started = True

@@ -72,7 +72,9 @@ class Server:
             buckets=settings.buckets,
             iteration_budget_ms=settings.iteration_budget_ms,
             limits=QueueLimits(
-                settings.queue_budget_ms, settings.optimize_budget_ms, settings.queue_bytes
+                device_ms=settings.queue_budget_ms,
+                optimize_ms=settings.optimize_budget_ms,
+                byte_count=settings.queue_bytes,
             ),
             observer=self._metrics,
             notify=asyncio.get_running_loop().call_soon_threadsafe,

@@ -202,11 +202,12 @@ class Service:
         newest = _Newest()
         stream = self._stream(Priority.EXPLAIN, call, held, read, newest)
         async with contextlib.aclosing(stream) as shown:
-            async for asked, job, done in shown:
+            async for asked, _, done, last in shown:
                 if done is not None:
                     made = self._rendered(asked, done)
-                    answer = await self._finish(Priority.EXPLAIN, call, made, write)
-                    yield answer, job.future.done()
+                    async with _in_time(call):
+                        answer = await self._finish(Priority.EXPLAIN, call, made, write)
+                    yield answer, last
 
     async def optimize(
         self,
@@ -224,21 +225,23 @@ class Service:
             return wire.read_optimize(request, call, registry, self._limits)
 
         def made(
-            asked: wire.AskedOptimize, job: Job, done: Done | None
+            asked: wire.AskedOptimize, job: Job, done: Done | None, last: bool
         ) -> optimize_pb2.OptimizeResponse:
             if done is None:
                 others_ms = max(0.0, self._engine.admission.device_ms - job.cost_ms)
                 return wire.write_queued(asked.spec, job.cost_ms, others_ms)
-            if job.future.done():
+            if last:
                 return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
             return wire.write_optimize(asked, done)
 
         newest = _Newest(lambda done: (type(done.result), getattr(done.result, "restart", 0)))
         stream = self._stream(Priority.OPTIMIZE, call, held, read, newest)
         async with contextlib.aclosing(stream) as shown:
-            async for asked, job, done in shown:
-                response = functools.partial(made, asked, job, done)
-                yield await self._finish(Priority.OPTIMIZE, call, response, write)
+            async for one in shown:
+                response = functools.partial(made, *one)
+                async with _in_time(call):
+                    answer = await self._finish(Priority.OPTIMIZE, call, response, write)
+                yield answer
 
     async def _stream(
         self,
@@ -247,8 +250,10 @@ class Service:
         held: Held,
         read: Callable[[Registry], _Asked],
         newest: "_Newest",
-    ) -> AsyncGenerator[tuple[_Asked, Job, Done | None], None]:
-        """A job from its admission, None, to its result: what it shows, as far as it is taken.
+    ) -> AsyncGenerator[tuple[_Asked, Job, Done | None, bool], None]:
+        """A job from its admission to its result: what it shows, as far as it is taken.
+
+        The first has nothing done yet; of the last, the last member is true.
 
         Whoever does not read on by the deadline holds nothing any more.
         """
@@ -259,26 +264,24 @@ class Service:
             arrived_s = time.monotonic()
             timer = loop.call_later(call.deadline_s - arrived_s, holding.close)
             holding.callback(timer.cancel)
-            with _answerable():
-                async with asyncio.timeout(call.deadline_s - arrived_s):
-                    asked = await self._read(call, lambda: read(registry))
-                    held.add(asked.byte_count)
+            async with _in_time(call):
+                asked = await self._read(call, lambda: read(registry))
+                held.add(asked.byte_count)
             job = self._engine.submit(asked.spec, arrived_s, newest.put)
             holding.callback(self._engine.cancel, job)
             ended = asyncio.wrap_future(job.future)
             ended.add_done_callback(lambda _: newest.end())
             holding.callback(ended.cancel)  # nobody may be left to take what it ends in
-            yield asked, job, None
+            yield asked, job, None, False
             last = False
             while not last:
                 shown = await newest.get()
                 if call.deadline_s <= time.monotonic():
                     raise _expired()
                 last = shown is None
-                with _answerable():
-                    async with asyncio.timeout(call.deadline_s - time.monotonic()):
-                        done = shown or await ended
-                    yield asked, job, done
+                async with _in_time(call):
+                    done = shown or await ended
+                    yield asked, job, done, last
 
     async def list_models(self, _: model_pb2.ListModelsRequest) -> model_pb2.ListModelsResponse:
         return wire.write_models(self._open_registry())
@@ -313,8 +316,8 @@ class Service:
     ) -> AsyncIterator[tuple[Registry, float]]:
         """A request from its permit to its answer, all of it by the deadline."""
         arrived_s = time.monotonic()
-        with self._permit(priority) as registry, _answerable():
-            async with asyncio.timeout(call.deadline_s - arrived_s):
+        with self._permit(priority) as registry:
+            async with _in_time(call):
                 yield registry, arrived_s
 
     async def _read(self, call: wire.Call, read: Callable[[], _Returned]) -> _Returned:
@@ -465,6 +468,14 @@ def _answerable() -> Iterator[None]:
         if is_out_of_memory(error):
             raise OutOfMemory("the server has too little memory for this request") from None
         raise
+
+
+@contextlib.asynccontextmanager
+async def _in_time(call: wire.Call) -> AsyncIterator[None]:
+    """What is to be done by a call's deadline."""
+    with _answerable():
+        async with asyncio.timeout(call.deadline_s - time.monotonic()):
+            yield
 
 
 def _expired() -> DeadlineExpired:
