@@ -270,7 +270,7 @@ class AscentStepper:
         finite: bool,
     ) -> Moved:
         step, ascent = int(self._steps[slot]), start.ascent
-        lp, tv = penalties.tolist()
+        lp, tv = penalties.abs().tolist()
         progress = Progress(start.restart, self._step_of(slot), score - lp - tv, terms, lp, tv)
         self._lasts[slot] = progress
         if not final and not finite:
