@@ -340,8 +340,8 @@ class Client:
             timeout_s: The deadline of all of it in seconds.
             **parameters: Those of the contract's Ascend: preset (which all others follow from:
                 "olah", which a Code has without transformations; "mordvintsev" for Energy and
-                Guide), step_count, height_px, width_px, seed, restart_count, preview_every, tv_penalty and so on. An
-                enum is its short lower-case name.
+                Guide), step_count, height_px, width_px, seed, restart_count, preview_every,
+                tv_penalty and so on. An enum is its short lower-case name.
 
         Returns:
             Its events, one by one, and its result. A full queue, and every error, is met at the
