@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from .optimizing import (
         AsyncOptimization,
+        Checkpoint,
         Code,
         Direction,
         Energy,
@@ -106,6 +107,7 @@ __all__ = [
     "Cancelled",
     "CascadeResult",
     "CascadeStage",
+    "Checkpoint",
     "Client",
     "Code",
     "Compared",

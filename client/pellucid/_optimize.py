@@ -1,12 +1,13 @@
 """Between Python arguments and the messages of optimizations: the core that both clients share."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
 
 from . import _wire, optimizing, types
-from .errors import BadArgument
+from .errors import BadArgument, StatusError, Unavailable
 from .v1 import optimize_pb2
 
 _FIELDS = optimize_pb2.Ascend.DESCRIPTOR.fields_by_name
@@ -32,8 +33,8 @@ def optimize_request(
     format: str | None,
     include_pixels: bool,
     parameters: Mapping[str, Any],
-) -> optimize_pb2.OptimizeRequest:
-    """The first message of a call."""
+) -> optimize_pb2.OptimizeSpec:
+    """What is asked, but for a checkpoint."""
     spec = optimize_pb2.OptimizeSpec()
     _wire._set(spec, model=model, format=format, include_pixels=include_pixels)
     unknown = [name for name in parameters if name not in PARAMETERS]
@@ -53,7 +54,78 @@ def optimize_request(
     for name, image in (("image", photo), ("guide", guide)):
         if image is not None:
             getattr(spec, name).CopyFrom(_wire._image(image))
-    return optimize_pb2.OptimizeRequest(spec=spec)
+    return spec
+
+
+CHECKPOINT_EVERY = 50
+"""Steps from one checkpoint to the next, where it is to go on by itself."""
+
+_CHUNK_BYTES = 4 << 20
+_PAUSE_S = 0.5
+"""Before a server is asked again; gRPC itself has tried several times by then."""
+
+
+class Course:
+    """An optimization over one deadline, on however many servers.
+
+    Args:
+        spec: What is asked.
+        timeout_s: The deadline of all of it in seconds.
+        resume: Whether it goes on from the last checkpoint when a server leaves.
+        checkpoint: What it goes on from at first; empty for nothing.
+    """
+
+    def __init__(
+        self,
+        spec: optimize_pb2.OptimizeSpec,
+        timeout_s: float,
+        *,
+        resume: bool,
+        checkpoint: bytes,
+    ) -> None:
+        if resume and not spec.ascend.HasField("checkpoint_every"):
+            spec.ascend.checkpoint_every = CHECKPOINT_EVERY
+        self._spec, self._resume, self._checkpoint = spec, resume, checkpoint
+        self._ends_s = time.monotonic() + timeout_s
+        self._parts: list[bytes] = []
+
+    def remaining_s(self) -> float:
+        return max(1e-3, self._ends_s - time.monotonic())
+
+    def messages(self) -> list[optimize_pb2.OptimizeRequest]:
+        """What is sent: the spec, and the checkpoint in parts."""
+        self._parts = []
+        self._spec.checkpoint_bytes = len(self._checkpoint)
+        return [
+            optimize_pb2.OptimizeRequest(spec=self._spec),
+            *(
+                optimize_pb2.OptimizeRequest(
+                    checkpoint_chunk=self._checkpoint[start : start + _CHUNK_BYTES]
+                )
+                for start in range(0, len(self._checkpoint), _CHUNK_BYTES)
+            ),
+        ]
+
+    def event(self, response: optimize_pb2.OptimizeResponse) -> Any:
+        """An event, or the result; None: a part of one, or of a kind that came later."""
+        if not response.HasField("checkpoint"):
+            return event(response)
+        self._parts.append(response.checkpoint.chunk)
+        if not response.checkpoint.last:
+            return None
+        self._checkpoint, self._parts = b"".join(self._parts), []
+        return optimizing.Checkpoint(response.checkpoint.step, self._checkpoint)
+
+    def pause_s(self, error: StatusError) -> float:
+        """How long to wait before another server is asked.
+
+        Raises:
+            StatusError: None is to be: it was refused, or there is no time left.
+        """
+        going = self._resume and isinstance(error, Unavailable)
+        if not going or self.remaining_s() <= _PAUSE_S:
+            raise error
+        return _PAUSE_S
 
 
 def _fitting(kinds: set[str | None]) -> dict[str, Any]:
@@ -138,6 +210,7 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
             if name in PARAMETERS
             and (message.ascend.HasField(name) if field.has_presence else True)
         },
+        notes=tuple(message.notes),
         run=_wire._run(message.run),
     )
 

@@ -46,10 +46,6 @@ _METHODS = {
 _EVIDENCE = evidence_pb2.Evidence.DESCRIPTOR.fields_by_name
 
 
-STREAMED = ("Optimize",)
-"""Calls that take a stream of messages."""
-
-
 class _Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 

@@ -214,13 +214,15 @@ class AsyncClient:
         model: str = "",
         format: str | None = None,
         include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
         timeout_s: float = 600.0,
         **parameters: Any,
     ) -> "optimizing.AsyncOptimization":
         """Images made for what the network is after: see Client.optimize."""
 
         async def events() -> AsyncGenerator[Any, None]:
-            request = await asyncio.to_thread(
+            spec = await asyncio.to_thread(
                 _optimize.optimize_request,
                 objectives,
                 photo=photo,
@@ -231,10 +233,21 @@ class AsyncClient:
                 include_pixels=include_pixels,
                 parameters=parameters,
             )
-            async with aclosing(self._stream("Optimize", request, timeout_s)) as responses:
-                async for response in responses:
-                    if (event := _optimize.event(response)) is not None:
-                        yield event
+            data = (
+                resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
+            )
+            course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+            while True:
+                stream = self._stream("Optimize", course.messages(), course.remaining_s())
+                try:
+                    async with aclosing(stream) as responses:
+                        async for response in responses:
+                            if (event := course.event(response)) is not None:
+                                yield event
+                    return
+                except StatusError as error:
+                    pause_s = course.pause_s(error)
+                await asyncio.sleep(pause_s)
 
         return optimizing.AsyncOptimization(events())
 
@@ -364,13 +377,13 @@ class AsyncClient:
             await asyncio.sleep(pause_s)
 
     async def _stream(
-        self, rpc: str, request: Message, timeout_s: float | None
+        self, rpc: str, request: Message | Sequence[Message], timeout_s: float | None
     ) -> AsyncGenerator[Any, None]:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            sent = iter([request]) if rpc in _wire.STREAMED else request
+            sent = iter(request) if isinstance(request, list) else request
             call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
             try:
                 async for response in call:

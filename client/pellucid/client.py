@@ -323,6 +323,8 @@ class Client:
         model: str = "",
         format: str | None = None,
         include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
         timeout_s: float = 600.0,
         **parameters: Any,
     ) -> "optimizing.Optimization":
@@ -337,6 +339,9 @@ class Client:
             model: Its name; the server's default model when empty.
             format: Of the images: "png" (the default) or "jpeg".
             include_pixels: Whether they come as numbers, too.
+            resume: Whether it goes on by itself, from the last checkpoint and within the deadline,
+                when a server leaves: checkpoint_every is 50 steps then, unless it is given.
+            resume_from: A checkpoint to go on from, of the same arguments.
             timeout_s: The deadline of all of it in seconds.
             **parameters: Those of the contract's Ascend: preset (which all others follow from:
                 "olah", which a Code has without transformations; "mordvintsev" for Energy and
@@ -350,7 +355,7 @@ class Client:
         Raises:
             PhotoNotFound: There is no such file.
         """
-        request = _optimize.optimize_request(
+        spec = _optimize.optimize_request(
             objectives,
             photo=photo,
             guide=guide,
@@ -361,11 +366,21 @@ class Client:
             parameters=parameters,
         )
 
+        data = resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
+        course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+
         def events() -> Generator[Any, None, None]:
-            with closing(self._stream("Optimize", request, timeout_s)) as responses:
-                for response in responses:
-                    if (event := _optimize.event(response)) is not None:
-                        yield event
+            while True:
+                stream = self._stream("Optimize", course.messages(), course.remaining_s())
+                try:
+                    with closing(stream) as responses:
+                        for response in responses:
+                            if (event := course.event(response)) is not None:
+                                yield event
+                    return
+                except StatusError as error:
+                    pause_s = course.pause_s(error)
+                time.sleep(pause_s)
 
         return optimizing.Optimization(events())
 
@@ -514,13 +529,13 @@ class Client:
             time.sleep(pause_s)
 
     def _stream(
-        self, rpc: str, request: Message, timeout_s: float | None
+        self, rpc: str, request: Message | Sequence[Message], timeout_s: float | None
     ) -> Generator[Any, None, None]:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            sent = iter([request]) if rpc in _wire.STREAMED else request
+            sent = iter(request) if isinstance(request, list) else request
             call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
             try:
                 for response in call:

@@ -197,6 +197,8 @@ class OptimizeResult:
         best: The one of the best score.
         spread: Of their scores; None of one image.
         parameters: Every parameter, filled in.
+        notes: Where it went on from a checkpoint: why its bits may differ from those of a run that
+            was not interrupted; empty where they do not.
         run: What it was computed by.
     """
 
@@ -204,6 +206,7 @@ class OptimizeResult:
     best: OptimizedImage
     spread: ScoreSpread | None
     parameters: Mapping[str, Any] = field(repr=False)
+    notes: tuple[str, ...]
     run: Run = field(repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -211,7 +214,20 @@ class OptimizeResult:
         self.best.save(path)
 
 
-Event: TypeAlias = Queued | Progress | Preview
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that is needed to go on, on any server of the same model and key.
+
+    Attributes:
+        step: Steps that the image that came least far has made.
+        data: It, as resume_from takes it.
+    """
+
+    step: int
+    data: bytes = field(repr=False)
+
+
+Event: TypeAlias = Queued | Progress | Preview | Checkpoint
 
 _NO_RESULT = "the server's stream ended without a result"
 

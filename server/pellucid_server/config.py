@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .checkpoints import read_key
 from .locks import read_tokens
 
 
@@ -86,6 +87,11 @@ class Settings(BaseSettings):
         description="Images of up to 512 × 512 px that are optimized in a batch, larger ones go "
         "alone; 4 on a CPU and 16 on CUDA if unset. Replicas that share jobs must agree in it.",
     )
+    checkpoint_key_file: FilePath | None = Field(
+        None,
+        description="File of the key that checkpoints are signed with, which replicas share; "
+        "without it none is taken up by another server.",
+    )
     max_optimize_pixels: int = Field(
         1 << 20, ge=1 << 8, description="Cap of an optimized image, pixels."
     )
@@ -129,6 +135,13 @@ class Settings(BaseSettings):
         if token_file is not None:
             read_tokens(token_file)
         return token_file
+
+    @field_validator("checkpoint_key_file")
+    @classmethod
+    def _signs_checkpoints(cls, key_file: Path | None) -> Path | None:
+        if key_file is not None:
+            read_key(key_file)
+        return key_file
 
     @field_validator("buckets")
     @classmethod

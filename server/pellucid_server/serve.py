@@ -254,6 +254,8 @@ async def serve(settings: Settings) -> None:
             server.leave()
         await starting
         if not asked.done():
+            if settings.checkpoint_key_file is None:
+                log.info("no checkpoint_key_file: checkpoints are good on this server alone")
             if settings.token_file is not None and settings.tls_certificate is None:
                 log.warning("tokens come in plain text: whoever sees the traffic can use them")
             log.info(

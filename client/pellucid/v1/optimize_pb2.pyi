@@ -116,7 +116,7 @@ class Objective(_message.Message):
     def __init__(self, class_index: _Optional[int] = ..., label: _Optional[str] = ..., neuron: _Optional[_Union[_inference_pb2.Neuron, _Mapping]] = ..., direction: _Optional[_Union[Direction, _Mapping]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., guide: _Optional[_Union[Guide, _Mapping]] = ..., score: _Optional[_Union[_inference_pb2.Score, str]] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Ascend(_message.Message):
-    __slots__ = ("objectives", "preset", "step_count", "parameterization", "update", "learning_rate", "momentum", "progress", "height_px", "width_px", "start", "noise_std", "seed", "restart_count", "clip_pixels", "l2_decay", "lp_penalty", "lp_order", "tv_penalty", "tv_beta", "blur_sigma_px", "blur_every", "small_norm_percentile", "small_contribution_percentile", "jitter_px", "rotation_degrees", "scaling", "octave_count", "octave_scale", "progress_every", "preview_every")
+    __slots__ = ("objectives", "preset", "step_count", "parameterization", "update", "learning_rate", "momentum", "progress", "height_px", "width_px", "start", "noise_std", "seed", "restart_count", "clip_pixels", "l2_decay", "lp_penalty", "lp_order", "tv_penalty", "tv_beta", "blur_sigma_px", "blur_every", "small_norm_percentile", "small_contribution_percentile", "jitter_px", "rotation_degrees", "scaling", "octave_count", "octave_scale", "progress_every", "preview_every", "checkpoint_every")
     OBJECTIVES_FIELD_NUMBER: _ClassVar[int]
     PRESET_FIELD_NUMBER: _ClassVar[int]
     STEP_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class Ascend(_message.Message):
     OCTAVE_SCALE_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_EVERY_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
     objectives: _containers.RepeatedCompositeFieldContainer[Objective]
     preset: Preset
     step_count: int
@@ -179,29 +180,36 @@ class Ascend(_message.Message):
     octave_scale: float
     progress_every: int
     preview_every: int
-    def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ...) -> None: ...
+    checkpoint_every: int
+    def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ...) -> None: ...
 
 class OptimizeSpec(_message.Message):
-    __slots__ = ("model", "ascend", "image", "guide", "format", "include_pixels")
+    __slots__ = ("model", "ascend", "image", "guide", "format", "include_pixels", "checkpoint", "checkpoint_bytes")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ASCEND_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     GUIDE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_BYTES_FIELD_NUMBER: _ClassVar[int]
     model: str
     ascend: Ascend
     image: _data_pb2.Image
     guide: _data_pb2.Image
     format: _data_pb2.ImageFormat
     include_pixels: bool
-    def __init__(self, model: _Optional[str] = ..., ascend: _Optional[_Union[Ascend, _Mapping]] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., guide: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., format: _Optional[_Union[_data_pb2.ImageFormat, str]] = ..., include_pixels: bool = ...) -> None: ...
+    checkpoint: bytes
+    checkpoint_bytes: int
+    def __init__(self, model: _Optional[str] = ..., ascend: _Optional[_Union[Ascend, _Mapping]] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., guide: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., format: _Optional[_Union[_data_pb2.ImageFormat, str]] = ..., include_pixels: bool = ..., checkpoint: _Optional[bytes] = ..., checkpoint_bytes: _Optional[int] = ...) -> None: ...
 
 class OptimizeRequest(_message.Message):
-    __slots__ = ("spec",)
+    __slots__ = ("spec", "checkpoint_chunk")
     SPEC_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_CHUNK_FIELD_NUMBER: _ClassVar[int]
     spec: OptimizeSpec
-    def __init__(self, spec: _Optional[_Union[OptimizeSpec, _Mapping]] = ...) -> None: ...
+    checkpoint_chunk: bytes
+    def __init__(self, spec: _Optional[_Union[OptimizeSpec, _Mapping]] = ..., checkpoint_chunk: _Optional[bytes] = ...) -> None: ...
 
 class OptimizeQueued(_message.Message):
     __slots__ = ("cost_ms", "others_ms", "bucket_size")
@@ -241,6 +249,16 @@ class OptimizePreview(_message.Message):
     image: _data_pb2.EncodedImage
     def __init__(self, restart: _Optional[int] = ..., step: _Optional[int] = ..., image: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ...) -> None: ...
 
+class OptimizeCheckpoint(_message.Message):
+    __slots__ = ("step", "chunk", "last")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    chunk: bytes
+    last: bool
+    def __init__(self, step: _Optional[int] = ..., chunk: _Optional[bytes] = ..., last: bool = ...) -> None: ...
+
 class OptimizedImage(_message.Message):
     __slots__ = ("image", "pixels", "seed", "progress", "stop_reason")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -268,27 +286,31 @@ class ScoreSpread(_message.Message):
     def __init__(self, least: _Optional[float] = ..., mean: _Optional[float] = ..., largest: _Optional[float] = ..., standard_deviation: _Optional[float] = ...) -> None: ...
 
 class OptimizeResult(_message.Message):
-    __slots__ = ("run", "ascend", "images", "best", "spread")
+    __slots__ = ("run", "ascend", "images", "best", "spread", "notes")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ASCEND_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     BEST_FIELD_NUMBER: _ClassVar[int]
     SPREAD_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     run: _inference_pb2.Run
     ascend: Ascend
     images: _containers.RepeatedCompositeFieldContainer[OptimizedImage]
     best: int
     spread: ScoreSpread
-    def __init__(self, run: _Optional[_Union[_inference_pb2.Run, _Mapping]] = ..., ascend: _Optional[_Union[Ascend, _Mapping]] = ..., images: _Optional[_Iterable[_Union[OptimizedImage, _Mapping]]] = ..., best: _Optional[int] = ..., spread: _Optional[_Union[ScoreSpread, _Mapping]] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[_Union[_inference_pb2.Run, _Mapping]] = ..., ascend: _Optional[_Union[Ascend, _Mapping]] = ..., images: _Optional[_Iterable[_Union[OptimizedImage, _Mapping]]] = ..., best: _Optional[int] = ..., spread: _Optional[_Union[ScoreSpread, _Mapping]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class OptimizeResponse(_message.Message):
-    __slots__ = ("queued", "progress", "preview", "result")
+    __slots__ = ("queued", "progress", "preview", "result", "checkpoint")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     queued: OptimizeQueued
     progress: OptimizeProgress
     preview: OptimizePreview
     result: OptimizeResult
-    def __init__(self, queued: _Optional[_Union[OptimizeQueued, _Mapping]] = ..., progress: _Optional[_Union[OptimizeProgress, _Mapping]] = ..., preview: _Optional[_Union[OptimizePreview, _Mapping]] = ..., result: _Optional[_Union[OptimizeResult, _Mapping]] = ...) -> None: ...
+    checkpoint: OptimizeCheckpoint
+    def __init__(self, queued: _Optional[_Union[OptimizeQueued, _Mapping]] = ..., progress: _Optional[_Union[OptimizeProgress, _Mapping]] = ..., preview: _Optional[_Union[OptimizePreview, _Mapping]] = ..., result: _Optional[_Union[OptimizeResult, _Mapping]] = ..., checkpoint: _Optional[_Union[OptimizeCheckpoint, _Mapping]] = ...) -> None: ...

@@ -16,6 +16,7 @@ from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
 
 from .. import wire
 from ..config import Settings
+from ..engine.admission import Held
 from ..engine.job import Priority
 from ..errors import DeadlineExpired, Internal, InvalidArgument, PellucidError, Violation
 from .health import HEALTH, SERVICE, Health
@@ -46,6 +47,7 @@ class PellucidServicer:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._max_message_bytes = settings.max_message_bytes
+        self._max_checkpoint_bytes = settings.queue_bytes
         at_once = max(1, settings.queue_bytes // settings.max_message_bytes)
         self._receiving = asyncio.Semaphore(at_once)
 
@@ -152,8 +154,8 @@ class PellucidServicer:
                 request = await self._receive(messages, call)
                 held.add(request.ByteSize())
                 if not request.HasField("spec"):
-                    found = Violation("spec", "required in the first message")
-                    raise InvalidArgument(f"spec: {found.description}", violations=[found])
+                    _refuse("spec", "required in the first message")
+                await self._receive_checkpoint(request.spec, messages, call, held)
                 shown = self._service.optimize(request.spec, call, held, self._fitting)
                 async with contextlib.aclosing(shown):
                     async for response in shown:
@@ -192,6 +194,27 @@ class PellucidServicer:
             raise DeadlineExpired("the message did not arrive in time") from None
         except StopAsyncIteration:
             raise InvalidArgument("the call has no message") from None
+
+    async def _receive_checkpoint(
+        self,
+        spec: optimize_pb2.OptimizeSpec,
+        messages: AsyncIterator[optimize_pb2.OptimizeRequest],
+        call: wire.Call,
+        held: Held,
+    ) -> None:
+        """Reads the parts of a checkpoint that follow its spec."""
+        missing, parts = spec.checkpoint_bytes, [spec.checkpoint]
+        most = self._max_checkpoint_bytes
+        if not 0 <= missing <= most:
+            _refuse("checkpoint_bytes", f"is {missing}; must be 0 to {most}")
+        while missing > 0:
+            message = await self._receive(messages, call)
+            held.add(len(message.checkpoint_chunk))
+            parts.append(message.checkpoint_chunk)
+            missing -= len(message.checkpoint_chunk)
+            if not message.checkpoint_chunk or missing < 0:
+                _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
+        spec.checkpoint = b"".join(parts)
 
     def _fitting(self, response: _Sent) -> _Sent:
         check_size(response.ByteSize(), self._max_message_bytes)
@@ -247,6 +270,11 @@ async def _answering(context: _Context) -> AsyncIterator[None]:
     except Exception:
         log.exception("a request failed")
         await _abort(context, Internal())
+
+
+def _refuse(field: str, description: str) -> NoReturn:
+    found = Violation(field, description)
+    raise InvalidArgument(f"{field}: {description}", violations=[found])
 
 
 async def _abort(context: _Context, error: PellucidError) -> NoReturn:

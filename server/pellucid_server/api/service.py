@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import secrets
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -10,6 +11,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Hashable,
+    Iterable,
     Iterator,
     Sequence,
 )
@@ -19,6 +21,7 @@ from google.protobuf.message import Message
 from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
 
 from .. import wire
+from ..checkpoints import read_key
 from ..config import Settings
 from ..engine.admission import Held
 from ..engine.engine import Engine
@@ -35,6 +38,7 @@ from ..errors import (
 )
 from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
+from ..methods.optimize.stepper import Snapshot
 from ..models.registry import Registry
 from ..observe import Metrics
 from ..workers import Workers
@@ -66,6 +70,9 @@ class Service:
             engine.buckets,
             settings.max_optimize_pixels,
             Buckets(settings.optimize_bucket or _OPTIMIZE_BUCKETS[engine.device_kind]),
+            secrets.token_bytes(32)
+            if settings.checkpoint_key_file is None
+            else read_key(settings.checkpoint_key_file),
         )
         self._registry: Registry | None = None
         self._permits_left = settings.max_requests
@@ -84,6 +91,7 @@ class Service:
     async def drain(self, timeout_s: float) -> bool:
         """Takes nothing more in, waits until all that was is answered; false: time ran out."""
         self._draining = True
+        self._engine.hand_over()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -234,14 +242,39 @@ class Service:
                 return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
             return wire.write_optimize(asked, done)
 
-        newest = _Newest(lambda done: (type(done.result), getattr(done.result, "restart", 0)))
+        newest = _Newest(
+            lambda done: (type(done.result), getattr(done.result, "restart", 0)),
+            lambda done: isinstance(done.result, Snapshot),
+        )
+        collector: wire.Collector | None = None
         stream = self._stream(Priority.OPTIMIZE, call, held, read, newest)
         async with contextlib.aclosing(stream) as shown:
             async for one in shown:
-                response = functools.partial(made, *one)
-                async with _in_time(call):
-                    answer = await self._finish(Priority.OPTIMIZE, call, response, write)
-                yield answer
+                asked, _, done, _ = one
+                collector = collector or wire.Collector(asked.image_count)
+                responses: Iterable[Callable[[], optimize_pb2.OptimizeResponse]]
+                responses = [functools.partial(made, *one)]
+                if done is not None and isinstance(done.result, Snapshot):
+                    responses = await self._checkpoint(call, asked, collector.add(done.result))
+                for response in responses:
+                    async with _in_time(call):
+                        answer = await self._finish(Priority.OPTIMIZE, call, response, write)
+                    yield answer
+
+    async def _checkpoint(
+        self, call: wire.Call, asked: wire.AskedOptimize, snapshots: Sequence[Snapshot] | None
+    ) -> list[Callable[[], optimize_pb2.OptimizeResponse]]:
+        """The parts of a checkpoint, where all that goes into it is there."""
+        if snapshots is None:
+            return []
+        key = self._limits.checkpoint_key
+
+        def write() -> list[optimize_pb2.OptimizeResponse]:
+            return list(wire.write_checkpoint(asked.spec, asked.ascend, snapshots, key))
+
+        async with _in_time(call):
+            parts = await self._work(Priority.OPTIMIZE, call, write)
+        return [functools.partial(_same, part) for part in parts]
 
     async def _stream(
         self,
@@ -431,10 +464,15 @@ class _Newest:
 
     Args:
         kind: Of what is shown.
+        outlasts: Whether what is shown is worth something when the job has ended.
     """
 
-    def __init__(self, kind: Callable[[Done], Hashable] = lambda _: None) -> None:
-        self._kind = kind
+    def __init__(
+        self,
+        kind: Callable[[Done], Hashable] = lambda _: None,
+        outlasts: Callable[[Done], bool] = lambda _: False,
+    ) -> None:
+        self._kind, self._outlasts = kind, outlasts
         self._shown: dict[Hashable, Done] = {}
         self._ended = False
         self._changed = asyncio.Event()
@@ -447,6 +485,7 @@ class _Newest:
 
     def end(self) -> None:
         self._ended = True
+        self._shown = {kind: one for kind, one in self._shown.items() if self._outlasts(one)}
         self._changed.set()
 
     async def get(self) -> Done | None:
@@ -454,7 +493,7 @@ class _Newest:
         while not self._shown and not self._ended:
             await self._changed.wait()
             self._changed.clear()
-        return None if self._ended else self._shown.pop(next(iter(self._shown)))
+        return self._shown.pop(next(iter(self._shown))) if self._shown else None
 
 
 @contextlib.contextmanager
@@ -476,6 +515,10 @@ async def _in_time(call: wire.Call) -> AsyncIterator[None]:
     with _answerable():
         async with asyncio.timeout(call.deadline_s - time.monotonic()):
             yield
+
+
+def _same(response: _Returned) -> _Returned:
+    return response
 
 
 def _expired() -> DeadlineExpired:

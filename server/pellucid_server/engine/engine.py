@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _WARM_UP_RUNS = 3
 """The best of them counts: the first builds kernels."""
 
+_STOPPING = "the server is stopping; another replica will answer"
+
 _TOO_LITTLE_MEMORY = "the device has too little memory for this request"
 
 _Returned = TypeVar("_Returned")
@@ -102,7 +104,7 @@ class Engine:
         self._shown: list[tuple[Job, Done]] = []
         self._finished: list[tuple[Job, Outcome]] = []
         self._numbers = itertools.count()
-        self._stopping = False
+        self._stopping = self._handing_over = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # What other threads call.
@@ -177,6 +179,16 @@ class Engine:
         job.cancel()
         self._inbox.put(lambda: self._end(job, Cancelled("the request was cancelled")))
 
+    def hand_over(self) -> None:
+        """Ends the jobs that can go on elsewhere, after a last look at their whole state."""
+
+        def hand_over() -> None:
+            self._handing_over = True
+            for job in self._schedule:
+                self._hand_over(job)
+
+        self._inbox.put(hand_over)
+
     def join(self) -> None:
         """Waits for the thread to end, by stop or by a bug."""
         self._thread.join()
@@ -226,7 +238,7 @@ class Engine:
             log.exception("the engine thread failed")
         finally:
             for job in self.admission.jobs():
-                self._end(job, Unavailable("the server is stopping; another replica will answer"))
+                self._end(job, Unavailable(_STOPPING))
             self._deliver()
 
     def _loop(self) -> None:
@@ -437,6 +449,8 @@ class Engine:
         elif isinstance(wanted, Climb):
             job.work = Climbing(self._group(job.spec.model, wanted), wanted)
             self._schedule.add(job)
+            if self._handing_over:
+                self._hand_over(job)
         else:
             do = wanted.do
             self._schedule.remove(job)
@@ -448,6 +462,14 @@ class Engine:
         if key not in self._groups:
             self._groups[key] = Group(climb.make())
         return self._groups[key]
+
+    def _hand_over(self, job: Job) -> None:
+        """Ends a job whose state is enough to go on elsewhere, and shows it."""
+        shown = job.work.snapshots() if isinstance(job.work, Climbing) else []
+        for snapshot in shown:
+            self._show(job, snapshot)
+        if shown:
+            self._end(job, Unavailable(_STOPPING))
 
     def _close_work(self, job: Job) -> None:
         if job.work is not None:

@@ -49,6 +49,10 @@ class Stepper(Protocol):
         """
         ...
 
+    def snapshot(self, slot: int) -> Any:
+        """The slot's whole state, for the job's outlet; None where nobody asked for it."""
+        ...
+
     def stop(self, slot: int) -> Any:
         """What came of a slot that cannot go on: its score or its gradient is not finite."""
         ...
@@ -141,6 +145,12 @@ class Climbing:
             self._untaken.insert(0, place)
         else:
             self._ends[place] = end
+
+    def snapshots(self) -> list[Any]:
+        """The whole state of every image that has not ended; empty where nobody asked for it."""
+        going = [slot for place, slot in enumerate(self._slots) if place not in self._ends]
+        made = [self.group.stepper.snapshot(slot) for slot in going]
+        return [one for one in made if one is not None]
 
     @property
     def ends(self) -> list[Any]:

@@ -1,5 +1,6 @@
 """Between protobuf messages and what the server works with: Spec in, results out."""
 
+from .checkpoints import Collector, write_checkpoint
 from .optimize import AskedOptimize, read_optimize, write_optimize, write_queued
 from .requests import (
     METHODS,
@@ -27,6 +28,7 @@ __all__ = [
     "Asked",
     "AskedOptimize",
     "Call",
+    "Collector",
     "Limits",
     "View",
     "read_explain",
@@ -34,6 +36,7 @@ __all__ = [
     "read_optimize",
     "read_predict",
     "read_predict_batch",
+    "write_checkpoint",
     "write_error",
     "write_explain",
     "write_explain_batch",

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +32,7 @@ from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
+from .checkpoints import read_checkpoint
 from .fields import (
     Fields,
     Violations,
@@ -60,12 +61,20 @@ class AskedOptimize:
     Attributes:
         spec: What is run.
         request: What was asked.
+        ascend: Of it, every parameter filled in.
         format: Of the images.
+        notes: Why bits may differ from those of a run that was not interrupted.
     """
 
     spec: Spec
     request: optimize_pb2.OptimizeSpec
+    ascend: optimize_pb2.Ascend
     format: render.Format
+    notes: tuple[str, ...] = ()
+
+    @property
+    def image_count(self) -> int:
+        return self.ascend.restart_count
 
     @property
     def byte_count(self) -> int:
@@ -97,16 +106,25 @@ def read_optimize(
     assert model is not None
     assert ascent is not None
     size = (ascent.height_px, ascent.width_px)
+    method = Optimize(tuple(objectives), ascent, limits.optimize_buckets)
     spec = Spec(
         model,
-        Optimize(tuple(objectives), ascent, limits.optimize_buckets),
+        method,
         Photos(tuple(photos), size),
         TopTarget(),
         call.deadline_s,
         call.caller,
         limits.optimize_buckets.of(size),
     )
-    return AskedOptimize(spec, request, cast(render.Format, picture))
+    ascend = _write_ascend(request, method)
+    notes: tuple[str, ...] = ()
+    if request.checkpoint:
+        states, notes = read_checkpoint(
+            found, spec, ascend, request.checkpoint, limits.checkpoint_key
+        )
+        found.raise_any()
+        spec = replace(spec, method=replace(method, states=states))
+    return AskedOptimize(spec, request, ascend, cast(render.Format, picture), notes)
 
 
 def _shapes(found: Violations, ascent: Ascent, model: Model, limits: Limits) -> Shapes | None:
@@ -340,7 +358,7 @@ def _write_result(
             )
         )
     made = optimize_pb2.OptimizeResult(
-        ascend=_write_ascend(asked, method, ascent), images=images, best=_best(result.ends)
+        ascend=asked.ascend, images=images, best=_best(result.ends), notes=asked.notes
     )
     scores = np.array([end.progress.score for end in result.ends])
     scores = scores[np.isfinite(scores)]
@@ -360,12 +378,11 @@ def _best(ends: tuple[End, ...]) -> int:
     return keys.index(max(keys))
 
 
-def _write_ascend(asked: AskedOptimize, method: Optimize, ascent: Ascent) -> optimize_pb2.Ascend:
+def _write_ascend(request: optimize_pb2.OptimizeSpec, method: Optimize) -> optimize_pb2.Ascend:
+    """What is asked, every parameter filled in, classes by index."""
     made = optimize_pb2.Ascend()
-    write_parameters(ascent, made, tensors=False)
-    for objective, (goal, weight) in zip(
-        asked.request.ascend.objectives, method.objectives, strict=True
-    ):
+    write_parameters(method.ascent, made, tensors=False)
+    for objective, (goal, weight) in zip(request.ascend.objectives, method.objectives, strict=True):
         written = made.objectives.add()
         written.CopyFrom(objective)
         written.weight = weight

@@ -67,6 +67,7 @@ class Limits:
     buckets: tuple[int, ...]
     max_optimize_pixels: int
     optimize_buckets: Buckets
+    checkpoint_key: bytes
 
 
 @dataclass(frozen=True)

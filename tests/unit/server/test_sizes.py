@@ -76,7 +76,7 @@ def test_a_size_that_a_network_does_not_take_is_refused(name: str, size: tuple[i
             optimize_pb2.OptimizeSpec(model=name, ascend=ascend),
             wire.Call("", time.monotonic() + 60),
             models(),
-            wire.Limits(10**6, (1,), 10**6, Buckets(4)),
+            wire.Limits(10**6, (1,), 10**6, Buckets(4), b""),
         )
     assert "takes no other size than 32 × 32" in caught.value.message
 

@@ -61,6 +61,7 @@ LIMITS = wire.Limits(
     buckets=(1, 2, 8),
     max_optimize_pixels=0,
     optimize_buckets=Buckets(1),
+    checkpoint_key=b"",
 )
 CALL = wire.Call("someone", deadline_s=123.0)
 MOST_ERROR_BYTES = 4096

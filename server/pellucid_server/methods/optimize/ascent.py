@@ -164,6 +164,7 @@ class Ascent(Parameters):
     octave_scale: float = number(_preset("octave_scale"), 1.01, 4)
     progress_every: int = number(10, 1, MOST_STEPS)
     preview_every: int = number(0, 0, MOST_STEPS)
+    checkpoint_every: int = number(0, 0, MOST_STEPS)
 
     @property
     def spectral(self) -> bool:

@@ -27,7 +27,7 @@ from ...engine.rows import (
 )
 from ...models.registry import Model
 from .ascent import Ascent
-from .stepper import AscentStepper, End, Start
+from .stepper import AscentStepper, End, Snapshot, Start
 
 _SMALL_PIXELS = 512 * 512
 
@@ -85,11 +85,13 @@ class Optimize:
         objectives: Goals, or what they are made of, with their weights.
         ascent: How.
         buckets: Of its batches.
+        states: Where its images go on from, in the order of their seeds; all of one octave.
     """
 
     objectives: tuple[tuple[Goal | FromPhoto, float], ...]
     ascent: Ascent
     buckets: Buckets
+    states: tuple[Snapshot, ...] = ()
 
     name: ClassVar[str] = "optimize"
     priority: ClassVar[Priority] = Priority.OPTIMIZE
@@ -98,11 +100,15 @@ class Optimize:
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """In rows of the network's own size that cost as much."""
         own, ascent = model.network.pixel_count, self.ascent
-        pixels = sum(height * width for height, width in ascent.octave_sizes)
+        octaves = [height * width for height, width in ascent.octave_sizes]
+        pixels = sum(octaves)
         steps = ascent.step_count * pixels * ascent.restart_count / own
+        for state in self.states:  # what is done need not be paid for
+            done = ascent.step_count * sum(octaves[: state.octave])
+            steps -= (done + state.step * octaves[state.octave]) / own
         photos = [goal for goal, _ in self.objectives if isinstance(goal, FromPhoto)]
         codes = len(photos) * pixels / own
-        counts = {Lane.GRADIENT: math.ceil(steps)}
+        counts = {Lane.GRADIENT: max(1, math.ceil(steps))}
         return counts | ({Lane.FORWARD: math.ceil(codes)} if photos else {})
 
     def byte_count(self, model: Model) -> int:
@@ -124,6 +130,11 @@ class Optimize:
         details: Sequence[Tensor] | None = None
         ends: list[End] = []
         for octave, (size, base) in enumerate(zip(sizes, bases, strict=True)):
+            states: Sequence[Snapshot | None] = [None] * ascent.restart_count
+            if self.states:
+                if octave < self.states[0].octave:
+                    continue
+                states = self.states if octave == self.states[0].octave else states
             bucket_size = self.buckets.of(size)
             target_there = yield from self._target(photos, size, bucket_size, std, network.dtype)
             starts = [base] * ascent.restart_count
@@ -144,8 +155,8 @@ class Optimize:
             )
             last = octave == len(sizes) - 1
             images = [
-                Start(ascent, target_there, start, restart, octave, last)
-                for restart, start in enumerate(starts)
+                Start(ascent, target_there, start, restart, octave, last, state)
+                for restart, (start, state) in enumerate(zip(starts, states, strict=True))
             ]
             ends = yield Climb(size, bucket_size, AscentStepper, make, images)
             if not all(end.finite for end in ends):

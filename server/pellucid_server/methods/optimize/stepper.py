@@ -32,6 +32,29 @@ _FLAGS = ("spectral", "clip_pixels", "adam", "momentum_rule", "normalized", "pro
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """The whole state of an image under way.
+
+    Attributes:
+        restart: Which one.
+        octave: Which size it is at, from 0.
+        step: Steps it has made in this octave.
+        total: Steps it has made over all octaves.
+        parameters: P: see prelude.
+        first: P: the first moment, or the velocity.
+        second: P: the second moment.
+    """
+
+    restart: int
+    octave: int
+    step: int
+    total: int
+    parameters: Tensor
+    first: Tensor
+    second: Tensor
+
+
+@dataclass(frozen=True)
 class Start:
     """An image that is to be optimized.
 
@@ -42,6 +65,7 @@ class Start:
         restart: Which of the job's images it is, from 0: its seed is that many above the job's.
         octave: Which size it is at, from 0.
         last: Whether the image as it ends is scored.
+        state: What it goes on from, in place of a start.
     """
 
     ascent: Ascent
@@ -50,6 +74,7 @@ class Start:
     restart: int
     octave: int
     last: bool
+    state: Snapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -156,10 +181,17 @@ class AscentStepper:
             self._grow()
         slot = self._starts.index(None)
         seed = ascent.seed + start.restart
-        parameters = self._parameters_of(start, seed)
+        state = start.state
+        if state is None:
+            fresh = self._parameters_of(start, seed)
+            kept = {"parameters": fresh, "good": fresh}
+        else:
+            moments = {"first": state.first, "second": state.second}
+            kept = {"parameters": state.parameters, "good": state.parameters, **moments}
         for name, tensor in self._stacked.items():
-            tensor[slot] = parameters if name in ("parameters", "good") else 0
-        self._steps[slot], self._seeds[slot] = 0, seed
+            tensor[slot] = kept[name].to(tensor) if name in kept else 0
+        self._steps[slot] = 0 if state is None else state.step
+        self._seeds[slot] = seed
         self._numbers[slot] = [getattr(ascent, name) for name in _NUMBERS]
         rules = [ascent.update == rule for rule in ("adam", "momentum", "normalized", "progress")]
         self._flags[slot] = [ascent.spectral, ascent.clip_pixels, *rules]
@@ -284,10 +316,22 @@ class AscentStepper:
         if ascent.preview_every and step % ascent.preview_every == 0:
             picture = self._picture(self._image(slot, "parameters"))
             shown.append(Preview(start.restart, self._step_of(slot), picture))
+        if ascent.checkpoint_every and step % ascent.checkpoint_every == 0:
+            shown.append(self.snapshot(slot))
         if step == ascent.step_count and not start.last:
             image = self._image(slot, "parameters")
             return Moved(shown, End(image, self._picture(image), progress, finite=True))
         return Moved(shown)
+
+    def snapshot(self, slot: int) -> Any:
+        start = self._starts[slot]
+        assert start is not None
+        if not start.ascent.checkpoint_every:
+            return None
+        step, total = int(self._steps[slot]), self._step_of(slot)
+        names = ("parameters", "first", "second")
+        tensors = {name: self._stacked[name][slot].clone() for name in names}
+        return Snapshot(start.restart, start.octave, step, total, **tensors)
 
     def _step_of(self, slot: int) -> int:
         """Steps that it has made over all octaves."""
