@@ -73,18 +73,22 @@ def score(
     rows = upload([row for row, _, _, _ in flat], device)
     places = upload([place for _, place, _, _ in flat], device)
     weights = upload_tensor(torch.tensor([w for *_, w in flat], dtype=torch.float64), device)
-    goals = [goal for _, _, goal, _ in flat]
     each = _score(
-        {n: a.detach()[rows] for n, a in activations.items()}, goals, place_of, classifier
+        {name: activation.detach()[rows] for name, activation in activations.items()},
+        [goal for _, _, goal, _ in flat],
+        place_of,
+        classifier,
     )
-    sums, terms = torch.zeros(2, len(targets), dtype=torch.float64, device=device)
+    count, term_count = len(targets), 1 + max(place for _, place, _, _ in flat)
+    empty = torch.zeros(count, term_count, dtype=torch.float64, device=device)
+    whole = [at for at, (row, *_) in enumerate(flat) if not isinstance(targets[row], SumTarget)]
+    kept = upload(whole, device).long()
+    classes = torch.full((count,), -1, device=device)
     return Scores(
-        sums.index_add(0, rows, weights * each.values),
-        torch.full_like(each.classes[: len(targets)], -1).index_copy(0, rows, each.classes),
-        {tap: _add_up(rows, weights, seed, len(targets)) for tap, seed in each.seeds.items()},
-        terms[:, None]
-        .repeat(1, 1 + int(max(p for _, p, _, _ in flat)))
-        .index_put((rows, places), each.values),
+        empty[:, 0].index_add(0, rows, weights * each.values),
+        classes.index_copy(0, rows[kept], each.classes[kept]),
+        {tap: _add_up(rows, weights, seed, count) for tap, seed in each.seeds.items()},
+        empty.index_put((rows, places), each.values),
     )
 
 

@@ -9,25 +9,13 @@ from pellucid.v1 import optimize_pb2
 
 from ..checkpoints import BadCheckpoint, Checkpoint, unpack
 from ..engine.job import Spec
-from ..methods.optimize.optimize import Optimize
-from ..methods.optimize.prelude import parameter_count
 from ..methods.optimize.stepper import Snapshot
 from ..versions import VERSIONS
 from .fields import Violations
 
 _CHUNK_BYTES = 4 << 20
-_HEADER_BYTES = 1 << 20
-"""More than the headers of any job take, those of its tensors included."""
-
 _TENSORS = ("parameters", "first", "second")
 _EVENTS = ("progress_every", "preview_every", "checkpoint_every")
-
-
-def most_bytes(method: Optimize) -> int:
-    """What a checkpoint of a job can take."""
-    ascent = method.ascent
-    image = parameter_count(ascent.height_px, ascent.width_px) * 8
-    return _HEADER_BYTES + len(_TENSORS) * image * ascent.restart_count
 
 
 class Collector:

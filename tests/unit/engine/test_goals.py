@@ -12,6 +12,7 @@ from pellucid_server.engine.rows import (
     NeuronTarget,
     Score,
     SumTarget,
+    TopTarget,
 )
 from pellucid_server.engine.seeds import score
 
@@ -85,6 +86,18 @@ def test_sums_of_goals_against_autograd() -> None:
         )
         for name, gradient in zip(("", "maps"), expected, strict=True):
             assert torch.allclose(scores.seeds[name][row], gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_other_rows_of_the_batch_are_as_they_were() -> None:
+    """A prediction beside a code: its class, its score, its seed."""
+    plain = score(ACTIVATIONS, [TopTarget(), ClassTarget(3), None, NeuronTarget("maps", 2)])
+    code = SumTarget(((GOALS[5], 1.0), (GOALS[0], 2.0)))
+    mixed = score(ACTIVATIONS, [TopTarget(), ClassTarget(3), code, NeuronTarget("maps", 2)])
+    for row in (0, 1, 3):
+        assert mixed.values[row] == plain.values[row]
+        for name, seed in plain.seeds.items():
+            assert torch.equal(mixed.seeds[name][row], seed[row])
+    assert mixed.classes.tolist() == [*plain.classes[:2].tolist(), -1, -1]
 
 
 @pytest.mark.parametrize("goal", GOALS, ids=lambda goal: type(goal).__name__)

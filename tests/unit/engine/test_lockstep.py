@@ -189,7 +189,7 @@ def test_a_predict_waits_three_iterations_at_most() -> None:
     predicts: list[Job] = []
     jobs: list[Job] = []
     device = Watching()
-    with running(device) as runner:
+    with running(device, buckets=(1, 4)) as runner:
         runner.engine.warm_up(model(NAME))
         device.launches.clear()
         with runner.held():
@@ -353,7 +353,7 @@ def test_other_sizes_and_their_buckets() -> None:
 
 
 def test_cost_is_what_its_rows_cost() -> None:
-    with running() as runner:
+    with running(buckets=(1, 4)) as runner:
         on = model(NAME)
         runner.engine.warm_up(on)
         with runner.held():

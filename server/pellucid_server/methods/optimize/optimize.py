@@ -27,6 +27,7 @@ from ...engine.rows import (
 )
 from ...models.registry import Model
 from .ascent import Ascent
+from .prelude import parameter_count
 from .stepper import AscentStepper, End, Snapshot, Start
 
 _SMALL_PIXELS = 512 * 512
@@ -113,8 +114,9 @@ class Optimize:
 
     def byte_count(self, model: Model) -> int:
         ascent = self.ascent
-        image = 3 * ascent.height_px * (ascent.width_px + 2) * 8
-        return image * _STACKED * (ascent.restart_count + self.buckets.bucket_size)
+        itemsize = 8 if model.network.dtype is torch.float64 else 4
+        slot = _STACKED * parameter_count(ascent.height_px, ascent.width_px) * itemsize
+        return 2 * slot * ascent.restart_count  # slots come in twos of what there was
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Optimized]:
         """Args are those of every method, but that the image is all photos, n×3×H×W."""
