@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 DOCS, PHOTO = Path("docs"), Path("examples/cat.jpg")
 CLASSES = {1: "goldfish", 285: "Egyptian cat", 968: "cup", 130: "flamingo", 980: "volcano"}
-LAYERS = ("conv_stem", "blocks.1.1", "blocks.2.2", "blocks.3.2", "blocks.4.2", "blocks.5.3")
+LAYERS = ("conv_stem", "blocks.1.1", "blocks.2.1", "blocks.3.2", "blocks.4.2", "blocks.5.3")
 STEPS = 400
 GAP_PX, LABEL_PX = 6, 18
 VIEWS, SHIFT_PX = 16, 16

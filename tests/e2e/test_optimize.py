@@ -238,6 +238,7 @@ def test_bad_settings_and_sizes(client: pellucid.Client, cat_jpg: Path) -> None:
     assert "smallest octave would have a side of 0 px" in small["ascend.octave_count"]
     many = refused(client, "goldfish", preset="mordvintsev", photo=cat_jpg, step_count=5000)
     assert many["ascend.step_count"] == "times octave_count is 20000; must be at most 10000"
+    assert set(refused(client, "goldfish", seed=2**63 - 1)) == {"ascend.seed"}
     assert set(refused(client, [])) == {"ascend.objectives"}
     assert set(refused(client, "goldfish", photo=cat_jpg)) == {"image"}
     assert set(refused(client, "goldfish", model="other")) == {"model"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...models.registry import Model
-from ..parameters import Known, Parameters, choice, flag, number, seed
+from ..parameters import MOST_SEED, Known, Parameters, choice, flag, number
 
 MOST_STEPS = 10_000
 MOST_RESTARTS = 64
@@ -145,7 +145,7 @@ class Ascent(Parameters):
     width_px: int = number(_side("width_px"), LEAST_SIDE_PX, _MOST_SIDE_PX)
     start: str = choice(_preset("start"))
     noise_std: float = number(_preset("noise_std"), 0, 128)
-    seed: int = seed()
+    seed: int = number(0, 0, MOST_SEED - MOST_RESTARTS)
     restart_count: int = number(1, 1, MOST_RESTARTS)
     clip_pixels: bool = flag(_preset("clip_pixels"))
     l2_decay: float = number(_preset("l2_decay"), 0, 1)

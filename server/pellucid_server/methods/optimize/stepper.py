@@ -260,7 +260,7 @@ class AscentStepper:
         change, state = self._change(slope, state, padded)
         after = self._regularized(looked.parameters.detach() + change, slope, padded)
         after = self._valid(after, padded)
-        finite = after.isfinite().all(1).tolist()
+        finite = after.abs().amax(1).isfinite().tolist()
         penalties = looked.penalties.detach().double().cpu()
         going = [place for place in sorted(moved) if finite[place] and not looked.final[place]]
         self._put_back(looked, {"parameters": after, **state}, going, sorted(moved))
@@ -367,6 +367,8 @@ class AscentStepper:
 
     def _chosen(self, which: NDArray[np.bool_], yes: Tensor, no: Tensor) -> Tensor:
         """Rows of the one where they are meant, and of the other elsewhere."""
+        if which.all():
+            return yes
         mask = torch.from_numpy(which).to(self._device)
         return torch.where(mask.view([-1] + [1] * (yes.dim() - 1)), yes, no)
 

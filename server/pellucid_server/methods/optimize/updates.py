@@ -25,11 +25,11 @@ def adam(
     Returns:
         What to add, and both moments.
     """
-    first = BETA_1 * first + (1 - BETA_1) * gradient
-    second = BETA_2 * second + (1 - BETA_2) * gradient.square()
-    count = count[:, None]
-    mean, square = first / (1 - BETA_1**count), second / (1 - BETA_2**count)
-    return rate[:, None] * mean / (square.sqrt() + EPSILON), first, second
+    first = first.lerp(gradient, 1 - BETA_1)
+    second = torch.addcmul(BETA_2 * second, gradient, gradient, value=1 - BETA_2)
+    # The corrections of both moments, which start from 0, are one number a row.
+    factor, root = rate / (1 - BETA_1**count), (1 - BETA_2**count).sqrt()
+    return factor[:, None] * first / (second.sqrt() / root[:, None] + EPSILON), first, second
 
 
 def momentum(gradient: Tensor, velocity: Tensor, rate: Tensor, keep: Tensor) -> Tensor:
