@@ -312,7 +312,8 @@ class Network:
             Relevance([Rule.LRP_EPSILON, Rule.LRP_COMPOSITE], epsilons), example
         )
         self.deeplift_refusal = self._why_not(Rescale(), example)
-        self._sizes = Sizes(self._module, [y.name for y in self.layers], self.class_count)
+        names = [layer.name for layer in self.layers]
+        self._sizes = Sizes(self._module, names, self.class_count, dtype)
         self._runtime = runtime
 
     @property

@@ -27,12 +27,15 @@ class Sizes:
         module: The network.
         layers: The names of its layers: their calls in order, as Network lists them.
         class_count: Of its logits.
+        dtype: The precision that it computes in.
     """
 
-    def __init__(self, module: nn.Module, layers: Sequence[str], class_count: int) -> None:
+    def __init__(
+        self, module: nn.Module, layers: Sequence[str], class_count: int, dtype: torch.dtype
+    ) -> None:
         self._module = _hollow(module)
         self._modules = {name.partition("#")[0] for name in layers}
-        self._class_count = class_count
+        self._class_count, self._dtype = class_count, dtype
         self._kept: OrderedDict[tuple[int, int], Shapes | UnfitSize] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -62,10 +65,6 @@ class Sizes:
         except Exception:  # whatever a network raises, it does not run
             return UnfitSize()
         return shapes if output.shape == (1, self._class_count) else UnfitSize()
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self._module.parameters()).dtype
 
     @contextmanager
     def _noting(self, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
