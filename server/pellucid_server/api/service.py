@@ -267,7 +267,7 @@ class Service:
             asked: wire.AskedOptimize, job: Job, done: Done | None, last: bool
         ) -> optimize_pb2.OptimizeResponse:
             if done is None:
-                others_ms = max(0.0, self._engine.admission.device_ms - job.cost_ms)
+                others_ms = max(0.0, self._engine.admission.device_ms - job.queued_ms)
                 return wire.write_queued(asked.spec, job.cost_ms, others_ms)
             if last:
                 return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
