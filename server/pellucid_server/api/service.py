@@ -160,9 +160,8 @@ class Service:
         self, priority: Priority, call: wire.Call, function: Callable[[], _Returned]
     ) -> _Returned:
         """Has a worker do a part of a request, by its deadline."""
-        with _answerable():
-            async with asyncio.timeout(call.deadline_s - time.monotonic()):
-                return await self._work(priority, call, function)
+        async with _in_time(call):
+            return await self._work(priority, call, function)
 
     async def predict(
         self,
