@@ -31,6 +31,7 @@ bench: $(STAMP)  ## Speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench.adaptive
 	$(BIN)/python -m tests.bench.attached
 	$(BIN)/python -m tests.bench.load
+	$(BIN)/python -m tests.bench.optimize
 
 tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
 	$(BIN)/python -m tests.oracle.tables

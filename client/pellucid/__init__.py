@@ -37,6 +37,23 @@ if TYPE_CHECKING:
         Unknown,
         Violation,
     )
+    from .optimizing import (
+        AsyncOptimization,
+        Checkpoint,
+        Code,
+        Direction,
+        Energy,
+        Guide,
+        Objective,
+        Objectives,
+        Optimization,
+        OptimizedImage,
+        OptimizeResult,
+        Preview,
+        Progress,
+        Queued,
+        ScoreSpread,
+    )
     from .types import (
         AgreementResult,
         Baseline,
@@ -82,6 +99,7 @@ __all__ = [
     "AgreementResult",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncOptimization",
     "BadArgument",
     "Baseline",
     "Batch",
@@ -90,7 +108,9 @@ __all__ = [
     "Cancelled",
     "CascadeResult",
     "CascadeStage",
+    "Checkpoint",
     "Client",
+    "Code",
     "Compared",
     "Comparison",
     "CompletenessResult",
@@ -99,11 +119,14 @@ __all__ = [
     "CurvesResult",
     "DataLoss",
     "DeadlineExceeded",
+    "Direction",
+    "Energy",
     "Evidence",
     "EvidenceResult",
     "Explain",
     "ExplainResult",
     "FailedPrecondition",
+    "Guide",
     "Internal",
     "InvalidArgument",
     "Layer",
@@ -115,8 +138,13 @@ __all__ = [
     "Neuron",
     "NotFound",
     "NotRequested",
+    "Objective",
+    "Objectives",
     "OcclusionDetails",
     "Onnx",
+    "Optimization",
+    "OptimizeResult",
+    "OptimizedImage",
     "OutOfRange",
     "PellucidError",
     "PermissionDenied",
@@ -125,12 +153,16 @@ __all__ = [
     "PredictResult",
     "Prediction",
     "Preprocessing",
+    "Preview",
+    "Progress",
+    "Queued",
     "RandomizationResult",
     "Receipt",
     "Replay",
     "ResolvedTarget",
     "ResourceExhausted",
     "Run",
+    "ScoreSpread",
     "SegmentDetails",
     "StabilityResult",
     "StatusError",
@@ -149,7 +181,7 @@ __version__ = version("pellucid")
 def __getattr__(name: str) -> Any:
     # The command line and the server import this package too, and need no gRPC of it.
     if name in __all__:
-        for home in ("errors", "types", "compare", "client", "aio"):
+        for home in ("errors", "types", "optimizing", "compare", "client", "aio"):
             members = vars(import_module(f".{home}", __name__))
             if name in members:
                 return members[name]

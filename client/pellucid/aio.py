@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _wire, types
+from . import _optimize, _wire, optimizing, types
 from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
@@ -204,6 +204,53 @@ class AsyncClient:
             async for response in responses:
                 yield _wire.explain_result(response.explanation)
 
+    def optimize(
+        self,
+        objectives: "optimizing.Objectives",
+        *,
+        photo: "types.Photo | None" = None,
+        guide: "types.Photo | None" = None,
+        score: str | None = None,
+        model: str = "",
+        format: str | None = None,
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "optimizing.AsyncOptimization":
+        """Images made for what the network is after: see Client.optimize."""
+
+        async def events() -> AsyncGenerator[Any, None]:
+            spec = await asyncio.to_thread(
+                _optimize.optimize_request,
+                objectives,
+                photo=photo,
+                guide=guide,
+                score=score,
+                model=model,
+                format=format,
+                include_pixels=include_pixels,
+                parameters=parameters,
+            )
+            data = (
+                resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
+            )
+            course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+            while True:
+                stream = self._stream("Optimize", course.messages(), course.remaining_s())
+                try:
+                    async with aclosing(stream) as responses:
+                        async for response in responses:
+                            if (event := course.event(response)) is not None:
+                                yield event
+                    return
+                except StatusError as error:
+                    pause_s = course.pause_s(error)
+                await asyncio.sleep(pause_s)
+
+        return optimizing.AsyncOptimization(events())
+
     async def compare(
         self,
         photo: types.Photo,
@@ -330,13 +377,14 @@ class AsyncClient:
             await asyncio.sleep(pause_s)
 
     async def _stream(
-        self, rpc: str, request: Message, timeout_s: float | None
+        self, rpc: str, request: Message | Sequence[Message], timeout_s: float | None
     ) -> AsyncGenerator[Any, None]:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            call = send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
+            sent = iter(request) if isinstance(request, list) else request
+            call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
             try:
                 async for response in call:
                     started = True

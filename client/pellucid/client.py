@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _wire, types
+from . import _optimize, _wire, optimizing, types
 from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
@@ -313,6 +313,77 @@ class Client:
             for response in responses:
                 yield _wire.explain_result(response.explanation)
 
+    def optimize(
+        self,
+        objectives: "optimizing.Objectives",
+        *,
+        photo: "types.Photo | None" = None,
+        guide: "types.Photo | None" = None,
+        score: str | None = None,
+        model: str = "",
+        format: str | None = None,
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "optimizing.Optimization":
+        """Images made for what the network is after: a class, a neuron, a code, a dream.
+
+        Args:
+            objectives: A class by index or label, a Neuron, Direction, Code, Energy or Guide; or
+                several of them, each with a weight if it is not 1: [("goldfish", 1.0), (1, -0.5)].
+            photo: Whose Code it is, and where start="photo" starts; see Photo.
+            guide: Whose features Guide wants.
+            score: Of classes: "logit" (the default), "log_probability" or "probability".
+            model: Its name; the server's default model when empty.
+            format: Of the images: "png" (the default) or "jpeg".
+            include_pixels: Whether they come as numbers, too.
+            resume: Whether it goes on by itself, from the last checkpoint and within the deadline,
+                when a server leaves: checkpoint_every is 50 steps then, unless it is given.
+            resume_from: A checkpoint to go on from, of the same arguments.
+            timeout_s: The deadline of all of it in seconds.
+            **parameters: Those of the contract's Ascend: preset (which all others follow from:
+                "olah", which a Code has without transformations; "mordvintsev" for Energy and
+                Guide), step_count, height_px, width_px, seed, restart_count, preview_every,
+                tv_penalty and so on. An enum is its short lower-case name.
+
+        Returns:
+            Its events, one by one, and its result. A full queue, and every error, is met at the
+            first step.
+
+        Raises:
+            PhotoNotFound: There is no such file.
+        """
+        spec = _optimize.optimize_request(
+            objectives,
+            photo=photo,
+            guide=guide,
+            score=score,
+            model=model,
+            format=format,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+
+        data = resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
+        course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+
+        def events() -> Generator[Any, None, None]:
+            while True:
+                stream = self._stream("Optimize", course.messages(), course.remaining_s())
+                try:
+                    with closing(stream) as responses:
+                        for response in responses:
+                            if (event := course.event(response)) is not None:
+                                yield event
+                    return
+                except StatusError as error:
+                    pause_s = course.pause_s(error)
+                time.sleep(pause_s)
+
+        return optimizing.Optimization(events())
+
     def compare(
         self,
         photo: types.Photo,
@@ -458,13 +529,14 @@ class Client:
             time.sleep(pause_s)
 
     def _stream(
-        self, rpc: str, request: Message, timeout_s: float | None
+        self, rpc: str, request: Message | Sequence[Message], timeout_s: float | None
     ) -> Generator[Any, None, None]:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            call = send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
+            sent = iter(request) if isinstance(request, list) else request
+            call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
             try:
                 for response in call:
                     started = True

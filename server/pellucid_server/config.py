@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .checkpoints import read_key
 from .locks import read_tokens
 
 
@@ -67,6 +68,9 @@ class Settings(BaseSettings):
     queue_bytes: int = Field(
         1 << 30, gt=0, description="Bytes of requests under way, their decoded images included."
     )
+    optimize_budget_ms: float = Field(
+        3_600_000.0, gt=0, description="The same of optimizations, which hold up nobody else."
+    )
     max_requests: int = Field(256, ge=1, description="Requests of both protocols at once.")
     worker_count: int = Field(
         2, ge=1, description="Threads that decode and render, beside one for predictions alone."
@@ -76,6 +80,21 @@ class Settings(BaseSettings):
         32 << 20, ge=1 << 10, description="Cap of a message or body, both ways."
     )
     max_photo_pixels: int = Field(40_000_000, ge=1, description="Cap of a photo, pixels.")
+    optimize_bucket: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Images of up to 512 × 512 px that are optimized in a batch, larger ones go "
+        "alone; 4 on a CPU and 16 on CUDA if unset. Replicas that share jobs must agree in it.",
+    )
+    checkpoint_key_file: FilePath | None = Field(
+        None,
+        description="File of the key that checkpoints are signed with, which replicas share; "
+        "without it none is taken up by another server.",
+    )
+    max_optimize_pixels: int = Field(
+        1 << 20, ge=1 << 8, description="Cap of an optimized image, pixels."
+    )
     default_timeout_ms: float = Field(
         60_000.0, gt=0, description="Deadline of a request that brings none."
     )
@@ -116,6 +135,13 @@ class Settings(BaseSettings):
         if token_file is not None:
             read_tokens(token_file)
         return token_file
+
+    @field_validator("checkpoint_key_file")
+    @classmethod
+    def _signs_checkpoints(cls, key_file: Path | None) -> Path | None:
+        if key_file is not None:
+            read_key(key_file)
+        return key_file
 
     @field_validator("buckets")
     @classmethod

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,57 @@ class Kept:
         if self._loaded is None:
             self._loaded = self._source.load(model)
         return self._loaded
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Several photos, or none, as inputs of one size, which may be another than the network's.
+
+    Attributes:
+        sources: What is loaded, in order.
+        size: Height and width of the inputs.
+    """
+
+    sources: tuple[EncodedPhoto | ArrayPhoto | PreparedInput, ...]
+    size: tuple[int, int]
+
+    @property
+    def byte_count(self) -> int:
+        inputs = len(self.sources) * math.prod(self.size) * 3 * 8
+        return inputs + sum(source.byte_count for source in self.sources)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256("".join(s.sha256 for s in self.sources).encode()).hexdigest()
+
+    def load(self, model: Model) -> Loaded:
+        """An input of n×3×H×W."""
+        loaded = [source.load(self._at_size(model, source)).input for source in self.sources]
+        shape = (0, 3, *self.size)
+        inputs = torch.stack(loaded) if loaded else torch.zeros(shape)
+        return Loaded(inputs, None, (0.0, 0.0, 0.0, 0.0), (0, 0))
+
+    def _at_size(self, model: Model, source: EncodedPhoto | ArrayPhoto | PreparedInput) -> Model:
+        """The model as its preprocessing is for the size."""
+        own, (height_px, width_px) = model.preprocessing, self.size
+        if (own.height_px, own.width_px) == self.size or isinstance(source, PreparedInput):
+            return model
+        if isinstance(source, EncodedPhoto):
+            photo_width_px, photo_height_px = source.header.width_px, source.header.height_px
+        else:
+            photo_height_px, photo_width_px = source.photo.shape[:2]
+        other_px = abs(photo_width_px * height_px / photo_height_px - width_px)
+        shorter_px = 0  # stretched
+        if other_px > _SAME_PROPORTIONS_PX:
+            shorter_px = max(self.size)
+        steps = replace(
+            own, height_px=height_px, width_px=width_px, resize_shorter_side_px=shorter_px
+        )
+        return replace(model, preprocessing=steps)
+
+
+_SAME_PROPORTIONS_PX = 2.0
+"""A photo that is so much wider or narrower at an input's height is stretched to it."""
 
 
 def _sha256(array: NDArray[Any]) -> str:

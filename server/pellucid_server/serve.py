@@ -65,7 +65,11 @@ class Server:
             self._workers,
             buckets=settings.buckets,
             iteration_budget_ms=settings.iteration_budget_ms,
-            limits=QueueLimits(settings.queue_budget_ms, settings.queue_bytes),
+            limits=QueueLimits(
+                device_ms=settings.queue_budget_ms,
+                optimize_ms=settings.optimize_budget_ms,
+                byte_count=settings.queue_bytes,
+            ),
             observer=self._metrics,
             notify=asyncio.get_running_loop().call_soon_threadsafe,
         )
@@ -247,6 +251,8 @@ async def serve(settings: Settings) -> None:
             server.leave()
         await starting
         if not asked.done():
+            if settings.checkpoint_key_file is None:
+                log.info("no checkpoint_key_file: checkpoints are good on this server alone")
             if settings.token_file is not None and settings.tls_certificate is None:
                 log.warning("tokens come in plain text: whoever sees the traffic can use them")
             log.info(

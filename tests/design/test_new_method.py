@@ -70,7 +70,8 @@ from pellucid_server.models.registry import Registry
 from tests.harness import model, photo, running
 
 call = wire.Call("", time.monotonic() + 60)
-registry, limits = Registry([model("resnet18", side_px=32)]), wire.Limits(10**7, (1, 2))
+registry = Registry([model("resnet18", side_px=32)])
+limits = wire.Limits(10**7, (1, 2), 0, None, b"")
 
 
 def asked(method, **parameters):

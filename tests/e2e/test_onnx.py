@@ -120,6 +120,21 @@ def test_white_box_maps_and_evidence_of_a_conversion(
     assert result.evidence.cascade is not None
 
 
+def test_images_are_made_by_a_conversion_and_by_no_black_box(
+    client: pellucid.Client, cat_jpg: Path
+) -> None:
+    with pytest.raises(pellucid.FailedPrecondition, match="operator Shrink"):
+        client.optimize(1, model="odd", step_count=2).result()
+    options: dict[str, Any] = {"height_px": 96, "width_px": 96, "step_count": 2}
+    asked = [(285, {}), (pellucid.Energy("conv_stem"), {"photo": cat_jpg})]
+    for objective, photo in asked:
+        scores = [
+            client.optimize(objective, model=model, **photo, **options).result().best.score
+            for model in ("lite", LITE0)
+        ]
+        assert scores[0] == pytest.approx(scores[1], rel=0.02)
+
+
 def test_rest_says_the_same(client: pellucid.Client) -> None:
     model = httpx.get(f"{client.http}/v1/models/odd").json()
     assert model["platform"] == "PLATFORM_ONNX"

@@ -13,6 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from .connect import Access, access, connected, counted, progress_bar
+from .optimize import optimize
 from .options import (
     Against,
     AsJson,
@@ -552,6 +553,7 @@ models = typer.Typer(
 
 
 app.add_typer(models, name="models")
+app.add_typer(optimize, name="optimize")
 
 
 @models.command()

@@ -61,7 +61,7 @@ def print_predictions(result: "PredictResult") -> None:
     for p in result.predictions:
         table.add_row(Text(p.label), f"{p.probability:.2%}", f"{p.logit:.3f}", str(p.class_index))
     print_part(table)
-    print_part(_timings(result.run))
+    print_part(timings(result.run))
 
 
 def print_explanation(result: "ExplainResult", written: list[Path]) -> None:
@@ -87,7 +87,7 @@ def print_explanation(result: "ExplainResult", written: list[Path]) -> None:
     for path in written:
         table.add_row("written", Text(str(path)))
     print_part(table)
-    print_part(_timings(result.run))
+    print_part(timings(result.run))
 
 
 def _evidence_words(evidence: "EvidenceResult") -> Iterator[tuple[str, str]]:
@@ -153,7 +153,7 @@ def print_folder(found: "FolderResult") -> None:
     print_part(Text(f"written  {found.manifest}"))
 
 
-def _timings(run: "Run") -> Text:
+def timings(run: "Run") -> Text:
     return Text(
         f"{run.model} {run.model_version} on {run.device}, {run.precision}: "
         f"decode {run.decode_ms:.1f} ms, queue {run.queue_ms:.1f} ms, "

@@ -5,6 +5,7 @@ import warnings
 
 from pellucid.v1 import inference_pb2 as pellucid_dot_v1_dot_inference__pb2
 from pellucid.v1 import model_pb2 as pellucid_dot_v1_dot_model__pb2
+from pellucid.v1 import optimize_pb2 as pellucid_dot_v1_dot_optimize__pb2
 
 GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
@@ -65,6 +66,11 @@ class PellucidServiceStub(object):
                 request_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainStreamRequest.SerializeToString,
                 response_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainStreamResponse.FromString,
                 _registered_method=True)
+        self.Optimize = channel.stream_stream(
+                '/pellucid.v1.PellucidService/Optimize',
+                request_serializer=pellucid_dot_v1_dot_optimize__pb2.OptimizeRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_optimize__pb2.OptimizeResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/pellucid.v1.PellucidService/ListModels',
                 request_serializer=pellucid_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
@@ -121,6 +127,14 @@ class PellucidServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Optimize(self, request_iterator, context):
+        """Images made for what the network is after: a class, a neuron, a code, a dream.
+        Shown while they are made. Cancelling ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The models of the server.
         """
@@ -162,6 +176,11 @@ def add_PellucidServiceServicer_to_server(servicer, server):
                     servicer.ExplainStream,
                     request_deserializer=pellucid_dot_v1_dot_inference__pb2.ExplainStreamRequest.FromString,
                     response_serializer=pellucid_dot_v1_dot_inference__pb2.ExplainStreamResponse.SerializeToString,
+            ),
+            'Optimize': grpc.stream_stream_rpc_method_handler(
+                    servicer.Optimize,
+                    request_deserializer=pellucid_dot_v1_dot_optimize__pb2.OptimizeRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_optimize__pb2.OptimizeResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -314,6 +333,33 @@ class PellucidService(object):
             '/pellucid.v1.PellucidService/ExplainStream',
             pellucid_dot_v1_dot_inference__pb2.ExplainStreamRequest.SerializeToString,
             pellucid_dot_v1_dot_inference__pb2.ExplainStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Optimize(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pellucid.v1.PellucidService/Optimize',
+            pellucid_dot_v1_dot_optimize__pb2.OptimizeRequest.SerializeToString,
+            pellucid_dot_v1_dot_optimize__pb2.OptimizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

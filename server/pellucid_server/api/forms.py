@@ -31,6 +31,9 @@ EVIDENCE = "evidence"
 EXPLAIN = "explain"
 """The form field that names methods, whose explanations are sent along as their defaults are."""
 
+OBJECTIVES = "objectives"
+"""The repeated field of messages whose first element a form can have: by objectives[0]."""
+
 IMAGES = "images"
 """The form field of a batch's images. All else that its form has is of the message beside it."""
 
@@ -249,6 +252,11 @@ def file_fields(request: Descriptor) -> tuple[str, ...]:
     return tuple(f.name for f in request.fields if f.message_type is data_pb2.Image.DESCRIPTOR)
 
 
+def files_are_optional(request: Descriptor) -> bool:
+    """Whether what else is asked for says which of the files there must be."""
+    return len(file_fields(request)) > 1
+
+
 def asked_of_each(request: Descriptor) -> FieldDescriptor | None:
     """The field of a batch that says what is asked of each image; None: it is no batch."""
     if IMAGES not in request.fields_by_name:
@@ -290,6 +298,8 @@ def _leaves(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
         here = (*path, field.name)
         if field.message_type is None:
             yield FormField(here, field)
+        elif field.name == OBJECTIVES:
+            yield from _leaves(field.message_type, (*path, f"{OBJECTIVES}[0]"))
         elif not field.is_repeated:
             yield from _leaves(field.message_type, here)
 
@@ -408,7 +418,8 @@ def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part])
         if batch is not None:
             _read_files(found, getattr(request, name), name, given)
         else:
-            _read_file(found, getattr(request, name), name, given)
+            optional = files_are_optional(_descriptor_of(request))
+            _read_file(found, getattr(request, name), name, given, optional=optional)
     return timeouts
 
 
@@ -455,8 +466,15 @@ def _decode_text(found: list[Violation], part: _Part) -> str | None:
 
 
 def _read_file(
-    found: list[Violation], image: data_pb2.Image, name: str, given: Sequence[_Part]
+    found: list[Violation],
+    image: data_pb2.Image,
+    name: str,
+    given: Sequence[_Part],
+    *,
+    optional: bool,
 ) -> None:
+    if not given and optional:
+        return
     if len(given) != 1:
         many = f"given {len(given)} times; exactly one file" if given else "required; a file"
         found.append(Violation(name, many))
@@ -582,11 +600,12 @@ def _insert(tree: values.Object, path: Sequence[str], value: object) -> None:
 
     A leaf without a name makes the object that it would be in.
     """
-    for name in path[:-1]:
+    for step in path[:-1]:
+        name, first, _ = step.partition("[0]")
         inner = next((item for known, item in tree if known == name), None)
         if inner is None:
             inner = values.Object()
-            tree.append((name, inner))
-        tree = inner
+            tree.append((name, [inner] if first else inner))
+        tree = inner[0] if first and not isinstance(inner, values.Object) else inner
     if path[-1]:
         tree.append((path[-1], value))

@@ -1,25 +1,24 @@
 """gRPC: translation only."""
 
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import inference_pb2, model_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
 
+from .. import wire
 from ..config import Settings
+from ..engine.admission import Held
 from ..engine.job import Priority
-from ..errors import Internal, PellucidError
+from ..errors import InvalidArgument, Violation
 from .health import HEALTH, SERVICE, SERVICES, Health
 from .inference.grpc import InferenceServicer
 from .locked import Lock, LockedRpcs
-from .rpc import Context, Inbox, PromptRpcs, abort, answer_or_abort, caller_of
+from .rpc import Context, Inbox, PromptRpcs, answer_or_abort, answering, caller_of
 from .service import Service, check_size
-
-log = logging.getLogger(__name__)
 
 _SPARE_RPCS = 64
 """Calls beyond max_requests that are answered at all: health, models, refusals with a delay."""
@@ -36,6 +35,7 @@ replicas that were added. There is no end to its grace: calls and streams are ne
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
+_Sent = TypeVar("_Sent", bound=Message)
 
 
 class PellucidServicer:
@@ -44,6 +44,7 @@ class PellucidServicer:
     def __init__(self, service: Service, settings: Settings, inbox: Inbox) -> None:
         self._service = service
         self._max_message_bytes = settings.max_message_bytes
+        self._max_checkpoint_bytes = settings.queue_bytes
         self._inbox = inbox
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -75,6 +76,11 @@ class PellucidServicer:
                     self.ExplainStream,
                     inference_pb2.ExplainStreamRequest.FromString,
                     inference_pb2.ExplainStreamResponse.SerializeToString,
+                ),
+                "Optimize": grpc.stream_stream_rpc_method_handler(
+                    self.Optimize,
+                    optimize_pb2.OptimizeRequest.FromString,
+                    optimize_pb2.OptimizeResponse.SerializeToString,
                 ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
                     self.ListModels,
@@ -121,7 +127,7 @@ class PellucidServicer:
         self, messages: AsyncIterator[inference_pb2.ExplainStreamRequest], context: Context
     ) -> AsyncIterator[inference_pb2.ExplainStreamResponse]:
         request = inference_pb2.ExplainStreamRequest()
-        try:
+        async with answering(context):
             with self._service.arrival(lambda: request.explain) as held:
                 call = self._service.call(caller_of(context), context.time_remaining())
                 self._service.check_room(Priority.EXPLAIN)
@@ -132,11 +138,24 @@ class PellucidServicer:
                     async for response, last in shown:
                         response.last = last
                         yield response
-        except PellucidError as error:
-            await abort(context, error)
-        except Exception:
-            log.exception("a request failed")
-            await abort(context, Internal())
+
+    async def Optimize(
+        self, messages: AsyncIterator[optimize_pb2.OptimizeRequest], context: Context
+    ) -> AsyncIterator[optimize_pb2.OptimizeResponse]:
+        request = optimize_pb2.OptimizeRequest()
+        async with answering(context):
+            with self._service.arrival(lambda: request.spec) as held:
+                call = self._service.call(caller_of(context), context.time_remaining())
+                self._service.check_room(Priority.OPTIMIZE)
+                request = await self._inbox.receive(messages, call)
+                held.add(request.ByteSize())
+                if not request.HasField("spec"):
+                    _refuse("spec", "required in the first message")
+                await self._receive_checkpoint(request.spec, messages, call, held)
+                shown = self._service.optimize(request.spec, call, held, self._fitting)
+                async with contextlib.aclosing(shown):
+                    async for response in shown:
+                        yield response
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
@@ -163,7 +182,28 @@ class PellucidServicer:
             held.add(request.ByteSize())
             return await method(request, call, held, self._fitting)
 
-    def _fitting(self, response: Message) -> Message:
+    async def _receive_checkpoint(
+        self,
+        spec: optimize_pb2.OptimizeSpec,
+        messages: AsyncIterator[optimize_pb2.OptimizeRequest],
+        call: wire.Call,
+        held: Held,
+    ) -> None:
+        """Reads the parts of a checkpoint that follow its spec."""
+        missing, parts = spec.checkpoint_bytes, [spec.checkpoint]
+        most = self._max_checkpoint_bytes
+        if not 0 <= missing <= most:
+            _refuse("checkpoint_bytes", f"is {missing}; must be 0 to {most}")
+        while missing > 0:
+            message = await self._inbox.receive(messages, call)
+            held.add(len(message.checkpoint_chunk))
+            parts.append(message.checkpoint_chunk)
+            missing -= len(message.checkpoint_chunk)
+            if not message.checkpoint_chunk or missing < 0:
+                _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
+        spec.checkpoint = b"".join(parts)
+
+    def _fitting(self, response: _Sent) -> _Sent:
         check_size(response.ByteSize(), self._max_message_bytes)
         return response
 
@@ -201,3 +241,8 @@ def build_server(
     health = Health(server)
     reflection.enable_server_reflection((*SERVICES, HEALTH, reflection.SERVICE_NAME), server)
     return server, health
+
+
+def _refuse(field: str, description: str) -> NoReturn:
+    found = Violation(field, description)
+    raise InvalidArgument(f"{field}: {description}", violations=[found])

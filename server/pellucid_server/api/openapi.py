@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from pellucid.v1 import inference_pb2, model_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
 
 from ..errors import CODES, Unauthenticated, Unavailable
 from . import forms
@@ -24,10 +24,17 @@ _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
 }
 _REQUIRED = {
+    "Ascend": ("objectives",),
+    "Code": ("layer",),
+    "Direction": ("layer", "vector"),
+    "Energy": ("layer",),
     "ExplainBatchRequest": ("explain", "images"),
     "ExplainRequest": ("image", "method"),
+    "Guide": ("layer",),
     "Image": ("kind",),
     "Neuron": ("layer",),
+    "Objective": ("kind",),
+    "OptimizeSpec": ("method",),
     "PredictBatchRequest": ("images",),
     "PredictRequest": ("image",),
     "Tensor": ("data_type", "shape", "data"),
@@ -51,13 +58,16 @@ def document(max_body_bytes: int, *, locked: bool = False) -> Schema:
     messages = inference_pb2.DESCRIPTOR.message_types_by_name
     predict, explain = messages["PredictRequest"], messages["ExplainRequest"]
     batches = [messages["PredictBatchRequest"], messages["ExplainBatchRequest"]]
-    requests = [predict, explain, *batches]
+    optimized = optimize_pb2.DESCRIPTOR.message_types_by_name
+    optimize = optimized["OptimizeSpec"]
+    requests = [predict, explain, *batches, optimize]
     roots = [
         *requests,
         messages["PredictResponse"],
         messages["ExplainResponse"],
         messages["PredictBatchResponse"],
         messages["ExplainBatchResponse"],
+        optimized["OptimizeResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
     ]
@@ -88,7 +98,24 @@ def document(max_body_bytes: int, *, locked: bool = False) -> Schema:
             "/v1/explain/batch": {
                 "post": _call(batches[1], "ExplainBatch", "The same of many", pictures=False)
             },
-            "/v1/explain/stream": {"post": _stream(explain)},
+            "/v1/explain/stream": {
+                "post": _stream(
+                    explain,
+                    "ExplainStream",
+                    "The same, shown while it is made",
+                    "estimate, again and again, then result, each with an ExplainResponse as its "
+                    "data",
+                )
+            },
+            "/v1/optimize": {
+                "post": _stream(
+                    optimize,
+                    "Optimize",
+                    "Images made for what the network is after",
+                    "queued, progress and preview, then result, each with that member of an "
+                    "OptimizeResponse as its data. A form has the first of the objectives",
+                )
+            },
             "/v1/models": {"get": _get("ListModels", "The models of the server")},
             "/v1/models/{name}": {
                 "get": _get("GetModel", "One model in full: layers, methods, preprocessing, costs")
@@ -153,11 +180,10 @@ def _call(request: Descriptor, name: str, summary: str, *, pictures: bool) -> Sc
     }
 
 
-def _stream(request: Descriptor) -> Schema:
-    made = _call(request, "ExplainStream", "The same, shown while it is made", pictures=False)
+def _stream(request: Descriptor, name: str, summary: str, events: str) -> Schema:
+    made = _call(request, name, summary, pictures=False)
     made["responses"]["200"] = {
-        "description": "Server-sent events: estimate, again and again, then result, each with an "
-        "ExplainResponse as its data; or error, with an Error.",
+        "description": f"Server-sent events: {events}; or error, with an Error.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
     return made
@@ -358,6 +384,9 @@ def _form(request: Descriptor) -> Schema:
     return {
         "type": "object",
         "properties": properties,
-        "required": [*files, *([forms.METHOD] if methods else [])],
+        "required": [
+            *([] if forms.files_are_optional(request) else files),
+            *([forms.METHOD] if methods else []),
+        ],
         "additionalProperties": False,
     }

@@ -10,14 +10,14 @@ import re
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import code_pb2
-from pellucid.v1 import data_pb2, inference_pb2, model_pb2
+from pellucid.v1 import data_pb2, inference_pb2, model_pb2, optimize_pb2
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
@@ -57,6 +57,8 @@ PICTURES: dict[str, data_pb2.ImageFormat] = {
     "image/jpeg": data_pb2.IMAGE_FORMAT_JPEG,
 }
 
+_Shown = TypeVar("_Shown")
+
 
 def build_app(service: Service, settings: Settings, lock: Lock | None = None) -> FastAPI:
     """The application that uvicorn runs, on the server's loop."""
@@ -68,6 +70,7 @@ def build_app(service: Service, settings: Settings, lock: Lock | None = None) ->
     app.add_route("/v1/explain", rest.explain, methods=["POST"])
     app.add_route("/v1/explain/batch", rest.explain_batch, methods=["POST"])
     app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
+    app.add_route("/v1/optimize", rest.optimize, methods=["POST"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
     app.add_route("/health/live", rest.live, methods=["GET"])
@@ -147,7 +150,22 @@ class _Rest:
             await open_parts.enter_async_context(contextlib.aclosing(shown))
             first = await http.unless_gone(request, anext(shown))
             parts = open_parts.pop_all()
-        return StreamingResponse(_events(first, shown, parts), headers=_LIVE, media_type=EVENTS)
+        events = _events(first, shown, parts, lambda of: _event(_NAMES[of[1]], of[0]))
+        return StreamingResponse(events, headers=_LIVE, media_type=EVENTS)
+
+    async def optimize(self, request: Request) -> Response:
+        """As explain_stream."""
+        message = optimize_pb2.OptimizeSpec()
+        async with contextlib.AsyncExitStack() as open_parts:
+            held = open_parts.enter_context(self._service.arrival(lambda: message))
+            _accepted(request, [EVENTS])
+            call = await self._read(request, message, Priority.OPTIMIZE, held)
+            shown = self._service.optimize(message, call, held, self._write_event)
+            await open_parts.enter_async_context(contextlib.aclosing(shown))
+            first = await http.unless_gone(request, anext(shown))
+            parts = open_parts.pop_all()
+        events = _events(first, shown, parts, str)
+        return StreamingResponse(events, headers=_LIVE, media_type=EVENTS)
 
     async def list_models(self, request: Request) -> Response:
         _accepted(request, [JSON])
@@ -213,6 +231,11 @@ class _Rest:
         check_size(len(data.encode()), self._settings.max_message_bytes)
         return data
 
+    def _write_event(self, response: optimize_pb2.OptimizeResponse) -> str:
+        """In a worker: an event, named as the member that is set."""
+        name = response.WhichOneof("event") or ""
+        return _event(name, self._write_data(getattr(response, name)))
+
     def _write_picture(self, response: inference_pb2.ExplainResponse, media: str) -> Response:
         """In a worker: the rendering alone."""
         headers = {
@@ -229,25 +252,30 @@ class _Rest:
 
 
 async def _events(
-    first: tuple[str, bool],
-    shown: AsyncIterator[tuple[str, bool]],
+    first: _Shown,
+    shown: AsyncIterator[_Shown],
     parts: contextlib.AsyncExitStack,
+    write: Callable[[_Shown], str],
 ) -> AsyncIterator[str]:
-    """A stream as server-sent events: estimates, then the result, or the error that it ends in."""
+    """A stream as server-sent events, at last the result, or the error that it ends in."""
     async with parts:
         try:
-            yield _event(*first)
-            async for data, last in shown:
-                yield _event(data, last)
+            yield write(first)
+            async for one in shown:
+                yield write(one)
         except Exception as error:
             told = error if isinstance(error, PellucidError) else Internal()
             if told is not error:
                 log.exception("a stream failed")
-            yield f"event: error\ndata: {json.dumps(_error_content(told))}\n\n"
+            yield _event("error", json.dumps(_error_content(told)))
 
 
-def _event(data: str, last: bool) -> str:
-    return f"event: {'result' if last else 'estimate'}\ndata: {data}\n\n"
+_NAMES = {False: "estimate", True: "result"}
+"""Of an explanation's events, by whether they are the last."""
+
+
+def _event(name: str, data: str) -> str:
+    return f"event: {name}\ndata: {data}\n\n"
 
 
 # Requests.

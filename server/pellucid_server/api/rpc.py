@@ -1,6 +1,7 @@
 """What the gRPC services share: who calls, the message, and the error that ends a call."""
 
 import asyncio
+import contextlib
 import logging
 import time
 import urllib.parse
@@ -134,8 +135,15 @@ def caller_of(context: Context) -> str:
 
 async def answer_or_abort(context: Context, response: Awaitable[_Response]) -> _Response:
     """The response, or the error as the call's status."""
-    try:
+    async with answering(context):
         return await response
+
+
+@contextlib.asynccontextmanager
+async def answering(context: Context) -> AsyncIterator[None]:
+    """What goes wrong in answering a call becomes its status."""
+    try:
+        yield
     except PellucidError as error:
         await abort(context, error)
     except Exception:

@@ -3,18 +3,29 @@
 import asyncio
 import contextlib
 import functools
+import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from typing import TypeVar
 
 from google.protobuf.message import Message
-from pellucid.v1 import inference_pb2, model_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
 
 from .. import wire
+from ..checkpoints import read_key
 from ..config import Settings
 from ..engine.admission import Held
 from ..engine.engine import Engine
-from ..engine.job import Done, Priority, Spec
+from ..engine.job import Done, Job, Priority, Spec
 from ..engine.memory import is_out_of_memory
 from ..errors import (
     DeadlineExpired,
@@ -26,6 +37,8 @@ from ..errors import (
     Violation,
 )
 from ..locks import caller_of_token
+from ..methods.optimize.optimize import Buckets
+from ..methods.optimize.stepper import Snapshot
 from ..models.registry import Model, Registry
 from ..observe import Counts, Metrics
 from ..workers import Workers
@@ -37,6 +50,10 @@ CALLER_KEY = "pellucid-caller"
 _RETRY_DELAY_MS = 100.0
 """When to come back if all permits are taken: about one CPU iteration."""
 
+_OPTIMIZE_BUCKETS = {"cpu": 4, "cuda": 16}
+"""By kind of device alone, so that replicas agree."""
+
+_Asked = TypeVar("_Asked", wire.Asked, wire.AskedOptimize)
 _Answer = TypeVar("_Answer")
 _Returned = TypeVar("_Returned")
 
@@ -65,7 +82,15 @@ class Service:
         self._reader = reader
         self._metrics = metrics
         self._settings = settings
-        self._limits = wire.Limits(settings.max_photo_pixels, engine.buckets)
+        self._limits = wire.Limits(
+            settings.max_photo_pixels,
+            engine.buckets,
+            settings.max_optimize_pixels,
+            Buckets(settings.optimize_bucket or _OPTIMIZE_BUCKETS[engine.device_kind]),
+            secrets.token_bytes(32)
+            if settings.checkpoint_key_file is None
+            else read_key(settings.checkpoint_key_file),
+        )
         self._registry: Registry | None = None
         self._permits_left = settings.max_requests
         self._draining = False
@@ -83,6 +108,7 @@ class Service:
     async def drain(self, timeout_s: float) -> bool:
         """Takes nothing more in, waits until all that was is answered; false: time ran out."""
         self._draining = True
+        self._engine.hand_over()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -134,9 +160,8 @@ class Service:
         self, priority: Priority, call: wire.Call, function: Callable[[], _Returned]
     ) -> _Returned:
         """Has a worker do a part of a request, by its deadline."""
-        with _answerable():
-            async with asyncio.timeout(call.deadline_s - time.monotonic()):
-                return await self._work(priority, call, function)
+        async with _in_time(call):
+            return await self._work(priority, call, function)
 
     async def predict(
         self,
@@ -208,39 +233,118 @@ class Service:
         Closing it cancels the job, and so does the deadline: whoever does not read on by then
         holds nothing any more. An estimate that is overtaken by a better one is left out.
         """
+
+        def read(registry: Registry) -> wire.Asked:
+            return wire.read_explain(request, call, registry, self._limits, watched=True)
+
+        newest = _Newest()
+        stream = self._stream(Priority.EXPLAIN, call, held, read, newest)
+        async with contextlib.aclosing(stream) as shown:
+            async for asked, _, done, last in shown:
+                if done is not None:
+                    made = self._rendered(asked, done)
+                    async with _in_time(call):
+                        answer = await self._finish(Priority.EXPLAIN, call, made, write)
+                    yield answer, last
+
+    async def optimize(
+        self,
+        request: optimize_pb2.OptimizeSpec,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[optimize_pb2.OptimizeResponse], _Answer],
+    ) -> AsyncGenerator[_Answer, None]:
+        """The events of an optimization, the result last. Closing it, and the deadline, cancel it.
+
+        Of events that come faster than they are taken the newest of each kind and image is left.
+        """
+
+        def read(registry: Registry) -> wire.AskedOptimize:
+            return wire.read_optimize(request, call, registry, self._limits)
+
+        def made(
+            asked: wire.AskedOptimize, job: Job, done: Done | None, last: bool
+        ) -> optimize_pb2.OptimizeResponse:
+            if done is None:
+                others_ms = max(0.0, self._engine.admission.device_ms - job.queued_ms)
+                return wire.write_queued(asked.spec, job.cost_ms, others_ms)
+            if last:
+                return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
+            return wire.write_optimize(asked, done)
+
+        newest = _Newest(
+            lambda done: (type(done.result), getattr(done.result, "restart", 0)),
+            lambda done: isinstance(done.result, Snapshot),
+        )
+        collector: wire.Collector | None = None
+        stream = self._stream(Priority.OPTIMIZE, call, held, read, newest)
+        async with contextlib.aclosing(stream) as shown:
+            async for one in shown:
+                asked, _, done, _ = one
+                collector = collector or wire.Collector(asked.image_count)
+                responses: Iterable[Callable[[], optimize_pb2.OptimizeResponse]]
+                responses = [functools.partial(made, *one)]
+                if done is not None and isinstance(done.result, Snapshot):
+                    responses = await self._checkpoint(call, asked, collector.add(done.result))
+                for response in responses:
+                    async with _in_time(call):
+                        answer = await self._finish(Priority.OPTIMIZE, call, response, write)
+                    yield answer
+
+    async def _checkpoint(
+        self, call: wire.Call, asked: wire.AskedOptimize, snapshots: Sequence[Snapshot] | None
+    ) -> list[Callable[[], optimize_pb2.OptimizeResponse]]:
+        """The parts of a checkpoint, where all that goes into it is there."""
+        if snapshots is None:
+            return []
+        key = self._limits.checkpoint_key
+
+        def write() -> list[optimize_pb2.OptimizeResponse]:
+            return list(wire.write_checkpoint(asked.spec, asked.ascend, snapshots, key))
+
+        async with _in_time(call):
+            parts = await self._work(Priority.OPTIMIZE, call, write)
+        return [functools.partial(_same, part) for part in parts]
+
+    async def _stream(
+        self,
+        priority: Priority,
+        call: wire.Call,
+        held: Held,
+        read: Callable[[Registry], _Asked],
+        newest: "_Newest",
+    ) -> AsyncGenerator[tuple[_Asked, Job, Done | None, bool], None]:
+        """A job from its admission to its result: what it shows, as far as it is taken.
+
+        The first has nothing done yet; of the last, the last member is true.
+
+        Whoever does not read on by the deadline holds nothing any more.
+        """
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as holding:
-            registry = holding.enter_context(self._permit(Priority.EXPLAIN))
+            registry = holding.enter_context(self._permit(priority))
             holding.callback(held.release)
             arrived_s = time.monotonic()
             timer = loop.call_later(call.deadline_s - arrived_s, holding.close)
             holding.callback(timer.cancel)
-            with _answerable():
-                async with asyncio.timeout(call.deadline_s - arrived_s):
-                    asked = await self._read(
-                        call,
-                        lambda: wire.read_explain(
-                            request, call, registry, self._limits, watched=True
-                        ),
-                    )
-                    held.add(asked.byte_count)
-            newest = _Newest()
+            async with _in_time(call):
+                asked = await self._read(call, lambda: read(registry))
+                held.add(asked.byte_count)
             job = self._engine.submit(asked.spec, arrived_s, newest.put)
             holding.callback(self._engine.cancel, job)
             ended = asyncio.wrap_future(job.future)
             ended.add_done_callback(lambda _: newest.end())
             holding.callback(ended.cancel)  # nobody may be left to take what it ends in
+            yield asked, job, None, False
             last = False
             while not last:
                 shown = await newest.get()
                 if call.deadline_s <= time.monotonic():
                     raise _expired()
                 last = shown is None
-                with _answerable():
-                    async with asyncio.timeout(call.deadline_s - time.monotonic()):
-                        made = self._rendered(asked, shown or await ended)
-                        answer = await self._finish(Priority.EXPLAIN, call, made, write)
-                yield answer, last
+                async with _in_time(call):
+                    done = shown or await ended
+                    yield asked, job, done, last
 
     async def list_models(self, _: model_pb2.ListModelsRequest) -> model_pb2.ListModelsResponse:
         return wire.write_models(self._open_registry())
@@ -296,8 +400,8 @@ class Service:
     ) -> AsyncIterator[tuple[Registry, float]]:
         """A request from its permit to its answer, all of it by the deadline."""
         arrived_s = time.monotonic()
-        with self._permit(priority) as registry, _answerable():
-            async with asyncio.timeout(call.deadline_s - arrived_s):
+        with self._permit(priority) as registry:
+            async with _in_time(call):
                 yield registry, arrived_s
 
     async def _read(self, call: wire.Call, read: Callable[[], _Returned]) -> _Returned:
@@ -427,28 +531,40 @@ class Service:
 
 
 class _Newest:
-    """The newest estimate of a job, which takes the place of the one before. On the loop."""
+    """The newest that a job shows of each kind, in the place of the one before. On the loop.
 
-    def __init__(self) -> None:
-        self._done: Done | None = None
+    Args:
+        kind: Of what is shown.
+        outlasts: Whether what is shown is worth something when the job has ended.
+    """
+
+    def __init__(
+        self,
+        kind: Callable[[Done], Hashable] = lambda _: None,
+        outlasts: Callable[[Done], bool] = lambda _: False,
+    ) -> None:
+        self._kind, self._outlasts = kind, outlasts
+        self._shown: dict[Hashable, Done] = {}
         self._ended = False
         self._changed = asyncio.Event()
 
     def put(self, done: Done) -> None:
-        self._done = done
+        kind = self._kind(done)
+        self._shown.pop(kind, None)  # it comes when the newest does
+        self._shown[kind] = done
         self._changed.set()
 
     def end(self) -> None:
         self._ended = True
+        self._shown = {kind: one for kind, one in self._shown.items() if self._outlasts(one)}
         self._changed.set()
 
     async def get(self) -> Done | None:
         """Waits for a newer one; None: the job has ended."""
-        while self._done is None and not self._ended:
+        while not self._shown and not self._ended:
             await self._changed.wait()
             self._changed.clear()
-        done, self._done = self._done, None
-        return None if self._ended else done
+        return self._shown.pop(next(iter(self._shown))) if self._shown else None
 
 
 @contextlib.contextmanager
@@ -462,6 +578,18 @@ def _answerable() -> Iterator[None]:
         if is_out_of_memory(error):
             raise OutOfMemory("the server has too little memory for this request") from None
         raise
+
+
+@contextlib.asynccontextmanager
+async def _in_time(call: wire.Call) -> AsyncIterator[None]:
+    """What is to be done by a call's deadline."""
+    with _answerable():
+        async with asyncio.timeout(call.deadline_s - time.monotonic()):
+            yield
+
+
+def _same(response: _Returned) -> _Returned:
+    return response
 
 
 def _expired() -> DeadlineExpired:
@@ -485,6 +613,8 @@ def check_size(byte_count: int, most: int) -> None:
 
 def _method_of(request: Message) -> str:
     """What a request is counted as."""
+    if isinstance(request, optimize_pb2.OptimizeSpec):
+        return "optimize"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):

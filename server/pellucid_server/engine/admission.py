@@ -36,10 +36,12 @@ class QueueLimits:
 
     Attributes:
         device_ms: Predicted milliseconds of device time.
+        optimize_ms: The same for optimizations, that wait for everybody else.
         byte_count: Bytes of images, as they arrived and as they are decoded.
     """
 
     device_ms: float = 30_000.0
+    optimize_ms: float = 3_600_000.0
     byte_count: int = 1 << 30
 
 
@@ -155,7 +157,8 @@ class Admission:
             for job, left_ms in self._left_ms.items()
             if job.spec.method.priority <= priority
         ]
-        limit_ms = self._limits.device_ms
+        limits = self._limits
+        limit_ms = limits.optimize_ms if priority is Priority.OPTIMIZE else limits.device_ms
         counted_ms = sum(min(left_ms, _MOST_OF_ONE * limit_ms) for left_ms in ahead_ms)
         if counted_ms >= limit_ms:
             raise Overloaded(

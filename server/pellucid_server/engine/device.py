@@ -18,8 +18,9 @@ from ..models.gates import Gates, Rule
 from ..models.network import OUTPUT, Network
 from ..models.relevance import Relevance
 from ..models.rescale import Rescale
-from .rows import Lane, Rows, Want
-from .seeds import Scores, score, upload, upload_tensor
+from .places import upload, upload_tensor
+from .rows import Lane, Rows, SumTarget, Want
+from .seeds import Scores, score
 
 Pick = tuple[Rows, int]
 """One row: of which rows, and its place among them."""
@@ -33,6 +34,7 @@ class Flight:
         scores: n, float64, on the host once it has landed.
         classes: n, int64, likewise.
         finite: n, bool, likewise: whether all that a row asked for is finite.
+        terms: n×terms, likewise, if a row's target is a sum: see Scores.
         logits: n×classes, likewise, if a row wanted them.
         activations: n×… on the device, for each layer that a row named.
         gradient: n×3×H×W on the device, in all lanes but the forward one.
@@ -43,6 +45,7 @@ class Flight:
     scores: Tensor
     classes: Tensor
     finite: Tensor
+    terms: Tensor | None
     logits: Tensor | None
     activations: Mapping[str, Tensor]
     gradient: Tensor | None
@@ -66,11 +69,17 @@ class Flight:
             name, tensor = everything[want]
             assert tensor is not None
             brought[name] = tensor
+        if isinstance(rows.target, SumTarget):
+            assert self.terms is not None
+            brought["terms"] = self.terms[:, : len(rows.target.terms)]
         return brought
 
 
 class Device(Protocol):
     """What the engine needs of a device."""
+
+    kind: str
+    """cpu or cuda."""
 
     pipelined: bool
     """Whether a launch returns before its batch has run."""
@@ -108,6 +117,7 @@ class TorchDevice:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.kind = device.type
         self.pipelined = device.type == "cuda"
         if self.pipelined:
             _make_deterministic()
@@ -169,6 +179,7 @@ class TorchDevice:
             self._fetch(scores.values),
             self._fetch(scores.classes),
             self._fetch(finite),
+            None if scores.terms is None else self._fetch(scores.terms),
             logits,
             kept,
             gradient,

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -30,8 +30,9 @@ from ..models.registry import Model
 from ..workers import Workers
 from .admission import Admission, QueueLimits
 from .costs import Costs
-from .device import Device, Flight
+from .device import Device, Flight, Pick
 from .job import Done, Job, Ride, Spec, Timing, Work
+from .lockstep import Climb, Climbing, Group, Moved, Stepper, rows_of
 from .memory import is_out_of_memory
 from .rows import Chore, Event, Rows, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
@@ -41,10 +42,13 @@ log = logging.getLogger(__name__)
 _WARM_UP_RUNS = 3
 """The best of them counts: the first builds kernels."""
 
+_STOPPING = "the server is stopping; another replica will answer"
+
 _TOO_LITTLE_MEMORY = "the device has too little memory for this request"
 
 _Returned = TypeVar("_Returned")
 Outcome = Done | PellucidError
+_Launched = tuple[Batch, Flight, Any]
 
 
 class Observer(Protocol):
@@ -96,13 +100,19 @@ class Engine:
         self._costs: dict[str, Costs] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._schedule = Schedule()
+        self._groups: dict[Hashable, Group] = {}
         self._shown: list[tuple[Job, Done]] = []
         self._finished: list[tuple[Job, Outcome]] = []
         self._numbers = itertools.count()
-        self._stopping = False
+        self._stopping = self._handing_over = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # What other threads call.
+
+    @property
+    def device_kind(self) -> str:
+        """Cpu or cuda."""
+        return self._device.kind
 
     def start(self) -> None:
         self._thread.start()
@@ -170,6 +180,16 @@ class Engine:
         job.cancel()
         self._inbox.put(lambda: self._end(job, Cancelled("the request was cancelled")))
 
+    def hand_over(self) -> None:
+        """Ends the jobs that can go on elsewhere, after a last look at their whole state."""
+
+        def hand_over() -> None:
+            self._handing_over = True
+            for job in self._schedule:
+                self._hand_over(job)
+
+        self._inbox.put(hand_over)
+
     def join(self) -> None:
         """Waits for the thread to end, by stop or by a bug."""
         self._thread.join()
@@ -208,7 +228,7 @@ class Engine:
         def go_on() -> None:
             if not job.ended:
                 with self._device.aside():
-                    self._guarded(job, lambda: then(future.result()))
+                    self._guarded([job], lambda: then(future.result()))
 
         future.add_done_callback(lambda _: self._inbox.put(go_on))
 
@@ -229,11 +249,11 @@ class Engine:
             log.exception("the engine thread failed")
         finally:
             for job in self.admission.jobs():
-                self._end(job, Unavailable("the server is stopping; another replica will answer"))
+                self._end(job, Unavailable(_STOPPING))
             self._deliver()
 
     def _loop(self) -> None:
-        flying: tuple[Batch, Flight] | None = None
+        flying: _Launched | None = None
         while not self._stopping:
             self._read_inbox(wait=flying is None and not len(self._schedule))
             self._drop_dead()
@@ -267,15 +287,15 @@ class Engine:
         job.loaded = loaded
         self._advance(job)
 
-    def _launch(self, batch: Batch) -> tuple[Batch, Flight] | None:
+    def _launch(self, batch: Batch) -> _Launched | None:
         now_s = time.monotonic()
         for ticket in batch.tickets:
             timing = ticket.job.timing
             timing.launched_s = timing.launched_s or now_s
         out_of_memory = False
         try:
-            picks = [(ticket.work.rows, ticket.index) for ticket in batch.tickets]
-            return batch, self._device.launch(batch.key.network, picks, batch.bucket_size)
+            picks, looked = _picks(batch)
+            return batch, self._device.launch(batch.key.network, picks, batch.bucket_size), looked
         except Exception as error:
             out_of_memory = is_out_of_memory(error)
             if not out_of_memory:
@@ -284,7 +304,8 @@ class Engine:
         if out_of_memory:
             log.warning("out of memory at bucket size %d", batch.bucket_size)
             self._device.release_memory()
-            self._costs[batch.key.model.name].cap(batch.key.lane, batch.bucket_size)
+            if batch.key.scale <= 1:
+                self._costs[batch.key.model.name].cap(batch.key.lane, batch.bucket_size)
         self._isolate(batch, out_of_memory)
         return None
 
@@ -316,40 +337,79 @@ class Engine:
             if launched:
                 self._settle(*launched)
 
-    def _settle(self, batch: Batch, flight: Flight) -> None:
+    def _settle(self, batch: Batch, flight: Flight, looked: Any) -> None:
         """Hands results to their jobs, and goes on with those that have all they waited for."""
         batch_ms = self._device.land(flight)
-        self._costs[batch.key.model.name].record(batch.key.lane, batch.bucket_size, batch_ms)
+        if batch.key.scale == 1:
+            self._costs[batch.key.model.name].record(batch.key.lane, batch.bucket_size, batch_ms)
         self.admission.ran([ticket.job for ticket in batch.tickets], batch_ms)
         self._observer.batch(batch, batch_ms)
         with self._device.aside(flight):
+            if batch.key.group is not None:
+                move = functools.partial(
+                    self._move, batch.key.group.stepper, batch.tickets, flight, looked
+                )
+                self._guarded({ticket.job for ticket in batch.tickets}, move)
+                return
             for work, places in _by_work(batch.tickets).items():
                 job = batch.tickets[places[0]].job
                 job.rides.append(Ride(batch.bucket_size, len(batch.tickets), len(places)))
                 if job.ended:
                     continue
+                assert isinstance(work, Work)
                 before = work.unsettled
                 settle = functools.partial(
                     self._settle_work, job, work, batch.tickets, flight, places
                 )
-                self._guarded(job, settle)
+                self._guarded([job], settle)
                 self.admission.progress(job, (before - work.unsettled) * job.row_ms)
 
-    def _guarded(self, job: Job, step: Callable[[], None]) -> None:
-        """Takes a step of a job: what goes wrong in it ends this job, and nothing else."""
-        out_of_memory = False
+    def _move(
+        self, stepper: Stepper, tickets: Sequence[Ticket], flight: Flight, looked: Any
+    ) -> None:
+        """Moves the slots of a batch by their gradients, all of them at once."""
+        count, finite = len(tickets), flight.finite.tolist()
+        live = [place for place, ticket in enumerate(tickets) if not ticket.job.ended]
+        moved = {place for place in live if finite[place]}
+        assert flight.gradient is not None
+        assert flight.terms is not None
+        told = stepper.step(
+            looked, flight.gradient, flight.scores[:count].tolist(), flight.terms[:count], moved
+        )
+        for place in live:
+            job, work, index = tickets[place].job, tickets[place].work, tickets[place].index
+            assert isinstance(work, Climbing)
+            here = told.get(place, Moved())
+            if place not in moved and count > 1:
+                work.suspects.append(index)  # see _settle_work
+                continue
+            if place not in moved:
+                here = Moved(end=stepper.stop(work.slot(index)))
+            for value in here.shown:
+                self._show(job, value)
+            self.admission.progress(job, job.row_ms * work.scale(job.spec.model.network))
+            work.settle(index, here.end)
+            if work.ended:
+                self._guarded([job], functools.partial(self._advance, job))
+
+    def _guarded(self, jobs: Collection[Job], step: Callable[[], None]) -> None:
+        """Takes a step of jobs: what goes wrong in it ends these jobs, and nothing else."""
+        ending: PellucidError | None = None
         try:
             step()
         except PellucidError as error:
-            self._end(job, error)
+            ending = error
         except Exception as error:
-            out_of_memory = is_out_of_memory(error)
-            if not out_of_memory:
-                log.exception("%s failed", job.spec.method.name)
-                self._end(job, Internal())
-        if out_of_memory:  # recovered from here, where the exception's tensors are gone
+            if is_out_of_memory(error):
+                ending = OutOfMemory(_TOO_LITTLE_MEMORY)
+            else:
+                log.exception("%s failed", ", ".join({job.spec.method.name for job in jobs}))
+                ending = Internal()
+        if isinstance(ending, OutOfMemory):  # recovered from here, where no traceback has tensors
             self._device.release_memory()
-            self._end(job, OutOfMemory(_TOO_LITTLE_MEMORY))
+        for job in jobs if ending is not None else ():
+            assert ending is not None
+            self._end(job, ending)
 
     def _settle_work(
         self,
@@ -382,22 +442,57 @@ class Engine:
 
     def _advance(self, job: Job, answer: Any = None) -> None:
         """Lets a job's method go on until it wants something or is done."""
+        if isinstance(job.work, Work):
+            answer = job.work.traces()
+        elif job.work is not None:
+            answer = job.work.ends
         try:
-            wanted = self._next(job, job.work.traces() if job.work else answer)
+            wanted = self._next(job, answer)
             while isinstance(wanted, Event):
-                if job.outlet is not None:
-                    self._shown.append((job, self._done(job, wanted.value)))
+                self._show(job, wanted.value)
                 wanted = self._next(job, None)
         except StopIteration as stop:
             self._end(job, self._done(job, stop.value))
             return
+        self._close_work(job)
         if isinstance(wanted, Rows):
             job.work = Work(wanted)
             self._schedule.add(job)
+        elif isinstance(wanted, Climb):
+            job.work = Climbing(self._group(job.spec.model, wanted), wanted)
+            self._schedule.add(job)
+            if self._handing_over:
+                self._hand_over(job)
         else:
-            do, job.work = wanted.do, None
+            do = wanted.do
             self._schedule.remove(job)
             self._offload(job, lambda: do(job.loaded.input), lambda got: self._advance(job, got))
+
+    def _group(self, model: Model, climb: Climb) -> Group:
+        """The group that a job joins; the first one of its kind makes it."""
+        key = (model.name, climb.size, climb.bucket_size, climb.kind)
+        if key not in self._groups:
+            self._groups[key] = Group(climb.make())
+        return self._groups[key]
+
+    def _hand_over(self, job: Job) -> None:
+        """Ends a job whose state is enough to go on elsewhere, and shows it."""
+        shown = job.work.snapshots() if isinstance(job.work, Climbing) else []
+        for snapshot in shown:
+            self._show(job, snapshot)
+        if shown:
+            self._end(job, Unavailable(_STOPPING))
+
+    def _close_work(self, job: Job) -> None:
+        if job.work is not None:
+            job.work.close()
+            if job.work.group is not None:  # the last one ends it
+                self._groups = {key: g for key, g in self._groups.items() if g.slot_count}
+        job.work = None
+
+    def _show(self, job: Job, value: Any) -> None:
+        if job.outlet is not None:
+            self._shown.append((job, self._done(job, value)))
 
     def _done(self, job: Job, result: Any) -> Done:
         """What came of a job, or has come of it so far."""
@@ -405,7 +500,7 @@ class Engine:
         result = self._device.download(result)
         return Done(result, job.loaded, tuple(job.rides), replace(job.timing))
 
-    def _next(self, job: Job, answer: Any) -> Rows | Chore | Event:
+    def _next(self, job: Job, answer: Any) -> Rows | Chore | Event | Climb:
         if job.program is not None:
             return job.program.send(answer)
         spec = job.spec
@@ -421,7 +516,8 @@ class Engine:
             job.chore.cancel()
         if job.program is not None:
             job.program.close()
-        job.program = job.work = job.chore = None
+        self._close_work(job)
+        job.program = job.chore = None
         self._schedule.remove(job)
         self._finished.append((job, outcome))
 
@@ -485,8 +581,17 @@ def _of_every_lane(network: Network, images: Tensor) -> Iterator[Rows]:
         yield Rows(images, TopTarget(), Want.GRADIENT, references=torch.zeros_like(images))
 
 
-def _by_work(tickets: Sequence[Ticket]) -> Mapping[Work, list[int]]:
-    places: dict[Work, list[int]] = {}
+def _picks(batch: Batch) -> tuple[list[Pick], Any]:
+    """What the device is to run, and what the stepper of a group needs of it again."""
+    works = [(ticket.work, ticket.index) for ticket in batch.tickets]
+    if batch.key.group is not None:
+        slots = [work.slot(index) for work, index in works if isinstance(work, Climbing)]
+        return rows_of(batch.key.group.stepper, slots)
+    return [(work.rows, index) for work, index in works if isinstance(work, Work)], None
+
+
+def _by_work(tickets: Sequence[Ticket]) -> Mapping[Work | Climbing, list[int]]:
+    places: dict[Work | Climbing, list[int]] = {}
     for place, ticket in enumerate(tickets):
         places.setdefault(ticket.work, []).append(place)
     return places

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..models.registry import Model
+from .lockstep import Climbing
 from .rows import Lane, Program, Rows, Target, Traces
 
 
@@ -139,8 +140,13 @@ class Done:
 class Work:
     """Rows that a job waits for, as they are taken, run and settled."""
 
+    group = None
+    turn = 0
+
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
+        self.network, self.lane, self.bucket_size = rows.network, rows.lane, rows.bucket_size
+        self.size: tuple[int, int] = (rows.images.shape[2], rows.images.shape[3])
         count = rows.images.shape[0]
         assert count > 0
         self._untaken = list(range(count - 1, -1, -1))
@@ -169,8 +175,11 @@ class Work:
 
     def traces(self) -> Traces:
         assert self.unsettled == 0
-        names = ("logits", "activation", "gradient", "layer_gradient", "attention")
+        names = ("terms", "logits", "activation", "gradient", "layer_gradient", "attention")
         return Traces(self._scores, self._classes, **{name: self._kept.get(name) for name in names})
+
+    def close(self) -> None:
+        """Nothing of it is kept elsewhere."""
 
 
 @dataclass(eq=False)
@@ -199,7 +208,7 @@ class Job:
     # From here on, only the engine thread looks.
     loaded: Any = None
     program: Program[Any] | None = None
-    work: Work | None = None
+    work: Work | Climbing | None = None
     rides: list[Ride] = field(default_factory=list)
     ended: bool = False
 

@@ -7,12 +7,15 @@ to the image.
 import enum
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from ..models.gates import Rule
 from ..models.network import OUTPUT, PENULTIMATE, Network
+
+if TYPE_CHECKING:
+    from .lockstep import Climb
 
 
 class Lane(enum.Enum):
@@ -94,8 +97,92 @@ class PermutedTarget:
     tap = PENULTIMATE
 
 
+@dataclass(frozen=True, eq=False)
+class DirectionTarget:
+    """The dot product of a layer's activation with a vector, summed over all places, or at one.
+
+    Attributes:
+        layer: Of channels, or of channels × height × width.
+        vector: One number a channel, in the activation's dtype, on its device.
+    """
+
+    layer: str
+    vector: Tensor
+    y: int | None = None
+    x: int | None = None
+
+    @property
+    def tap(self) -> str:
+        return self.layer
+
+
+@dataclass(frozen=True, eq=False)
+class CodeTarget:
+    """How near a layer's activation Φ is to a code Φ₀: -‖Φ - Φ₀‖²/‖Φ₀‖², at most 0.
+
+    Mahendran and Vedaldi 2014, arXiv:1412.0035.
+
+    Attributes:
+        layer: Its name.
+        code: Φ₀, of the activation's shape.
+        energy: ‖Φ₀‖², more than 0.
+    """
+
+    layer: str
+    code: Tensor
+    energy: float
+
+    @property
+    def tap(self) -> str:
+        return self.layer
+
+
+@dataclass(frozen=True)
+class EnergyTarget:
+    """½‖Φ‖² of a layer's activation Φ, whose gradient is the activation itself.
+
+    Mordvintsev, Olah and Tyka 2015: DeepDream.
+    """
+
+    layer: str
+
+    @property
+    def tap(self) -> str:
+        return self.layer
+
+
+@dataclass(frozen=True, eq=False)
+class GuideTarget:
+    """At every place, the dot product with that feature of a guide that it is largest with.
+
+    Mordvintsev, Olah and Tyka 2015: DeepDream, guided.
+
+    Attributes:
+        layer: Of channels × height × width.
+        features: Channels × places of the guide.
+    """
+
+    layer: str
+    features: Tensor
+
+    @property
+    def tap(self) -> str:
+        return self.layer
+
+
 Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
+Goal = Resolved | DirectionTarget | CodeTarget | EnergyTarget | GuideTarget
+
+
+@dataclass(frozen=True)
+class SumTarget:
+    """The weighted sum of goals: what an image is optimized for."""
+
+    terms: tuple[tuple[Goal, float], ...]
+
+
 Target = Resolved | TopTarget
+Aim = Target | SumTarget
 
 
 class Want(enum.Flag):
@@ -126,16 +213,18 @@ class Rows:
         epsilon: Of LRP's rules: keeps divisors away from 0.
         references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
         network: Which network they go through instead of the model's: a twin of it.
+        bucket_size: What their batches are padded to; None: what the request says, if it does.
     """
 
     images: Tensor
-    target: Target
+    target: Aim
     want: Want = Want.SCORE
     rule: Rule = Rule.GRADIENT
     layer: str | None = None
     epsilon: float = 0.0
     references: Tensor | None = None
     network: Network | None = None
+    bucket_size: int | None = None
 
     @property
     def lane(self) -> Lane:
@@ -149,7 +238,9 @@ class Rows:
 
     @property
     def taps(self) -> frozenset[str]:
-        taps = {self.target.tap}
+        target = self.target
+        goals = [g for g, _ in target.terms] if isinstance(target, SumTarget) else [target]
+        taps = {goal.tap for goal in goals}
         if self.want & (Want.LOGITS | Want.ATTENTION):  # attentions lie all the way
             taps.add(OUTPUT)
         if self.layer is not None:
@@ -164,6 +255,7 @@ class Traces:
     Attributes:
         scores: n, float64, on the host: the target's score.
         classes: n, int64, on the host: the target's class; -1 for a neuron or a sum.
+        terms: n×terms, float64, on the host, of a SumTarget: the score of each, not weighted.
         logits: n×classes on the host, if they were wanted.
         activation: n×… on the device, if it was wanted: of the layer that the rows named.
         gradient: n×3×H×W on the device, if it was wanted: of the score by the image. In the
@@ -174,6 +266,7 @@ class Traces:
 
     scores: Tensor
     classes: Tensor
+    terms: Tensor | None
     logits: Tensor | None
     activation: Tensor | None
     gradient: Tensor | None
@@ -204,5 +297,5 @@ class Event:
 
 
 Result = TypeVar("Result")
-Program = Generator[Rows | Chore | Event, Any, Result]
+Program = Generator["Rows | Chore | Event | Climb", Any, Result]
 """A method in the middle of its work: it yields rows and gets traces, and returns its result."""

@@ -16,6 +16,7 @@ from ..models.network import Network
 from ..models.registry import Model
 from .costs import Costs
 from .job import Job, Priority, Work
+from .lockstep import Climbing, Group
 from .rows import Lane
 
 GUARANTEED_SHARES: Mapping[Priority, float] = {Priority.EXPLAIN: 0.25, Priority.OPTIMIZE: 0.1}
@@ -30,12 +31,12 @@ class Ticket:
     """One row of a job, taken into a batch."""
 
     job: Job
-    work: Work
+    work: Work | Climbing
     index: int
 
     @property
     def rule(self) -> Rule:
-        return self.work.rows.rule
+        return self.work.rows.rule if isinstance(self.work, Work) else Rule.GRADIENT
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,13 @@ class Key:
     lane: Lane
     bucket_size: int | None
     network: Network
+    size: tuple[int, int]
+    group: Group | None
+
+    @property
+    def scale(self) -> float:
+        """What a row of it costs, relative to one of the model's own size."""
+        return self.size[0] * self.size[1] / self.model.network.pixel_count
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,15 @@ class Batch:
 
 def key_of(job: Job) -> Key:
     assert job.work is not None
-    model, rows = job.spec.model, job.work.rows
-    return Key(model, rows.lane, job.spec.bucket_size, rows.network or model.network)
+    model, work = job.spec.model, job.work
+    return Key(
+        model,
+        work.lane,
+        work.bucket_size or job.spec.bucket_size,
+        work.network or model.network,
+        work.size,
+        work.group,
+    )
 
 
 class Schedule:
@@ -70,6 +85,7 @@ class Schedule:
         self._jobs: dict[Job, None] = {}  # in the order of arrival
         self._spent_ms: dict[Priority, float] = defaultdict(float)
         self._caller_ms: dict[str, float] = {}
+        self._batch_count = 0
         self._quantum_ms = 0.0  # callers within a batch's worth of each other are level
 
     def __len__(self) -> int:
@@ -105,6 +121,7 @@ class Schedule:
         waiting = [job for job in self._jobs if _rows_waiting(job)]
         if not waiting:
             return None
+        self._batch_count += 1
         leading = self._leading({job.spec.method.priority for job in waiting})
         leaders = [job for job in waiting if job.spec.method.priority is leading]
         lead = min(leaders, key=self._turn)
@@ -114,7 +131,7 @@ class Schedule:
         mates = [job for job in waiting if key_of(job) == key and job.work and job.work.waiting]
         count = 1 if lead.work.suspects else sum(job.work.waiting for job in mates if job.work)
         bucket_size = key.bucket_size or cost.bucket_for(key.lane, count)
-        self._quantum_ms = cost.predict_ms(key.lane, bucket_size, bucket_size)
+        self._quantum_ms = key.scale * cost.predict_ms(key.lane, bucket_size, bucket_size)
         row_ms = self._quantum_ms / min(bucket_size, count)  # padding is paid for, too
         if lead.work.suspects:
             tickets = [Ticket(lead, lead.work, lead.work.suspects.pop())]
@@ -139,10 +156,10 @@ class Schedule:
         ]
         return min(starved or waiting)
 
-    def _turn(self, job: Job) -> tuple[float, float, int]:
-        """Less is sooner: who had less of the device, then the earliest deadline."""
+    def _turn(self, job: Job) -> tuple[float, int, float, int]:
+        """Less is sooner: who had less of the device, then as _order."""
         had_ms, quantum_ms = self._caller_ms[job.spec.caller], self._quantum_ms
-        return (had_ms // quantum_ms if quantum_ms else 0.0, job.spec.deadline_s, job.sequence)
+        return (had_ms // quantum_ms if quantum_ms else 0.0, *_order(job))
 
     def _take(
         self, mates: list[Job], leading: Priority, bucket_size: int, row_ms: float
@@ -156,7 +173,7 @@ class Schedule:
                 if job.spec.method.priority is priority:
                     queues[job.spec.caller].append(job)
             for queue in queues.values():
-                queue.sort(key=lambda job: (job.spec.deadline_s, job.sequence), reverse=True)
+                queue.sort(key=_order, reverse=True)
             turns = [(self._turn(queue[-1]), queue) for queue in queues.values()]
             heapq.heapify(turns)
             while turns and len(tickets) < bucket_size:
@@ -164,12 +181,20 @@ class Schedule:
                 job = queue[-1]
                 assert job.work is not None
                 tickets.append(Ticket(job, job.work, job.work.take()))
+                if isinstance(job.work, Climbing):
+                    job.work.turn = self._batch_count
                 self._charge(job, row_ms)
                 if not job.work.waiting:
                     queue.pop()
                 if queue:
                     heapq.heappush(turns, (self._turn(queue[-1]), queue))
         return tickets
+
+
+def _order(job: Job) -> tuple[int, float, int]:
+    """Of a caller's jobs: in lock step those that wait longest, then the earliest deadline."""
+    assert job.work is not None
+    return (job.work.turn, job.spec.deadline_s, job.sequence)
 
 
 def _rows_waiting(job: Job) -> bool:

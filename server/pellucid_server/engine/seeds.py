@@ -5,27 +5,26 @@ of target is handled once over all the rows that use it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..models.network import OUTPUT, PENULTIMATE, Classifier
+from .goals import seed_of_goals
+from .places import PlaceOf, channels_first, chosen_neurons, upload, upload_tensor
 from .rows import (
+    Aim,
     ClassesTarget,
     ClassTarget,
+    Goal,
     NeuronTarget,
     PermutedTarget,
     Score,
-    Target,
+    SumTarget,
     TopTarget,
 )
-
-_ALL, _NONE = -1, -2
-
-Place = tuple[int | None, ...]
-"""Where along each axis of an activation a neuron is; None: everywhere."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +35,20 @@ class Scores:
         values: n, float64: the score of each row's target.
         classes: n, int64: the class of each row's target; -1 for a neuron or a sum.
         seeds: For each tap that targets need, a tensor of the activation's shape.
+        terms: n×terms, float64: of each row that is a sum, the scores that it is the sum of, not
+            weighted, then zeros; None where no row is one.
     """
 
     values: Tensor
     classes: Tensor
     seeds: dict[str, Tensor]
-
-
-def channels_first(neuron: NeuronTarget) -> Place:
-    """A neuron's place in an activation of channels, or of channels × height × width."""
-    return (neuron.channel, neuron.y, neuron.x)
+    terms: Tensor | None = None
 
 
 def score(
     activations: Mapping[str, Tensor],
-    targets: Sequence[Target | None],
-    place_of: Callable[[NeuronTarget], Place] = channels_first,
+    targets: Sequence[Aim | None],
+    place_of: PlaceOf = channels_first,
     classifier: Classifier | None = None,
 ) -> Scores:
     """Scores every row; a row without a target (padding) scores 0 and seeds nothing.
@@ -62,6 +59,59 @@ def score(
         place_of: Where a neuron is in its layer's activation.
         classifier: The network's last layer, for targets of which rows are permuted.
     """
+    plain = [target for target in targets if not isinstance(target, SumTarget)]
+    if len(plain) == len(targets):
+        return _score(activations, plain, place_of, classifier)
+    # Every term of every sum is a row of its own, and rows are added up in their order.
+    flat: list[tuple[int, int, _Plain, float]] = []
+    for row, target in enumerate(targets):
+        if isinstance(target, SumTarget):
+            flat += [(row, place, goal, w) for place, (goal, w) in enumerate(target.terms)]
+        else:
+            flat.append((row, 0, target, 1.0))
+    device = next(iter(activations.values())).device
+    rows = upload([row for row, _, _, _ in flat], device)
+    places = upload([place for _, place, _, _ in flat], device)
+    weights = upload_tensor(torch.tensor([w for *_, w in flat], dtype=torch.float64), device)
+    each = _score(
+        {name: activation.detach()[rows] for name, activation in activations.items()},
+        [goal for _, _, goal, _ in flat],
+        place_of,
+        classifier,
+    )
+    count, term_count = len(targets), 1 + max(place for _, place, _, _ in flat)
+    empty = torch.zeros(count, term_count, dtype=torch.float64, device=device)
+    whole = [at for at, (row, *_) in enumerate(flat) if not isinstance(targets[row], SumTarget)]
+    kept = upload(whole, device).long()
+    classes = torch.full((count,), -1, device=device)
+    return Scores(
+        empty[:, 0].index_add(0, rows, weights * each.values),
+        classes.index_copy(0, rows[kept], each.classes[kept]),
+        {tap: _add_up(rows, weights, seed, count) for tap, seed in each.seeds.items()},
+        empty.index_put((rows, places), each.values),
+    )
+
+
+def _add_up(rows: Tensor, weights: Tensor, each: Tensor, count: int) -> Tensor:
+    """The weighted sum of the terms' seeds for each row."""
+    weighted = each * weights.to(each.dtype).view([-1] + [1] * (each.dim() - 1))
+    return (
+        torch.zeros_like(each[:1])
+        .repeat(count, *[1] * (each.dim() - 1))
+        .index_add(0, rows, weighted)
+    )
+
+
+_Plain = Goal | TopTarget | None
+
+
+def _score(
+    activations: Mapping[str, Tensor],
+    targets: Sequence[_Plain],
+    place_of: PlaceOf,
+    classifier: Classifier | None,
+) -> Scores:
+    """As score, of rows that are no sums."""
     some = next(iter(activations.values()))
     values = some.new_zeros(len(targets), dtype=torch.float64)
     classes = torch.full((len(targets),), -1, device=some.device)
@@ -89,13 +139,16 @@ def score(
     for layer, rows in rows_by_layer.items():
         places = [place_of(t) for row in rows if isinstance(t := targets[row], NeuronTarget)]
         activation = activations[layer].detach()
-        chosen = _chosen_neurons(activation, rows, places)
+        chosen = chosen_neurons(activation, rows, places)
         values = values + torch.where(chosen, activation, 0).double().flatten(1).sum(1)
         seeds[layer] = chosen.to(activation.dtype)
+    for layer, used, seed, scores in seed_of_goals(activations, targets, place_of):
+        seeds.setdefault(layer, torch.zeros_like(seed))[used] = seed[used]
+        values = values.index_copy(0, used, scores[used])
     return Scores(values, classes, seeds)
 
 
-def _class_weights(logits: Tensor, targets: Sequence[Target | None]) -> tuple[Tensor, Tensor]:
+def _class_weights(logits: Tensor, targets: Sequence[_Plain]) -> tuple[Tensor, Tensor]:
     """How much of each class's score is in each row's, n×classes; and the class of each row."""
     weights = torch.zeros(logits.shape, dtype=torch.float64)
     single = [-1] * len(targets)
@@ -118,10 +171,10 @@ def _class_weights(logits: Tensor, targets: Sequence[Target | None]) -> tuple[Te
 
 
 def _class_scores(
-    logits: Tensor, weights: Tensor, targets: Sequence[Target | None]
+    logits: Tensor, weights: Tensor, targets: Sequence[_Plain]
 ) -> tuple[Tensor, Tensor]:
     """The weighted scores of classes and their gradient by the logits; all float64."""
-    kinds = [Score.LOGIT if isinstance(t, NeuronTarget) or t is None else t.score for t in targets]
+    kinds: list[Score] = [getattr(target, "score", Score.LOGIT) for target in targets]
     scores, seed = logits, weights
     if any(kind is not Score.LOGIT for kind in kinds):
         kind = upload([int(k) for k in kinds], logits.device)[:, None]
@@ -160,32 +213,3 @@ def _permuted_score(
     for index, change in moved.items():
         by_features = by_features + seed[0, index] * change
     return values[0], by_features
-
-
-def _chosen_neurons(activation: Tensor, rows: Sequence[int], places: Sequence[Place]) -> Tensor:
-    """A mask of the activation's shape: true where a row's neuron is."""
-    axes = activation.dim() - 1
-    wanted = [[_NONE] * axes for _ in range(activation.shape[0])]
-    for row, place in zip(rows, places, strict=True):
-        wanted[row] = [_ALL if p is None else p for p in place[:axes]]
-    index = upload(wanted, activation.device)
-    chosen = torch.ones_like(activation, dtype=torch.bool)
-    for axis in range(axes):
-        shape = [1] * (axes + 1)
-        shape[axis + 1] = activation.shape[axis + 1]
-        positions = torch.arange(activation.shape[axis + 1], device=activation.device).view(shape)
-        wanted_at = index[:, axis].view([-1] + [1] * axes)
-        chosen &= (positions == wanted_at) | (wanted_at == _ALL)
-    return chosen
-
-
-def upload(numbers: list[int] | list[bool] | list[list[int]], device: torch.device) -> Tensor:
-    """Small numbers from the host, without waiting for the device."""
-    return upload_tensor(torch.tensor(numbers), device)
-
-
-def upload_tensor(host: Tensor, device: torch.device) -> Tensor:
-    """A tensor from the host, without waiting for the device."""
-    if device.type == "cuda":
-        host = host.pin_memory()
-    return host.to(device, non_blocking=True)

@@ -54,14 +54,14 @@ class Number:
 class Choice:
     """One of an enum's values, by its short lower-case name."""
 
-    default: str
+    default: str | Callable[[Known], str]
 
 
 @dataclass(frozen=True)
 class Flag:
     """True or false."""
 
-    default: bool
+    default: bool | Callable[[Known], bool]
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,18 @@ def number(default: Bound, least: float, most: Bound, **without: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
-def choice(default: str) -> Any:
-    return field(default=default, metadata={"parameter": Choice(default)})
+def choice(default: str | Callable[[Known], str]) -> Any:
+    metadata = {"parameter": Choice(default)}
+    return (
+        field(metadata=metadata) if callable(default) else field(default=default, metadata=metadata)
+    )
 
 
-def flag(default: bool) -> Any:
-    return field(default=default, metadata={"parameter": Flag(default)})
+def flag(default: bool | Callable[[Known], bool]) -> Any:
+    metadata = {"parameter": Flag(default)}
+    return (
+        field(metadata=metadata) if callable(default) else field(default=default, metadata=metadata)
+    )
 
 
 def layer_name() -> Any:

@@ -18,6 +18,7 @@ from .fold import fold_batch_norms
 from .gates import GateReport, Gates, Rule, Undefined, report_gates
 from .relevance import Relevance
 from .rescale import Rescale
+from .sizes import Shapes, Sizes
 
 OUTPUT = ""
 """The tap of the network's own output: the logits."""
@@ -70,6 +71,14 @@ class Layer:
     def spatial(self) -> bool:
         """Whether it has maps of more than one place that matter."""
         return self.targetable and self.decisive and self.grid is not None and max(self.grid) > 1
+
+    def at(self, shape: tuple[int, ...]) -> "Layer":
+        """The same layer where its output is of another shape, for another input."""
+        if self.layout is Layout.MAPS:
+            return replace(self, shape=shape, grid=(shape[1], shape[2]))
+        if self.layout is Layout.MAPS_CHANNELS_LAST:
+            return replace(self, shape=shape, grid=(shape[0], shape[1]))
+        return self
 
     def place(self, channel: int | None, y: int | None, x: int | None) -> tuple[int | None, ...]:
         """Where a neuron is along each axis of the output; None: everywhere."""
@@ -303,11 +312,23 @@ class Network:
             Relevance([Rule.LRP_EPSILON, Rule.LRP_COMPOSITE], epsilons), example
         )
         self.deeplift_refusal = self._why_not(Rescale(), example)
+        names = [layer.name for layer in self.layers]
+        self._sizes = Sizes(self._module, names, self.class_count, dtype)
         self._runtime = runtime
 
     @property
     def pixel_count(self) -> int:
         return self.height_px * self.width_px
+
+    def shapes_at(self, height_px: int, width_px: int) -> Shapes:
+        """The shapes of all layers at an input's size; computes nothing, on any thread.
+
+        Raises:
+            UnfitSize: The network does not take it.
+        """
+        if (height_px, width_px) == (self.height_px, self.width_px):
+            return {layer.name: layer.shape for layer in self.layers}
+        return self._sizes.at(height_px, width_px)
 
     def layer(self, name: str) -> Layer | None:
         """The layer of that name, or None."""

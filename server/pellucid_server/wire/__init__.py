@@ -1,5 +1,7 @@
 """Between protobuf messages and what the server works with: Spec in, results out."""
 
+from .checkpoints import Collector, write_checkpoint
+from .optimize import AskedOptimize, read_optimize, write_optimize, write_queued
 from .requests import (
     METHODS,
     MOST_IMAGES,
@@ -26,18 +28,24 @@ __all__ = [
     "METHODS",
     "MOST_IMAGES",
     "Asked",
+    "AskedOptimize",
     "Call",
+    "Collector",
     "Limits",
     "View",
     "read_explain",
     "read_explain_batch",
+    "read_optimize",
     "read_predict",
     "read_predict_batch",
+    "write_checkpoint",
     "write_error",
     "write_explain",
     "write_explain_batch",
     "write_model",
     "write_models",
+    "write_optimize",
     "write_predict",
     "write_predict_batch",
+    "write_queued",
 ]

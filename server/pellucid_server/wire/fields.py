@@ -24,7 +24,6 @@ from ..errors import (
     quoted,
 )
 from ..methods.parameters import (
-    Bound,
     Choice,
     Flag,
     Inputs,
@@ -94,7 +93,7 @@ class Fields:
         self.found, self.path, self.message = found, path, message
 
     def invalid(self, field: str, description: str) -> None:
-        self.found.invalid(f"{self.path}.{field}", description)
+        self.found.invalid(f"{self.path}.{field}" if self.path else field, description)
 
     def has(self, field: str) -> bool:
         """Whether it was set; an enum is, where it is not unspecified."""
@@ -178,8 +177,9 @@ def read_parameters(
                     name, _value(defaults.get(name, default), known), least, _value(most, known)
                 )
             case Choice(default):
-                values[name] = fields.choice(name, defaults.get(name, default))
+                values[name] = fields.choice(name, _value(defaults.get(name, default), known))
             case Flag(default):
+                default = _value(default, known)
                 values[name] = getattr(message, name) if fields.has(name) else default
             case LayerName():
                 values[name] = _read_layer(fields, name, model, tap)
@@ -238,7 +238,8 @@ def write_parameters(made: Parameters, message: Message, *, tensors: bool) -> No
                 setattr(message, name, value)
 
 
-def _value(bound: Bound, known: Known) -> float | None:
+def _value(bound: Any, known: Known) -> Any:
+    """A bound or a default that may follow from what is known."""
     return bound(known) if callable(bound) else bound
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from pellucid import render
-from pellucid.v1 import data_pb2, inference_pb2
+from pellucid.v1 import data_pb2, inference_pb2, optimize_pb2
 
 from .. import photos
 from ..engine.job import Source, Spec
@@ -30,9 +30,11 @@ from ..methods.explain.paths import ExpectedGradients, IntegratedGradients, Smoo
 from ..methods.explain.programs import AttentionRollout, DeepLift, Lrp
 from ..methods.explain.rise import Rise
 from ..methods.explain.segments import KernelShap, Lime
+from ..methods.optimize.optimize import Buckets
 from ..methods.predict import Predict
 from ..models.network import OUTPUT
 from ..models.registry import Model, Registry
+from ..models.sizes import Shapes
 from .evidence import read_measures, read_until
 from .fields import (
     DTYPES,
@@ -63,6 +65,9 @@ class Limits:
 
     max_photo_pixels: int
     buckets: tuple[int, ...]
+    max_optimize_pixels: int
+    optimize_buckets: Buckets
+    checkpoint_key: bytes
 
 
 @dataclass(frozen=True)
@@ -278,7 +283,7 @@ def _of_each(
     asked: Callable[[Source], Asked],
 ) -> list[Asked | PellucidError]:
     """The request for each image, or what is wrong with it; raises what is wrong with all."""
-    sources = [_read_image(of_one, image, model, limits, canvas_px) for of_one, image in images]
+    sources = [read_image(of_one, image, model, limits, canvas_px) for of_one, image in images]
     found.raise_any()
     each: list[Asked | PellucidError] = []
     for (of_one, _), source in zip(images, sources, strict=True):
@@ -392,33 +397,36 @@ def _read_bucket_size(
     return request.bucket_size
 
 
-def _read_image(
+def read_image(
     found: Violations,
     image: data_pb2.Image,
     model: Model | None,
     limits: Limits,
     canvas_px: int | None,
+    field: str = "image",
 ) -> Source | None:
+    """An image; None where something is wrong with it."""
     kind = image.WhichOneof("kind")
     if kind is None:
-        found.invalid("image", "required; either encoded or tensor")
+        found.invalid(field, "required; either encoded or tensor")
         return None
     if kind == "encoded":
         try:
             header = photos.read_header(image.encoded, max_pixels=limits.max_photo_pixels)
         except photos.BadPhoto as error:
-            found.invalid("image.encoded", str(error))
+            found.invalid(f"{field}.encoded", str(error))
             return None
         return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px, header)
-    array = read_tensor(found, "image.tensor", image.tensor)
+    field = f"{field}.tensor"
+    array = read_tensor(found, field, image.tensor)
     if array is None:
         return None
     if array.dtype == np.uint8:
-        return _read_photo_tensor(found, array, limits, canvas_px)
+        return _read_photo_tensor(found, field, array, limits, canvas_px)
     if array.dtype == np.float32:
-        return _read_prepared_tensor(found, array, model, canvas_px)
+        return _read_prepared_tensor(found, field, array, model, canvas_px)
     found.invalid(
-        "image.tensor.data_type", f"is {DTYPES[image.tensor.data_type].name}; {_IMAGE_TENSORS}"
+        f"{field}.data_type", f"is {DTYPES[image.tensor.data_type].name}; {_IMAGE_TENSORS}"
     )
     return None
 
@@ -427,13 +435,13 @@ _IMAGE_TENSORS = "must be uint8 height × width × 3 (a photo) or float32 3 × h
 
 
 def _read_photo_tensor(
-    found: Violations, array: NDArray[Any], limits: Limits, canvas_px: int | None
+    found: Violations, field: str, array: NDArray[Any], limits: Limits, canvas_px: int | None
 ) -> Source | None:
     if array.ndim != 3 or array.shape[2] != 3:
-        found.invalid("image.tensor.shape", f"is {times(array.shape)}; {_IMAGE_TENSORS}")
+        found.invalid(f"{field}.shape", f"is {times(array.shape)}; {_IMAGE_TENSORS}")
     elif array.shape[0] * array.shape[1] > limits.max_photo_pixels:
         found.invalid(
-            "image.tensor.shape",
+            f"{field}.shape",
             f"has {array.shape[0] * array.shape[1]} pixels; at most {limits.max_photo_pixels}",
         )
     else:
@@ -442,20 +450,24 @@ def _read_photo_tensor(
 
 
 def _read_prepared_tensor(
-    found: Violations, array: NDArray[Any], model: Model | None, canvas_px: int | None
+    found: Violations,
+    field: str,
+    array: NDArray[Any],
+    model: Model | None,
+    canvas_px: int | None,
 ) -> Source | None:
     if model is None:
         return None
     expected = (3, model.network.height_px, model.network.width_px)
     if array.shape != expected:
         found.invalid(
-            "image.tensor.shape",
+            f"{field}.shape",
             f"is {times(array.shape)}; an input already preprocessed (float32) for "
             f"{model.name} is {times(expected)}, a photo is uint8 height × width × 3",
         )
         return None
     before = len(found)
-    check_finite(found, "image.tensor", array)
+    check_finite(found, field, array)
     if len(found) > before:
         return None
     return PreparedInput(array, canvas_px)
@@ -479,7 +491,7 @@ def _read_target(
         for name in ("score", "against_class_index", "against_label"):
             if fields.has(name):
                 fields.invalid(name, "is for classes; the target is a neuron")
-        neuron = _read_neuron(found, target.neuron, model)
+        neuron = read_neuron(found, "target.neuron", target.neuron, model)
         return neuron if len(found) == before else None
     if target.WhichOneof("kind") is None:
         return TopTarget(score, against) if len(found) == before else None
@@ -513,7 +525,7 @@ def _read_classes(
                 found.invalid("target.classes", "required; at least one class")
     classes: list[int] = []
     for field, name in named:
-        index = _read_class(found, field, name, model)
+        index = read_class(found, field, name, model)
         if index is not None and index in classes:
             found.invalid(field, f"names class {index} twice")
         classes += [] if index is None else [index]
@@ -525,11 +537,11 @@ def _read_against(
 ) -> int | None:
     kind = target.WhichOneof("against")
     return (
-        None if kind is None else _read_class(found, f"target.{kind}", getattr(target, kind), model)
+        None if kind is None else read_class(found, f"target.{kind}", getattr(target, kind), model)
     )
 
 
-def _read_class(found: Violations, field: str, name: int | str, model: Model | None) -> int | None:
+def read_class(found: Violations, field: str, name: int | str, model: Model | None) -> int | None:
     """A class by its index or its label."""
     if isinstance(name, int):
         last = None if model is None else model.network.class_count - 1
@@ -550,28 +562,42 @@ def _read_class(found: Violations, field: str, name: int | str, model: Model | N
     return classes[0] if classes else None
 
 
-def _read_neuron(
-    found: Violations, neuron: inference_pb2.Neuron, model: Model | None
+def read_neuron(
+    found: Violations,
+    field: str,
+    neuron: inference_pb2.Neuron | optimize_pb2.Direction,
+    model: Model | None,
+    shapes: Shapes | None = None,
 ) -> NeuronTarget:
-    field = "target.neuron"
+    """A neuron, or the place that a direction is at.
+
+    Args:
+        found: Where all that is wrong is noted.
+        field: Its path in the request.
+        neuron: What is read.
+        model: None where the request names one that is not there.
+        shapes: Of layers, where the input's size is not the network's own.
+    """
     layer = None if model is None else find_layer(found, f"{field}.layer", neuron.layer, model)
     if layer is not None and not layer.targetable:
         found.refused(f"{field}.layer", f"{layer.name} cannot be a target: {why_not(layer)}")
         layer = None
+    if layer is not None and shapes is not None and layer.grid is not None:
+        layer = layer.at(shapes[layer.name])
     fields = Fields(found, field, neuron)
     grid = (None, None) if layer is None else (layer.grid or (0, 0))
-    lengths = (None if layer is None else layer.channel_count, *grid)
-    for name, length in zip(("channel", "y", "x"), lengths, strict=True):
+    lengths = {"y": grid[0], "x": grid[1]}
+    if isinstance(neuron, inference_pb2.Neuron):
+        lengths["channel"] = None if layer is None else layer.channel_count
+    for name, length in lengths.items():
         if layer is not None and length == 0 and fields.has(name):
             fields.invalid(name, f"{layer.name} has no map: it is {layer.channel_count} long")
         else:
             fields.number(name, 0, 0, length - 1 if length else None)
     if fields.has("y") != fields.has("x"):
         fields.invalid("x" if fields.has("y") else "y", "required where the other one is set")
-    channel, y, x = (
-        getattr(neuron, name) if fields.has(name) else None for name in ("channel", "y", "x")
-    )
-    return NeuronTarget(neuron.layer, channel, y, x)
+    given = {name: getattr(neuron, name) for name in lengths if fields.has(name)}
+    return NeuronTarget(neuron.layer, **given)
 
 
 _OUTPUTS = {

@@ -61,7 +61,7 @@ def write_predict(
     probabilities = logits.softmax(0)
     best = probabilities.topk(method.top_k).indices.tolist()
     return inference_pb2.PredictResponse(
-        run=_write_run(spec, done),
+        run=write_run(spec, done),
         predictions=[
             inference_pb2.Prediction(
                 class_index=index,
@@ -185,7 +185,7 @@ def write_explain(spec: Spec, view: View, done: Done) -> inference_pb2.ExplainRe
                 legend=view.legend,
             )
             response.rendering.CopyFrom(write_picture(picture, view.format))
-    response.run.CopyFrom(_write_run(spec, done, (time.monotonic() - started_s) * 1e3))
+    response.run.CopyFrom(write_run(spec, done, (time.monotonic() - started_s) * 1e3))
     return response
 
 
@@ -412,7 +412,8 @@ _LAYOUTS = {
 }
 
 
-def _write_run(spec: Spec, done: Done, render_ms: float = 0.0) -> inference_pb2.Run:
+def write_run(spec: Spec, done: Done, render_ms: float = 0.0) -> inference_pb2.Run:
+    """What a result was computed by."""
     model, timing = spec.model, done.timing
     return inference_pb2.Run(
         model=model.name,

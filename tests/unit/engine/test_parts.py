@@ -36,11 +36,18 @@ TOP = TopTarget()
 
 
 @dataclass(frozen=True)
+class Sized:
+    """As much of a network."""
+
+    pixel_count: int = 1
+
+
+@dataclass(frozen=True)
 class Named:
     """As much of a model as the schedule looks at."""
 
     name: str
-    network: None = None
+    network: Sized = Sized()
 
 
 @dataclass(frozen=True)
@@ -292,7 +299,7 @@ def test_what_is_done_counts_no_more() -> None:
 
 
 def test_a_class_waits_for_itself_and_for_more_urgent_ones() -> None:
-    queue = admission(device_ms=100.0)
+    queue = admission(device_ms=100.0, optimize_ms=100.0)
     for _ in range(4):
         queue.admit(waiting_job(30.0, priority=EXPLAIN))
     queue.check_room(PREDICT)

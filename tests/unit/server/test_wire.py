@@ -44,6 +44,7 @@ from pellucid_server.methods.explain.explain import Explain
 from pellucid_server.methods.explain.explanation import ExplainMethod, Explanation, Falls
 from pellucid_server.methods.explain.gradients import Deconvnet, Gradient, GuidedBackprop
 from pellucid_server.methods.explain.occlusion import Occlusion
+from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.methods.predict import Predict, PredictResult
 from pellucid_server.models.registry import FailedModel, Model, Precision, Registry
 from pellucid_server.photos import read_header
@@ -55,7 +56,13 @@ from tests.harness import tiny_model
 
 SIDE_PX = 14  # a seventh of it is 2: occlusion's default window
 MAX_PIXELS = 1000
-LIMITS = wire.Limits(max_photo_pixels=MAX_PIXELS, buckets=(1, 2, 8))
+LIMITS = wire.Limits(
+    max_photo_pixels=MAX_PIXELS,
+    buckets=(1, 2, 8),
+    max_optimize_pixels=0,
+    optimize_buckets=Buckets(1),
+    checkpoint_key=b"",
+)
 CALL = wire.Call("someone", deadline_s=123.0)
 MOST_ERROR_BYTES = 4096
 """An error goes out in gRPC's trailers, its message twice; clients take 8 KiB by default."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..gates import GateReport
 from ..network import CACHE_BYTES, OUTPUT, Cache, Network, UnservableNetwork
+from ..sizes import Shapes, UnfitSize
 from .convert import convert
 from .file import BadOnnx, OnnxFile
 from .operators import Unconvertible
@@ -77,6 +78,12 @@ class BlackBox(Network):
         self.lrp_refusal = self.deeplift_refusal = refusal
         self._runtime = runtime
         self._order = {OUTPUT: 0.0}
+
+    def shapes_at(self, height_px: int, width_px: int) -> Shapes:
+        """As a network's: its size is the file's, and it has no layers."""
+        if (height_px, width_px) != (self.height_px, self.width_px):
+            raise UnfitSize
+        return {}
 
 
 def build_onnx(

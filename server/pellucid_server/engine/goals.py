@@ -1,0 +1,83 @@
+"""The goals of optimizations: directions, codes, energies and guides, as scores and seeds.
+
+Each kind is computed once for each layer, over all the rows of the batch that use it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .places import PlaceOf, chosen_neurons, upload, upload_tensor
+from .rows import CodeTarget, DirectionTarget, EnergyTarget, GuideTarget, NeuronTarget
+
+
+def seed_of_goals(
+    activations: Mapping[str, Tensor], targets: Sequence[object], place_of: PlaceOf
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """Each kind and layer that rows of a batch are after.
+
+    Args:
+        activations: For each tap, n×… .
+        targets: One for each row.
+        place_of: Where a neuron is in its layer's activation.
+
+    Yields:
+        The layer; the rows, int64; the gradient of each row's score by the activation, n×…; and
+        the scores, n, float64. Of other rows both are 0.
+    """
+    groups: dict[tuple[type, str], dict[int, Any]] = defaultdict(dict)
+    for row, target in enumerate(targets):
+        if isinstance(target, DirectionTarget | CodeTarget | EnergyTarget | GuideTarget):
+            groups[type(target), target.layer][row] = target
+    for (kind, layer), members in groups.items():
+        activation, goals = activations[layer].detach(), list(members.values())
+        rows = upload(list(members), activation.device)
+        seed, factor = torch.zeros_like(activation), upload([1.0], activation.device)
+        other = activation
+        if kind is CodeTarget:
+            energies = torch.tensor([g.energy for g in goals], dtype=torch.float64)
+            energies = upload_tensor(energies, activation.device)
+            shape = [-1] + [1] * (activation.dim() - 1)
+            codes = torch.stack([g.code for g in goals])
+            slope = (2 / energies).to(activation.dtype).view(shape)
+            seed[rows] = (codes - activation[rows]) * slope
+            other = seed  # -‖2(Φ₀ - Φ)/‖Φ₀‖²‖² · ‖Φ₀‖²/4
+            factor = factor.new_ones(len(targets), dtype=torch.float64)
+            factor = factor.index_copy(0, rows, -energies / 4)
+        elif kind is DirectionTarget:
+            seed = _along(activation, members, place_of)
+        elif kind is GuideTarget:
+            features = torch.stack([g.features for g in goals])
+            seed[rows] = _best_matches(features, activation[rows])
+        else:
+            seed[rows] = activation[rows]
+            factor = factor / 2
+        products = torch.where(seed != 0, seed.double() * other.double(), 0)
+        yield layer, rows, seed, products.flatten(1).sum(1) * factor
+
+
+def _along(activation: Tensor, members: Mapping[int, DirectionTarget], place_of: PlaceOf) -> Tensor:
+    """Each row's vector at every place, or at the one that its target names."""
+    goals = list(members.values())
+    places = [place_of(NeuronTarget(g.layer, None, g.y, g.x)) for g in goals]
+    chosen = chosen_neurons(activation, list(members), places)
+    channels = place_of(NeuronTarget(goals[0].layer, -1)).index(-1) + 1
+    vectors = activation.new_zeros(len(activation), activation.shape[channels])
+    vectors[list(members)] = torch.stack([g.vector for g in goals])
+    shape = [1] * activation.dim()
+    shape[0], shape[channels] = vectors.shape
+    return torch.where(chosen, vectors.view(shape), 0)
+
+
+def _best_matches(features: Tensor, activation: Tensor) -> Tensor:
+    """For each place the guide's feature that it has most in common with.
+
+    Args:
+        features: n×C×places of the guide.
+        activation: n×C×H×W.
+    """
+    best = torch.bmm(features.mT, activation.flatten(2)).argmax(1)
+    return features.gather(2, best[:, None].expand(-1, features.shape[1], -1)).view_as(activation)

@@ -1,0 +1,213 @@
+"""Optimization as it is asked for: what an image is to be good for, and how it becomes so."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...engine.job import Priority
+from ...engine.lockstep import Climb
+from ...engine.rows import (
+    CodeTarget,
+    DirectionTarget,
+    EnergyTarget,
+    Goal,
+    GuideTarget,
+    Lane,
+    Program,
+    Rows,
+    SumTarget,
+    Target,
+    Want,
+)
+from ...models.registry import Model
+from .ascent import Ascent
+from .prelude import parameter_count
+from .stepper import AscentStepper, End, Snapshot, Start
+
+_SMALL_PIXELS = 512 * 512
+
+_STACKED = 4
+"""Tensors of an image's size that a slot holds: parameters, the last good ones, two moments."""
+
+
+@dataclass(frozen=True)
+class FromPhoto:
+    """A goal that is made of a photo's activation.
+
+    Attributes:
+        kind: Of goal.
+        layer: Whose activation.
+        photo: Which of the source's photos, from 0.
+    """
+
+    kind: type[CodeTarget] | type[GuideTarget]
+    layer: str
+    photo: int
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """What batches of optimizations are padded to: of settings, device and size alone.
+
+    Attributes:
+        bucket_size: Of images of at most 512 × 512 pixels; of larger ones it is 1.
+    """
+
+    bucket_size: int
+
+    def of(self, size: tuple[int, int]) -> int:
+        return self.bucket_size if math.prod(size) <= _SMALL_PIXELS else 1
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What came of all images of a job, in the order of their seeds.
+
+    Attributes:
+        pictures: 3×H×W each, red, green and blue from 0 to 1.
+        ends: Their scores, and whether they could be made to the end.
+    """
+
+    pictures: Tensor
+    ends: tuple[End, ...]
+
+
+@dataclass(frozen=True)
+class Optimize:
+    """An image that climbs a weighted sum of objectives.
+
+    Attributes:
+        objectives: Goals, or what they are made of, with their weights.
+        ascent: How.
+        buckets: Of its batches.
+        states: Where its images go on from, in the order of their seeds; all of one octave.
+    """
+
+    objectives: tuple[tuple[Goal | FromPhoto, float], ...]
+    ascent: Ascent
+    buckets: Buckets
+    states: tuple[Snapshot, ...] = ()
+
+    name: ClassVar[str] = "optimize"
+    priority: ClassVar[Priority] = Priority.OPTIMIZE
+
+    def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+        """In rows of the network's own size that cost as much."""
+        own, ascent = model.network.pixel_count, self.ascent
+        octaves = [height * width for height, width in ascent.octave_sizes]
+        pixels = sum(octaves)
+        steps = ascent.step_count * pixels * ascent.restart_count / own
+        for state in self.states:  # what is done need not be paid for
+            done = ascent.step_count * sum(octaves[: state.octave])
+            steps -= (done + state.step * octaves[state.octave]) / own
+        photos = [goal for goal, _ in self.objectives if isinstance(goal, FromPhoto)]
+        codes = len(photos) * pixels / own
+        counts = {Lane.GRADIENT: max(1, math.ceil(steps))}
+        return counts | ({Lane.FORWARD: math.ceil(codes)} if photos else {})
+
+    def most_ms(self, model: Model, row_ms: float) -> float:
+        """No time ends it."""
+        return math.inf
+
+    def byte_count(self, model: Model) -> int:
+        ascent = self.ascent
+        itemsize = 8 if model.network.dtype is torch.float64 else 4
+        slot = _STACKED * parameter_count(ascent.height_px, ascent.width_px) * itemsize
+        return 2 * slot * ascent.restart_count  # slots come in twos of what there was
+
+    def program(self, model: Model, image: Tensor, target: Target) -> Program[Optimized]:
+        """Args are those of every method, but that the image is all photos, n×3×H×W."""
+        ascent, steps = self.ascent, model.preprocessing
+        network = model.network
+        dtype = torch.float64 if network.dtype is torch.float64 else torch.float32
+        std = torch.tensor(steps.std, dtype=dtype, device=image.device).view(3, 1, 1)
+        photos = image.to(dtype) * (255 * std)
+        sizes = ascent.octave_sizes
+        bases: list[Tensor | None] = [None] * len(sizes)
+        if ascent.start == "photo":
+            bases = [_resized(photos[:1], size)[0] for size in sizes]
+        details: Sequence[Tensor] | None = None
+        ends: list[End] = []
+        for octave, (size, base) in enumerate(zip(sizes, bases, strict=True)):
+            states: Sequence[Snapshot | None] = [None] * ascent.restart_count
+            if self.states:
+                if octave < self.states[0].octave:
+                    continue
+                states = self.states if octave == self.states[0].octave else states
+            bucket_size = self.buckets.of(size)
+            target_there = yield from self._target(photos, size, bucket_size, std, network.dtype)
+            starts = [base] * ascent.restart_count
+            if details is not None:
+                starts = [
+                    detail if base is None else base + detail
+                    for detail in (_resized(one[None], size)[0] for one in details)
+                ]
+            make = functools.partial(
+                AscentStepper,
+                size,
+                steps.mean,
+                steps.std,
+                bucket_size,
+                dtype,
+                network.dtype,
+                network.device,
+            )
+            last = octave == len(sizes) - 1
+            images = [
+                Start(ascent, target_there, start, restart, octave, last, state)
+                for restart, (start, state) in enumerate(zip(starts, states, strict=True))
+            ]
+            ends = yield Climb(size, bucket_size, AscentStepper, make, images)
+            if not all(end.finite for end in ends):
+                break
+            details = [end.image if base is None else end.image - base for end in ends]
+        return Optimized(torch.stack([end.picture for end in ends]), tuple(ends))
+
+    def _target(
+        self,
+        photos: Tensor,
+        size: tuple[int, int],
+        bucket_size: int,
+        std: Tensor,
+        dtype: torch.dtype,
+    ) -> Program[SumTarget]:
+        """The sum of all objectives, those of photos as they are at a size."""
+        terms: list[tuple[Goal, float]] = []
+        for goal, weight in self.objectives:
+            if isinstance(goal, FromPhoto):
+                photo = _resized(photos[goal.photo][None], size) / (255 * std)
+                traces = yield Rows(
+                    photo.to(dtype),
+                    SumTarget(((EnergyTarget(goal.layer), 1.0),)),
+                    Want.ACTIVATION,
+                    layer=goal.layer,
+                    bucket_size=bucket_size,
+                )
+                assert traces.activation is not None
+                terms.append((_goal_of(goal, traces.activation[0]), weight))
+            elif isinstance(goal, DirectionTarget):
+                vector = goal.vector.to(photos.device, dtype)
+                terms.append((replace(goal, vector=vector), weight))
+            else:
+                terms.append((goal, weight))
+        return SumTarget(tuple(terms))
+
+
+def _goal_of(goal: FromPhoto, activation: Tensor) -> Goal:
+    if goal.kind is GuideTarget:
+        return GuideTarget(goal.layer, activation.flatten(1))
+    energy = float(activation.double().square().sum())
+    return CodeTarget(goal.layer, activation, max(energy, 1e-30))
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if images.shape[2:] == size:
+        return images
+    smaller = size[0] < images.shape[2]
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smaller)

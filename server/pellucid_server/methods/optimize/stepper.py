@@ -1,0 +1,506 @@
+"""Images of one size that climb their objectives together.
+
+Every slot is a row of stacked tensors: parameters, moments, step counts, strengths. A step takes
+the rows of a batch out, padded to the bucket, moves all of them by the same arithmetic, and puts
+those back that moved: so a row's bits do not depend on which other rows there are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...engine.lockstep import Moved
+from ...engine.rows import SumTarget
+from .. import draws
+from . import prelude, regularizers, updates
+from .ascent import MOST_BLUR_PX, Ascent
+
+_NUMBERS = tuple(f.name for f in fields(Ascent) if f.type in (int, float, "int", "float"))
+"""The parameters that every row has a number of."""
+
+_OPERATORS = (
+    *("l2_decay", "blur_sigma_px"),
+    *("small_norm_percentile", "small_contribution_percentile"),
+)
+
+_FLAGS = ("spectral", "clip_pixels", "adam", "momentum_rule", "normalized", "progress_rule")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The whole state of an image under way.
+
+    Attributes:
+        restart: Which one.
+        octave: Which size it is at, from 0.
+        step: Steps it has made in this octave.
+        total: Steps it has made over all octaves.
+        parameters: P: see prelude.
+        first: P: the first moment, or the velocity.
+        second: P: the second moment.
+    """
+
+    restart: int
+    octave: int
+    step: int
+    total: int
+    parameters: Tensor
+    first: Tensor
+    second: Tensor
+
+
+@dataclass(frozen=True)
+class Start:
+    """An image that is to be optimized.
+
+    Attributes:
+        ascent: How.
+        target: For what.
+        image: Where it starts, 3×H×W in the prelude's frame; None: from the ascent's start.
+        restart: Which of the job's images it is, from 0: its seed is that many above the job's.
+        octave: Which size it is at, from 0.
+        last: Whether the image as it ends is scored.
+        state: What it goes on from, in place of a start.
+    """
+
+    ascent: Ascent
+    target: SumTarget
+    image: Tensor | None
+    restart: int
+    octave: int
+    last: bool
+    state: Snapshot | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an image is.
+
+    Attributes:
+        restart: Which one.
+        step: Steps it has made, over all octaves.
+        score: The weighted sum of its terms, less the penalties.
+        terms: The score of each term, not weighted.
+        lp_penalty: What is subtracted for it; 0 where it is off.
+        tv_penalty: Likewise.
+    """
+
+    restart: int
+    step: int
+    score: float
+    terms: tuple[float, ...]
+    lp_penalty: float
+    tv_penalty: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an image looks like after a step: 3×H×W, red, green and blue from 0 to 1."""
+
+    restart: int
+    step: int
+    picture: Tensor
+
+
+@dataclass(frozen=True)
+class End:
+    """What came of an image.
+
+    Attributes:
+        image: 3×H×W in the prelude's frame.
+        picture: The same as red, green and blue from 0 to 1.
+        progress: Its last score: of the image itself where it is an end of the job.
+        finite: False: the step after could not be scored, and this is the last good image.
+    """
+
+    image: Tensor
+    picture: Tensor
+    progress: Progress
+    finite: bool
+
+
+@dataclass(frozen=True)
+class _Looked:
+    slots: list[int]
+    rows: Tensor
+    parameters: Tensor
+    images: Tensor
+    inputs: Tensor
+    penalties: Tensor
+    final: NDArray[np.bool_]
+
+
+class AscentStepper:
+    """The slots of one model, size and bucket.
+
+    Args:
+        size: Height and width.
+        mean: Of the model's preprocessing, 0 to 1.
+        std: Likewise.
+        bucket_size: Rows of a step, padding included.
+        dtype: Of the arithmetic beside the network.
+        network_dtype: Of its inputs.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        bucket_size: int,
+        dtype: torch.dtype,
+        network_dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._size, self._bucket_size = size, bucket_size
+        self._dtype, self._network_dtype, self._device = dtype, network_dtype, device
+        self._mean = torch.tensor(mean, dtype=dtype, device=device).view(3, 1, 1)
+        self._std = torch.tensor(std, dtype=dtype, device=device).view(3, 1, 1)
+        self._starts: list[Start | None] = []
+        self._lasts: list[Progress | None] = []
+        self._steps = np.zeros(0, np.int64)
+        self._seeds = np.zeros(0, np.int64)
+        self._numbers = np.zeros((0, len(_NUMBERS)))
+        self._flags = np.zeros((0, len(_FLAGS)), bool)
+        length = prelude.parameter_count(*size)
+        empty = torch.zeros(0, length, dtype=dtype, device=device)
+        self._stacked = {name: empty.clone() for name in ("parameters", "good", "first", "second")}
+
+    # Slots.
+
+    def join(self, start: Any) -> int:
+        assert isinstance(start, Start)
+        ascent = start.ascent
+        if None not in self._starts:
+            self._grow()
+        slot = self._starts.index(None)
+        seed = ascent.seed + start.restart
+        state = start.state
+        if state is None:
+            fresh = self._parameters_of(start, seed)
+            kept = {"parameters": fresh, "good": fresh}
+        else:
+            moments = {"first": state.first, "second": state.second}
+            kept = {"parameters": state.parameters, "good": state.parameters, **moments}
+        for name, tensor in self._stacked.items():
+            tensor[slot] = kept[name].to(tensor) if name in kept else 0
+        self._steps[slot] = 0 if state is None else state.step
+        self._seeds[slot] = seed
+        self._numbers[slot] = [getattr(ascent, name) for name in _NUMBERS]
+        rules = [ascent.update == rule for rule in ("adam", "momentum", "normalized", "progress")]
+        self._flags[slot] = [ascent.spectral, ascent.clip_pixels, *rules]
+        self._lasts[slot] = None
+        self._starts[slot] = start
+        return slot
+
+    def leave(self, slot: int) -> None:
+        self._starts[slot] = None
+
+    def _grow(self) -> None:
+        """Twice the slots, at least a bucket of them."""
+        more = max(len(self._starts), self._bucket_size)
+        for name, tensor in self._stacked.items():
+            self._stacked[name] = torch.cat([tensor, tensor.new_zeros(more, tensor.shape[1])])
+        self._steps, self._seeds, self._numbers, self._flags = (
+            np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
+            for array in (self._steps, self._seeds, self._numbers, self._flags)
+        )
+        self._starts += [None] * more
+        self._lasts += [None] * more
+
+    def _parameters_of(self, start: Start, seed: int) -> Tensor:
+        ascent, image = start.ascent, start.image
+        shape: tuple[int, ...] = (3, *self._size)
+        if image is not None:
+            image = image.to(self._device, self._dtype)[None]
+            flat = prelude.to_spectrum(image, self._mean) if ascent.spectral else None
+            return (prelude.from_pixels(image, self._size) if flat is None else flat)[0]
+        if ascent.spectral:
+            shape = (prelude.parameter_count(*self._size),)
+        noise = ascent.noise_std if ascent.start == "noise" else 0.0
+        flat = noise * draws.normal(seed, 0, shape).to(self._device, self._dtype)[None]
+        return (flat if ascent.spectral else prelude.from_pixels(flat, self._size))[0]
+
+    # Steps.
+
+    def target(self, slot: int) -> SumTarget:
+        start = self._starts[slot]
+        assert start is not None
+        return start.target
+
+    def look(self, slots: Sequence[int]) -> tuple[Tensor, Any]:
+        padded = [*slots, *[slots[0]] * (self._bucket_size - len(slots))]
+        rows = torch.tensor(padded, device=self._device)
+        with torch.enable_grad():
+            parameters = self._valid(self._stacked["parameters"][rows], padded).requires_grad_()
+            images = self._images(parameters, padded)
+            final = self._steps[padded] >= self._of("step_count", padded)
+            inputs = self._transformed(images, padded, final) / (255 * self._std)
+            penalties = self._penalties(images, padded)
+        looked = _Looked(list(slots), rows, parameters, images, inputs, penalties, final)
+        return inputs.detach()[: len(slots)].to(self._network_dtype), looked
+
+    def step(
+        self, looked: Any, gradient: Tensor, scores: Sequence[float], terms: Tensor, moved: set[int]
+    ) -> Mapping[int, Moved]:
+        assert isinstance(looked, _Looked)
+        [slope] = torch.autograd.grad(
+            [looked.inputs, looked.penalties],
+            looked.parameters,
+            [gradient.to(looked.inputs), -torch.ones_like(looked.penalties)],
+        )
+        padded = looked.rows.tolist()
+        state = {name: self._stacked[name][looked.rows] for name in ("first", "second")}
+        change, state = self._change(slope, state, padded)
+        after = self._regularized(looked.parameters.detach() + change, slope, padded)
+        after = self._valid(after, padded)
+        finite = after.abs().amax(1).isfinite().tolist()
+        penalties = looked.penalties.detach().double().cpu()
+        going = [place for place in sorted(moved) if finite[place] and not looked.final[place]]
+        self._put_back(looked, {"parameters": after, **state}, going, sorted(moved))
+        told: dict[int, Moved] = {}
+        for place in sorted(moved):
+            slot = looked.slots[place]
+            start = self._starts[slot]
+            assert start is not None
+            count = len(start.target.terms)
+            self._steps[slot] += place in going
+            told[place] = self._told(
+                slot,
+                start,
+                scores[place],
+                tuple(terms[place, :count].tolist()),
+                penalties[place],
+                final=bool(looked.final[place]),
+                finite=finite[place],
+            )
+        return told
+
+    def stop(self, slot: int) -> Any:
+        start, last = self._starts[slot], self._lasts[slot]
+        assert start is not None
+        image = self._image(slot, "good")
+        nothing = (float("nan"),) * len(start.target.terms)
+        done = last or Progress(start.restart, self._step_of(slot), float("nan"), nothing, 0.0, 0.0)
+        return End(image, self._picture(image), done, finite=False)
+
+    def _told(
+        self,
+        slot: int,
+        start: Start,
+        score: float,
+        terms: tuple[float, ...],
+        penalties: Tensor,
+        *,
+        final: bool,
+        finite: bool,
+    ) -> Moved:
+        step, ascent = int(self._steps[slot]), start.ascent
+        lp, tv = penalties.abs().tolist()
+        progress = Progress(start.restart, self._step_of(slot), score - lp - tv, terms, lp, tv)
+        self._lasts[slot] = progress
+        if not final and not finite:
+            return Moved(end=self.stop(slot))
+        if final:
+            image = self._image(slot, "parameters")
+            return Moved((progress,), End(image, self._picture(image), progress, finite=True))
+        shown: list[Any] = []
+        if step % ascent.progress_every == 0 and step < ascent.step_count:
+            shown.append(progress)
+        if ascent.preview_every and step % ascent.preview_every == 0:
+            picture = self._picture(self._image(slot, "parameters"))
+            shown.append(Preview(start.restart, self._step_of(slot), picture))
+        if ascent.checkpoint_every and step % ascent.checkpoint_every == 0:
+            shown.append(self.snapshot(slot))
+        if step == ascent.step_count and not start.last:
+            image = self._image(slot, "parameters")
+            return Moved(shown, End(image, self._picture(image), progress, finite=True))
+        return Moved(shown)
+
+    def snapshot(self, slot: int) -> Any:
+        start = self._starts[slot]
+        assert start is not None
+        if not start.ascent.checkpoint_every:
+            return None
+        step, total = int(self._steps[slot]), self._step_of(slot)
+        names = ("parameters", "first", "second")
+        tensors = {name: self._stacked[name][slot].clone() for name in names}
+        return Snapshot(start.restart, start.octave, step, total, **tensors)
+
+    def _step_of(self, slot: int) -> int:
+        """Steps that it has made over all octaves."""
+        start = self._starts[slot]
+        assert start is not None
+        return start.octave * start.ascent.step_count + int(self._steps[slot])
+
+    def _put_back(
+        self, looked: _Looked, state: Mapping[str, Tensor], going: list[int], good: list[int]
+    ) -> None:
+        places = torch.tensor(good, dtype=torch.int64, device=self._device)
+        before = looked.parameters.detach()
+        self._stacked["good"].index_copy_(0, looked.rows[places], before[places])
+        places = torch.tensor(going, dtype=torch.int64, device=self._device)
+        for name, tensor in state.items():
+            self._stacked[name].index_copy_(0, looked.rows[places], tensor[places])
+
+    # What rows have numbers of.
+
+    def _of(self, name: str, slots: list[int]) -> NDArray[np.float64]:
+        numbers: NDArray[np.float64] = self._numbers[slots, _NUMBERS.index(name)]
+        return numbers
+
+    def _rate(self, name: str, slots: list[int]) -> Tensor:
+        return self._upload(self._of(name, slots))
+
+    def _upload(self, numbers: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(numbers).to(self._device, self._dtype)
+
+    def _which(self, name: str, slots: list[int]) -> NDArray[np.bool_]:
+        flags: NDArray[np.bool_] = self._flags[slots, _FLAGS.index(name)]
+        return flags
+
+    def _chosen(self, which: NDArray[np.bool_], yes: Tensor, no: Tensor) -> Tensor:
+        """Rows of the one where they are meant, and of the other elsewhere."""
+        if which.all():
+            return yes
+        mask = torch.from_numpy(which).to(self._device)
+        return torch.where(mask.view([-1] + [1] * (yes.dim() - 1)), yes, no)
+
+    def _where_any(
+        self, which: NDArray[np.bool_], make: Callable[[], Tensor], otherwise: Tensor
+    ) -> Tensor:
+        """As _chosen; nothing is made where no row is meant."""
+        return self._chosen(which, make(), otherwise) if which.any() else otherwise
+
+    # The prelude.
+
+    def _images(self, parameters: Tensor, slots: list[int]) -> Tensor:
+        spectral = self._which("spectral", slots)
+        return self._where_any(
+            spectral,
+            lambda: prelude.from_spectrum(parameters, self._size, self._mean),
+            prelude.pixels_of(parameters, self._size),
+        )
+
+    def _valid(self, parameters: Tensor, slots: list[int]) -> Tensor:
+        """With pixels from 0 to 255 where they are to be."""
+
+        def clipped() -> Tensor:
+            pixels = prelude.pixels_of(parameters, self._size)
+            low, high = -255 * self._mean, 255 * (1 - self._mean)
+            return prelude.from_pixels(pixels.clamp(low, high), self._size)
+
+        return self._where_any(self._which("clip_pixels", slots), clipped, parameters)
+
+    def _transformed(self, images: Tensor, slots: list[int], final: NDArray[np.bool_]) -> Tensor:
+        """Moved, turned and scaled at random; as they are where they are final."""
+        draw = draws.uniforms(self._seeds[slots], self._clock(slots), 4)
+        jitter = np.where(final, 0, self._of("jitter_px", slots))
+
+        def rolled() -> Tensor:
+            shifts = np.floor(draw[:, :2] * (2 * jitter + 1)[:, None]) - jitter[:, None]
+            down, right = torch.from_numpy(shifts.astype(np.int64)).to(self._device).unbind(1)
+            return prelude.roll(images, down, right)
+
+        images = rolled() if jitter.any() else images
+        rotation = np.where(final, 0, self._of("rotation_degrees", slots))
+        scaling = np.where(final, 0, self._of("scaling", slots))
+
+        def warped() -> Tensor:
+            degrees = self._upload((2 * draw[:, 2] - 1) * rotation)
+            factors = self._upload(1 + (2 * draw[:, 3] - 1) * scaling)
+            return prelude.warp(images, degrees, factors)
+
+        return self._where_any((rotation > 0) | (scaling > 0), warped, images)
+
+    def _clock(self, slots: list[int]) -> NDArray[np.int64]:
+        return np.array([self._step_of(slot) for slot in slots])
+
+    def _penalties(self, images: Tensor, slots: list[int]) -> Tensor:
+        """What is subtracted, n×2: for Lp and for total variation."""
+        lp, tv = self._of("lp_penalty", slots), self._of("tv_penalty", slots)
+        nothing = torch.zeros_like(images[:, 0, 0, 0]) * images[:, 0, 0, 0]
+        of_lp = self._where_any(
+            lp > 0,
+            lambda: regularizers.lp_penalty(
+                images, self._upload(lp), self._rate("lp_order", slots)
+            ),
+            nothing,
+        )
+        of_tv = self._where_any(
+            tv > 0,
+            lambda: regularizers.tv_penalty(images, self._upload(tv), self._rate("tv_beta", slots)),
+            nothing,
+        )
+        return torch.stack([of_lp, of_tv], 1)
+
+    # Updates, and what follows them.
+
+    def _change(
+        self, slope: Tensor, state: dict[str, Tensor], slots: list[int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        rate = self._rate("learning_rate", slots)
+        first, second = state["first"], state["second"]
+        change = torch.zeros_like(slope)
+        if (adam := self._which("adam", slots)).any():
+            count = self._upload(self._steps[slots] + 1.0)
+            moved, mean, square = updates.adam(slope, first, second, rate, count)
+            change = self._chosen(adam, moved, change)
+            first, second = self._chosen(adam, mean, first), self._chosen(adam, square, second)
+        if (momentum := self._which("momentum_rule", slots)).any():
+            keep = self._rate("momentum", slots)
+            velocity = updates.momentum(slope, first, rate, keep)
+            change, first = (self._chosen(momentum, velocity, old) for old in (change, first))
+        sizes = np.where(self._which("spectral", slots), slope.shape[1], 3 * np.prod(self._size))
+        change = self._where_any(
+            self._which("normalized", slots),
+            lambda: updates.normalized(slope, rate, self._upload(sizes)),
+            change,
+        )
+        change = self._where_any(
+            self._which("progress_rule", slots),
+            lambda: updates.progress(slope, rate, self._rate("progress", slots)),
+            change,
+        )
+        return change, {"first": first, "second": second}
+
+    def _regularized(self, parameters: Tensor, slope: Tensor, slots: list[int]) -> Tensor:
+        """After a step, in Yosinski's order: decay, blur, small norms, small contributions."""
+        strengths = {name: self._of(name, slots) for name in _OPERATORS}
+        due = self._steps[slots] % self._of("blur_every", slots) == 0
+        strengths["blur_sigma_px"] = strengths["blur_sigma_px"] * due
+        if not any(strength.any() for strength in strengths.values()):
+            return parameters
+        pixels = prelude.pixels_of(parameters, self._size)
+        gradient = prelude.pixels_of(slope, self._size)
+        made: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "l2_decay": regularizers.decay,
+            "blur_sigma_px": lambda x, s: regularizers.blur(x, s, MOST_BLUR_PX),
+            "small_norm_percentile": regularizers.clip_small_norms,
+            "small_contribution_percentile": lambda x, s: regularizers.clip_small_contributions(
+                x, gradient, s
+            ),
+        }
+        for name, strength in strengths.items():
+            if strength.any():
+                pixels = self._chosen(
+                    strength > 0, made[name](pixels, self._upload(strength)), pixels
+                )
+        changed = prelude.from_pixels(pixels, self._size)
+        operated = np.any([strength > 0 for strength in strengths.values()], axis=0)
+        return self._chosen(operated, changed, parameters)
+
+    # Images.
+
+    def _image(self, slot: int, name: str) -> Tensor:
+        with torch.no_grad():
+            return self._images(self._stacked[name][slot][None], [slot])[0].clone()
+
+    def _picture(self, image: Tensor) -> Tensor:
+        return (image / 255 + self._mean).clamp(0, 1)

@@ -1,0 +1,403 @@
+"""Optimizations: specs from requests, events to responses."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from pellucid import render
+from pellucid.v1 import data_pb2, inference_pb2, optimize_pb2
+from PIL import Image
+from torch import Tensor
+
+from ..engine.job import Done, Spec
+from ..engine.rows import (
+    ClassTarget,
+    CodeTarget,
+    DirectionTarget,
+    EnergyTarget,
+    Goal,
+    GuideTarget,
+    NeuronTarget,
+    Score,
+    TopTarget,
+)
+from ..inputs import Photos
+from ..methods.optimize.ascent import MOST_STEPS, Ascent
+from ..methods.optimize.optimize import FromPhoto, Optimize, Optimized
+from ..methods.optimize.stepper import End, Preview, Progress
+from ..models.network import Layout
+from ..models.registry import Model, Registry
+from ..models.sizes import Shapes, UnfitSize
+from .checkpoints import read_checkpoint
+from .fields import (
+    Fields,
+    Violations,
+    find_layer,
+    number_of,
+    read_parameters,
+    times,
+    why_not,
+    write_parameters,
+    write_picture,
+    write_tensor,
+)
+from .requests import Call, Limits, find_model, read_class, read_image, read_neuron
+from .responses import write_run
+
+MOST_OBJECTIVES = 16
+_PREVIEW_PX = 512
+
+_OPTIMIZATIONS = ("ascend",)
+
+
+@dataclass(frozen=True)
+class AskedOptimize:
+    """A validated request.
+
+    Attributes:
+        spec: What is run.
+        request: What was asked.
+        ascend: Of it, every parameter filled in.
+        format: Of the images.
+        notes: Why bits may differ from those of a run that was not interrupted.
+    """
+
+    spec: Spec
+    request: optimize_pb2.OptimizeSpec
+    ascend: optimize_pb2.Ascend
+    format: render.Format
+    notes: tuple[str, ...] = ()
+
+    @property
+    def image_count(self) -> int:
+        return self.ascend.restart_count
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes that it holds until it is answered."""
+        return self.spec.byte_count
+
+
+def read_optimize(
+    request: optimize_pb2.OptimizeSpec, call: Call, registry: Registry, limits: Limits
+) -> AskedOptimize:
+    """An OptimizeSpec.
+
+    Raises:
+        InvalidArgument, NotFound, FailedPrecondition: With every violation.
+    """
+    found = Violations()
+    model = find_model(found, request.model, registry)
+    opaque = None if model is None else model.network.white_box_refusal
+    if opaque is not None:
+        found.refused("method", f"optimize does not apply: {opaque}")
+        model = None  # nothing of its inside can be asked for
+    picture = Fields(found, "", request).choice("format", "png")
+    ascent, shapes = None, None
+    if request.WhichOneof("method") is None:
+        found.invalid("method", f"required; one of {', '.join(_OPTIMIZATIONS)}")
+    else:
+        ascent = read_parameters(found, "ascend", request.ascend, Ascent, model, None)
+    if ascent is not None and model is not None:
+        shapes = _shapes(found, ascent, model, limits)
+    objectives = list(_read_objectives(found, request, model, shapes))
+    photos = list(_read_photos(found, request, model, limits, ascent))
+    found.raise_any()
+    assert model is not None
+    assert ascent is not None
+    size = (ascent.height_px, ascent.width_px)
+    method = Optimize(tuple(objectives), ascent, limits.optimize_buckets)
+    spec = Spec(
+        model,
+        method,
+        Photos(tuple(photos), size),
+        TopTarget(),
+        call.deadline_s,
+        call.caller,
+        limits.optimize_buckets.of(size),
+    )
+    ascend = _write_ascend(request, method)
+    notes: tuple[str, ...] = ()
+    if request.checkpoint:
+        states, notes = read_checkpoint(
+            found, spec, ascend, request.checkpoint, limits.checkpoint_key
+        )
+        found.raise_any()
+        spec = replace(spec, method=replace(method, states=states))
+    return AskedOptimize(spec, request, ascend, cast(render.Format, picture), notes)
+
+
+def _shapes(found: Violations, ascent: Ascent, model: Model, limits: Limits) -> Shapes | None:
+    """The shapes of all layers at the image's size; every octave's size is tried."""
+    fields = Fields(found, "ascend", optimize_pb2.Ascend())
+    most = limits.max_optimize_pixels
+    height_px, width_px = size = (ascent.height_px, ascent.width_px)
+    if math.prod(size) > most:
+        fields.invalid(
+            "height_px",
+            f"times width_px is {height_px} × {width_px}, {math.prod(size)} pixels; at most {most}"
+            f" fit, such as {math.isqrt(most)} × {math.isqrt(most)}",
+        )
+        return None
+    if ascent.step_total > MOST_STEPS:
+        fields.invalid(
+            "step_count",
+            f"times octave_count is {ascent.step_total}; must be at most {MOST_STEPS}",
+        )
+    shapes: Shapes | None = None
+    for size in ascent.octave_sizes:
+        try:
+            shapes = model.network.shapes_at(*size)
+        except UnfitSize:
+            found.refused(
+                "ascend.height_px",
+                f"{model.name} does not run on an image of {times(size)}: a layer would be empty, "
+                f"or it takes no other size than {model.network.height_px} × "
+                f"{model.network.width_px}",
+            )
+            return None
+    return shapes
+
+
+# Objectives.
+
+
+def _read_objectives(
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    model: Model | None,
+    shapes: Shapes | None,
+) -> Iterator[tuple[Goal | FromPhoto, float]]:
+    objectives = request.ascend.objectives
+    if request.HasField("ascend") and not 1 <= len(objectives) <= MOST_OBJECTIVES:
+        found.invalid(
+            "ascend.objectives", f"has {len(objectives)}; must have 1 to {MOST_OBJECTIVES}"
+        )
+    for place, objective in enumerate(objectives[:MOST_OBJECTIVES]):
+        inside = found.inside(f"ascend.objectives[{place}]")
+        goal = _read_goal(inside, objective, model, shapes)
+        weight = objective.weight if objective.HasField("weight") else 1.0
+        if not math.isfinite(weight) or weight == 0:
+            inside.invalid("weight", f"is {weight:g}; must be finite and not 0")
+        if goal is not None:
+            yield goal, weight
+
+
+def _read_goal(
+    found: Violations,
+    objective: optimize_pb2.Objective,
+    model: Model | None,
+    shapes: Shapes | None,
+) -> Goal | FromPhoto | None:
+    kind = objective.WhichOneof("kind")
+    fields = Fields(found, "", objective)
+    score = Score[fields.choice("score", "logit").upper()]
+    if objective.score and kind not in ("class_index", "label"):
+        found.invalid("score", "is for classes")
+    match kind:
+        case None:
+            names = [f.name for f in objective.DESCRIPTOR.oneofs_by_name["kind"].fields]
+            found.invalid("kind", f"required; one of {', '.join(names)}")
+        case "class_index" | "label":
+            index = read_class(found, kind, getattr(objective, kind), model)
+            return None if index is None else ClassTarget(index, score)
+        case "neuron":
+            return read_neuron(found, kind, objective.neuron, model, shapes)
+        case "direction":
+            return _read_direction(found, objective.direction, model, shapes)
+        case "code":
+            if _read_layer(found, kind, objective.code.layer, model):
+                return FromPhoto(CodeTarget, objective.code.layer, 0)
+        case "energy":
+            if _read_layer(found, kind, objective.energy.layer, model):
+                return EnergyTarget(objective.energy.layer)
+        case _:
+            layer = objective.guide.layer
+            if _read_layer(found, kind, layer, model, maps=True):
+                return FromPhoto(GuideTarget, layer, -1)
+    return None
+
+
+def _read_layer(
+    found: Violations, kind: str, name: str, model: Model | None, *, maps: bool = False
+) -> bool:
+    """Whether a layer is one whose activation can be looked at."""
+    if model is None:
+        return False
+    layer = find_layer(found, f"{kind}.layer", name, model)
+    if layer is None:
+        return False
+    if not layer.targetable:
+        found.refused(f"{kind}.layer", f"{name} cannot be a target: {why_not(layer)}")
+    elif maps and layer.layout is not Layout.MAPS:
+        found.refused(f"{kind}.layer", f"{name} has no maps: its output is {times(layer.shape)}")
+    else:
+        return True
+    return False
+
+
+def _read_direction(
+    found: Violations,
+    direction: optimize_pb2.Direction,
+    model: Model | None,
+    shapes: Shapes | None,
+) -> DirectionTarget | None:
+    at: NeuronTarget = read_neuron(found, "direction", direction, model, shapes)
+    layer = None if model is None else model.network.layer(direction.layer)
+    vector = np.array(direction.vector)
+    if not (np.isfinite(vector).all() and vector.any()):
+        found.invalid("direction.vector", "must be finite, and not 0 everywhere")
+    if model is None or layer is None or not layer.targetable:
+        return None
+    if len(vector) != layer.channel_count:
+        found.invalid(
+            "direction.vector",
+            f"has {len(vector)} numbers; {layer.name} has {layer.channel_count} channels",
+        )
+        return None
+    return DirectionTarget(layer.name, torch.from_numpy(vector), at.y, at.x)
+
+
+def _read_photos(
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    model: Model | None,
+    limits: Limits,
+    ascent: Ascent | None,
+) -> Iterator[Any]:
+    """The image and the guide, where there is something to do with them."""
+    kinds = {objective.WhichOneof("kind") for objective in request.ascend.objectives}
+    from_photo = ascent is not None and ascent.start == "photo"
+    own = None if model is None else (model.network.height_px, model.network.width_px)
+    uses = {
+        "image": ("code" in kinds or from_photo, "START_PHOTO and Code"),
+        "guide": ("guide" in kinds, "Guide"),
+    }
+    for name, (wanted, what) in uses.items():
+        image = getattr(request, name)
+        if not request.HasField(name):
+            if wanted:
+                found.invalid(name, f"required for {what}")
+            continue
+        if not wanted and ascent is not None:
+            found.invalid(name, f"is for {what}, which are not asked for")
+        if (
+            ascent is not None
+            and image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32
+            and own != (ascent.height_px, ascent.width_px)
+        ):
+            found.invalid(
+                f"{name}.tensor",
+                "is already preprocessed, for the network's own size; at another, send a photo",
+            )
+        source = read_image(found, image, model, limits, None, name)
+        if source is not None:
+            yield source
+
+
+# Events.
+
+
+def write_queued(spec: Spec, cost_ms: float, others_ms: float) -> optimize_pb2.OptimizeResponse:
+    """The job was admitted."""
+    return optimize_pb2.OptimizeResponse(
+        queued=optimize_pb2.OptimizeQueued(
+            cost_ms=cost_ms, others_ms=others_ms, bucket_size=spec.bucket_size
+        )
+    )
+
+
+def write_optimize(asked: AskedOptimize, done: Done) -> optimize_pb2.OptimizeResponse:
+    """What a job shows, or what came of it."""
+    method = asked.spec.method
+    assert isinstance(method, Optimize)
+    match done.result:
+        case Progress() as progress:
+            return optimize_pb2.OptimizeResponse(progress=_write_progress(method.ascent, progress))
+        case Preview() as preview:
+            picture = Image.fromarray(_pixels(preview.picture))
+            picture.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
+            return optimize_pb2.OptimizeResponse(
+                preview=optimize_pb2.OptimizePreview(
+                    restart=preview.restart,
+                    step=preview.step,
+                    image=write_picture(picture, "jpeg"),
+                )
+            )
+        case result:
+            assert isinstance(result, Optimized)
+            return optimize_pb2.OptimizeResponse(result=_write_result(asked, method, done, result))
+
+
+def _write_progress(ascent: Ascent, progress: Progress) -> optimize_pb2.OptimizeProgress:
+    return optimize_pb2.OptimizeProgress(
+        restart=progress.restart,
+        step=progress.step,
+        step_count=ascent.step_total,
+        score=progress.score,
+        terms=progress.terms,
+        lp_penalty=progress.lp_penalty,
+        tv_penalty=progress.tv_penalty,
+    )
+
+
+def _write_result(
+    asked: AskedOptimize, method: Optimize, done: Done, result: Optimized
+) -> optimize_pb2.OptimizeResult:
+    started_s, ascent = time.monotonic(), method.ascent
+    images = []
+    for place, (picture, end) in enumerate(zip(result.pictures, result.ends, strict=True)):
+        stopped = f"its score or gradient was not finite after step {end.progress.step}"
+        images.append(
+            optimize_pb2.OptimizedImage(
+                image=write_picture(Image.fromarray(_pixels(picture)), asked.format),
+                pixels=write_tensor(picture) if asked.request.include_pixels else None,
+                seed=ascent.seed + place,
+                progress=_write_progress(ascent, end.progress),
+                stop_reason="" if end.finite else stopped,
+            )
+        )
+    made = optimize_pb2.OptimizeResult(
+        ascend=asked.ascend, images=images, best=_best(result.ends), notes=asked.notes
+    )
+    scores = np.array([end.progress.score for end in result.ends])
+    scores = scores[np.isfinite(scores)]
+    if len(result.ends) > 1 and len(scores):
+        made.spread.least, made.spread.largest = float(scores.min()), float(scores.max())
+        made.spread.mean = float(scores.mean())
+        made.spread.standard_deviation = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+    made.run.CopyFrom(write_run(asked.spec, done, (time.monotonic() - started_s) * 1e3))
+    return made
+
+
+def _best(ends: tuple[End, ...]) -> int:
+    """The image of the highest score; those that were not made to the end come last."""
+    keys = [
+        (end.finite, s if math.isfinite(s := end.progress.score) else -math.inf) for end in ends
+    ]
+    return keys.index(max(keys))
+
+
+def _write_ascend(request: optimize_pb2.OptimizeSpec, method: Optimize) -> optimize_pb2.Ascend:
+    """What is asked, every parameter filled in, classes by index."""
+    made = optimize_pb2.Ascend()
+    write_parameters(method.ascent, made, tensors=False)
+    for objective, (goal, weight) in zip(request.ascend.objectives, method.objectives, strict=True):
+        written = made.objectives.add()
+        written.CopyFrom(objective)
+        written.weight = weight
+        if isinstance(goal, ClassTarget):
+            written.class_index = goal.index
+            number = number_of(inference_pb2.Score.DESCRIPTOR, goal.score.name.lower())
+            written.score = cast(inference_pb2.Score, number)
+    return made
+
+
+def _pixels(picture: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Red, green and blue from 0 to 1, 3×H×W, as a photo."""
+    scaled = (picture * 255).round().byte()
+    return np.ascontiguousarray(scaled.permute(1, 2, 0).numpy())

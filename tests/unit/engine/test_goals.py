@@ -1,0 +1,121 @@
+"""What optimizations are after: scores and seeds against autograd and against loops."""
+
+import numpy as np
+import pytest
+import torch
+from pellucid_server.engine.rows import (
+    ClassTarget,
+    CodeTarget,
+    DirectionTarget,
+    EnergyTarget,
+    GuideTarget,
+    NeuronTarget,
+    Score,
+    SumTarget,
+    TopTarget,
+)
+from pellucid_server.engine.seeds import score
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=GENERATOR, dtype=torch.float64)
+
+
+ACTIVATIONS = {"": drawn(4, 5), "maps": drawn(4, 3, 2, 4)}
+CODE, VECTOR, FEATURES = drawn(3, 2, 4), drawn(3), drawn(3, 7)
+ENERGY = float(CODE.square().sum())
+
+
+def by_hand(target: object, logits: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """The score of one image, written from the definitions."""
+    match target:
+        case ClassTarget(index, Score.LOGIT):
+            return logits[index]
+        case ClassTarget(index, Score.LOG_PROBABILITY):
+            return logits.log_softmax(0)[index]
+        case NeuronTarget(channel=channel):
+            return maps[channel].sum()
+        case DirectionTarget(y=None):
+            return torch.einsum("c,chw->", VECTOR, maps)
+        case DirectionTarget(y=y, x=x):
+            return VECTOR.dot(maps[:, y, x])
+        case CodeTarget():
+            return -(maps - CODE).square().sum() / CODE.square().sum()
+        case EnergyTarget():
+            return maps.square().sum() / 2
+        case GuideTarget():
+            places = [maps[:, y, x] for y in range(2) for x in range(4)]
+            return sum(torch.stack([p.dot(f) for f in FEATURES.T]).max() for p in places)
+        case _:
+            raise AssertionError(target)
+
+
+GOALS = (
+    ClassTarget(2),
+    ClassTarget(1, Score.LOG_PROBABILITY),
+    NeuronTarget("maps", 1),
+    DirectionTarget("maps", VECTOR),
+    DirectionTarget("maps", VECTOR, 1, 3),
+    CodeTarget("maps", CODE, ENERGY),
+    EnergyTarget("maps"),
+    GuideTarget("maps", FEATURES),
+)
+
+
+def test_sums_of_goals_against_autograd() -> None:
+    """Rows that share kinds and layers, padding among them."""
+    rows = (
+        SumTarget(((GOALS[0], 1.0), (GOALS[5], -2.0), (GOALS[6], 0.5))),
+        SumTarget(((GOALS[7], 3.0), (GOALS[1], 1.0), (GOALS[3], -1.0), (GOALS[5], 1.0))),
+        SumTarget(((GOALS[4], 2.0), (GOALS[2], 1.0), (GOALS[6], 1.0))),
+        None,
+    )
+    scores = score(ACTIVATIONS, rows)
+    assert scores.terms.shape == (4, 4)
+    for row, target in enumerate(rows):
+        leaves = [ACTIVATIONS[name][row].clone().requires_grad_() for name in ("", "maps")]
+        terms = target.terms if target else ()
+        each = [by_hand(goal, *leaves) for goal, _ in terms]
+        total = sum((w * one for (_, w), one in zip(terms, each, strict=True)), leaves[0].sum() * 0)
+        expected = torch.autograd.grad(total, leaves, materialize_grads=True)
+        assert float(scores.values[row]) == pytest.approx(float(total.detach()), rel=1e-12)
+        assert scores.terms[row].tolist() == pytest.approx(
+            [*(float(one.detach()) for one in each), *[0.0] * (4 - len(each))], rel=1e-12
+        )
+        for name, gradient in zip(("", "maps"), expected, strict=True):
+            assert torch.allclose(scores.seeds[name][row], gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_other_rows_of_the_batch_are_as_they_were() -> None:
+    """A prediction beside a code: its class, its score, its seed."""
+    plain = score(ACTIVATIONS, [TopTarget(), ClassTarget(3), None, NeuronTarget("maps", 2)])
+    code = SumTarget(((GOALS[5], 1.0), (GOALS[0], 2.0)))
+    mixed = score(ACTIVATIONS, [TopTarget(), ClassTarget(3), code, NeuronTarget("maps", 2)])
+    for row in (0, 1, 3):
+        assert mixed.values[row] == plain.values[row]
+        for name, seed in plain.seeds.items():
+            assert torch.equal(mixed.seeds[name][row], seed[row])
+    assert mixed.classes.tolist() == [*plain.classes[:2].tolist(), -1, -1]
+
+
+@pytest.mark.parametrize("goal", GOALS, ids=lambda goal: type(goal).__name__)
+def test_a_goal_alone_is_the_goal_itself(goal: object) -> None:
+    alone = score(ACTIVATIONS, [SumTarget(((goal, 1.0),))] * 4)
+    for row in range(4):
+        value = by_hand(goal, ACTIVATIONS[""][row], ACTIVATIONS["maps"][row])
+        assert float(alone.values[row]) == pytest.approx(float(value), rel=1e-12)
+
+
+def test_a_row_has_the_same_bits_beside_others() -> None:
+    """Whatever terms its neighbours have."""
+    single = {name: a.float() for name, a in ACTIVATIONS.items()}
+    code = CodeTarget("maps", CODE.float(), ENERGY)
+    mine = SumTarget(((code, 1.0), (EnergyTarget("maps"), 0.1)))
+    other = SumTarget(((GuideTarget("maps", FEATURES.float()), 1.0), (code, 1.0)))
+    alone = score(single, [mine, None, None, None])
+    beside = score(single, [mine, other, other, other])
+    assert torch.equal(alone.seeds["maps"][0], beside.seeds["maps"][0])
+    assert alone.values[0] == beside.values[0]
+    assert np.array_equal(alone.terms[0, :2], beside.terms[0, :2])

@@ -1,0 +1,213 @@
+"""Checkpoints: signed, bound to what they are of, and enough to go on to the same bits."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pellucid.v1 import data_pb2, optimize_pb2
+from pellucid_server import wire
+from pellucid_server.checkpoints import BadCheckpoint, Checkpoint, read_key, unpack
+from pellucid_server.config import Settings
+from pellucid_server.errors import InvalidArgument, Unavailable
+from pellucid_server.methods.optimize.optimize import Buckets, Optimize, Optimized
+from pellucid_server.methods.optimize.stepper import Snapshot
+from pellucid_server.models.registry import Registry
+
+from tests.harness import Runner, model, photo, running
+
+KEY, OTHER_KEY = b"0123456789abcdef", b"fedcba9876543210"
+NAME = "efficientnet_lite0"
+MADE = Checkpoint({"octave": 1}, {"a": torch.arange(6.0).view(2, 3)})
+
+
+def test_there_and_back() -> None:
+    data = MADE.pack(KEY)
+    assert data == MADE.pack(KEY)
+    back = unpack(data, KEY)
+    assert back.header == MADE.header
+    assert torch.equal(back.tensors["a"], MADE.tensors["a"])
+
+
+def test_no_changed_byte_goes_unseen() -> None:
+    data = MADE.pack(KEY)
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        with pytest.raises(BadCheckpoint):
+            unpack(bytes(changed), KEY)
+    for wrong in (b"", data[:-1], data + b"\0", data[:30], b"pickle"):
+        with pytest.raises(BadCheckpoint):
+            unpack(wrong, KEY)
+    with pytest.raises(BadCheckpoint, match="signed with another key"):
+        unpack(data, OTHER_KEY)
+    assert unpack(data, KEY)
+
+
+def test_keys_are_read_and_checked_at_start(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(KEY + b"\n")
+    assert read_key(key) == KEY
+    assert Settings(checkpoint_key_file=key).checkpoint_key_file == key
+    key.write_bytes(b"short")
+    with pytest.raises(ValueError, match="has 5 bytes; it needs at least 16"):
+        Settings(checkpoint_key_file=key)
+
+
+def spec(**parameters: Any) -> optimize_pb2.OptimizeSpec:
+    parameters = {"step_count": 6, "checkpoint_every": 2, "seed": 3} | parameters
+    ascend = optimize_pb2.Ascend(
+        objectives=[
+            optimize_pb2.Objective(class_index=1),
+            optimize_pb2.Objective(code=optimize_pb2.Code(layer="blocks.1.1")),
+        ],
+        **parameters,
+    )
+    image = data_pb2.Tensor(data_type=1, shape=photo("cat").shape, data=photo("cat").tobytes())
+    return optimize_pb2.OptimizeSpec(ascend=ascend, image=data_pb2.Image(tensor=image))
+
+
+def read(
+    request: optimize_pb2.OptimizeSpec, key: bytes = KEY, bucket: int = 4, on: Any = None
+) -> wire.AskedOptimize:
+    return wire.read_optimize(
+        request,
+        wire.Call("", time.monotonic() + 120),
+        Registry([on or model(NAME)]),
+        wire.Limits(10**6, (1,), 10**6, Buckets(bucket), key),
+    )
+
+
+def run(runner: Runner, asked: wire.AskedOptimize) -> tuple[Optimized, list[bytes]]:
+    """What comes of it, and all checkpoints on the way."""
+    collector, checkpoints = wire.Collector(asked.image_count), []
+
+    def keep(done: Any) -> None:
+        if isinstance(done.result, Snapshot):
+            complete = collector.add(done.result)
+            if complete is not None:
+                checkpoints.append(packed(asked, complete))
+
+    job = runner.engine.submit(asked.spec, outlet=keep)
+    return job.future.result(120).result, checkpoints
+
+
+def packed(asked: wire.AskedOptimize, snapshots: Any) -> bytes:
+    parts = wire.write_checkpoint(asked.spec, asked.ascend, snapshots, KEY)
+    return b"".join(part.checkpoint.chunk for part in parts)
+
+
+OCTAVES = {
+    "preset": optimize_pb2.PRESET_MORDVINTSEV,
+    "octave_count": 2,
+    "step_count": 4,
+    "restart_count": 2,
+    "update": optimize_pb2.UPDATE_RULE_ADAM,
+    "start": optimize_pb2.START_NOISE,
+}
+
+
+@pytest.mark.parametrize("parameters", [{}, {"restart_count": 5}, OCTAVES], ids=str)
+def test_going_on_from_any_checkpoint_ends_in_the_same_bits(parameters: dict[str, Any]) -> None:
+    with running() as runner:
+        whole, checkpoints = run(runner, read(spec(**parameters)))
+        assert len(checkpoints) >= 2
+        for checkpoint in checkpoints:
+            request = spec(**parameters)
+            request.checkpoint = checkpoint
+            asked = read(request)
+            assert asked.notes == ()
+            rest, _ = run(runner, asked)
+            assert torch.equal(rest.pictures, whole.pictures)
+            assert [end.progress for end in rest.ends] == [end.progress for end in whole.ends]
+
+
+def test_what_is_done_is_not_paid_for_again() -> None:
+    with running() as runner:
+        asked = read(spec(restart_count=2))
+        _, checkpoints = run(runner, asked)
+        request = spec(restart_count=2)
+        request.checkpoint = checkpoints[1]
+        rest = read(request)
+        before, after = (
+            one.spec.method.row_counts(one.spec.model, one.spec.target) for one in (asked, rest)
+        )
+    assert sum(before.values()) - sum(after.values()) == 2 * 4
+
+
+def test_on_another_bucket_it_says_that_bits_may_differ() -> None:
+    with running() as runner:
+        _, checkpoints = run(runner, read(spec()))
+        request = spec()
+        request.checkpoint = checkpoints[0]
+        asked = read(request, bucket=1)
+        assert asked.notes == ("bits may differ: bucket_size was 4, is 1",)
+        rest, _ = run(runner, asked)
+    assert rest.ends[0].finite
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> bytes:
+    with running() as runner:
+        return run(runner, read(spec()))[1][0]
+
+
+def test_how_often_events_come_may_differ(checkpoint: bytes) -> None:
+    request = spec(checkpoint_every=0, progress_every=1, preview_every=3)
+    request.checkpoint = checkpoint
+    method = read(request).spec.method
+    assert isinstance(method, Optimize)
+    assert method.states[0].step == 2
+
+
+def test_a_checkpoint_of_something_else_is_refused(checkpoint: bytes) -> None:
+    def refusal(request: optimize_pb2.OptimizeSpec, **options: Any) -> str:
+        request.checkpoint = request.checkpoint or checkpoint
+        with pytest.raises(InvalidArgument) as caught:
+            read(request, **options)
+        [violation] = caught.value.violations
+        assert violation.field == "checkpoint"
+        return violation.description
+
+    assert "is of another ascend" in refusal(spec(seed=4))
+    assert "is of another ascend" in refusal(spec(learning_rate=0.1))
+    other = spec()
+    other.image.tensor.data = np.zeros_like(photo("cat")).tobytes()
+    assert refusal(other) == "is of another photo"
+    renamed = replace(model(NAME), weights_sha256="f" * 64)
+    assert refusal(spec(), on=renamed) == "is of another model version"
+    assert "signed with another key" in refusal(spec(), key=OTHER_KEY)
+    tampered = spec()
+    tampered.checkpoint = checkpoint[:-1] + bytes([checkpoint[-1] ^ 1])
+    assert "is damaged" in refusal(tampered)
+
+
+def test_a_server_that_stops_shows_the_last_state() -> None:
+    with running() as runner:
+        whole, _ = run(runner, read(spec(step_count=40)))
+        asked, snapshots = read(spec(step_count=40, checkpoint_every=10_000)), []
+        started = []
+
+        def keep(done: Any) -> None:
+            if isinstance(done.result, Snapshot):
+                snapshots.append(done.result)
+            elif not started:
+                started.append(done)
+                runner.engine.hand_over()
+
+        job = runner.engine.submit(asked.spec, outlet=keep)
+        with pytest.raises(Unavailable):
+            job.future.result(60)
+        assert 0 < snapshots[0].step < 40
+        late = runner.engine.submit(read(spec(step_count=40)).spec, outlet=snapshots.append)
+        with pytest.raises(Unavailable):
+            late.future.result(60)
+        assert snapshots[1].result.step == 0
+    with running() as runner:
+        request = spec(step_count=40, checkpoint_every=10_000)
+        request.checkpoint = packed(asked, snapshots[:1])
+        rest, _ = run(runner, read(request))
+    assert torch.equal(rest.pictures, whole.pictures)
