@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,load]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,load,video]' --group dev
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Predict and explain three photos; writes demo_output/

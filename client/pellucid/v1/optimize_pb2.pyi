@@ -1,3 +1,4 @@
+from pellucid.v1 import attack_pb2 as _attack_pb2
 from pellucid.v1 import data_pb2 as _data_pb2
 from pellucid.v1 import inference_pb2 as _inference_pb2
 from google.protobuf.internal import containers as _containers
@@ -184,32 +185,40 @@ class Ascend(_message.Message):
     def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ...) -> None: ...
 
 class OptimizeSpec(_message.Message):
-    __slots__ = ("model", "ascend", "image", "guide", "format", "include_pixels", "checkpoint", "checkpoint_bytes")
+    __slots__ = ("model", "ascend", "attack", "image", "guide", "format", "include_pixels", "checkpoint", "checkpoint_bytes", "photos", "photo_count")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ASCEND_FIELD_NUMBER: _ClassVar[int]
+    ATTACK_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     GUIDE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PHOTOS_FIELD_NUMBER: _ClassVar[int]
+    PHOTO_COUNT_FIELD_NUMBER: _ClassVar[int]
     model: str
     ascend: Ascend
+    attack: _attack_pb2.Attack
     image: _data_pb2.Image
     guide: _data_pb2.Image
     format: _data_pb2.ImageFormat
     include_pixels: bool
     checkpoint: bytes
     checkpoint_bytes: int
-    def __init__(self, model: _Optional[str] = ..., ascend: _Optional[_Union[Ascend, _Mapping]] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., guide: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., format: _Optional[_Union[_data_pb2.ImageFormat, str]] = ..., include_pixels: bool = ..., checkpoint: _Optional[bytes] = ..., checkpoint_bytes: _Optional[int] = ...) -> None: ...
+    photos: _containers.RepeatedCompositeFieldContainer[_data_pb2.Image]
+    photo_count: int
+    def __init__(self, model: _Optional[str] = ..., ascend: _Optional[_Union[Ascend, _Mapping]] = ..., attack: _Optional[_Union[_attack_pb2.Attack, _Mapping]] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., guide: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., format: _Optional[_Union[_data_pb2.ImageFormat, str]] = ..., include_pixels: bool = ..., checkpoint: _Optional[bytes] = ..., checkpoint_bytes: _Optional[int] = ..., photos: _Optional[_Iterable[_Union[_data_pb2.Image, _Mapping]]] = ..., photo_count: _Optional[int] = ...) -> None: ...
 
 class OptimizeRequest(_message.Message):
-    __slots__ = ("spec", "checkpoint_chunk")
+    __slots__ = ("spec", "checkpoint_chunk", "photo")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    PHOTO_FIELD_NUMBER: _ClassVar[int]
     spec: OptimizeSpec
     checkpoint_chunk: bytes
-    def __init__(self, spec: _Optional[_Union[OptimizeSpec, _Mapping]] = ..., checkpoint_chunk: _Optional[bytes] = ...) -> None: ...
+    photo: _data_pb2.Image
+    def __init__(self, spec: _Optional[_Union[OptimizeSpec, _Mapping]] = ..., checkpoint_chunk: _Optional[bytes] = ..., photo: _Optional[_Union[_data_pb2.Image, _Mapping]] = ...) -> None: ...
 
 class OptimizeQueued(_message.Message):
     __slots__ = ("cost_ms", "others_ms", "bucket_size")
@@ -260,18 +269,20 @@ class OptimizeCheckpoint(_message.Message):
     def __init__(self, step: _Optional[int] = ..., chunk: _Optional[bytes] = ..., last: bool = ...) -> None: ...
 
 class OptimizedImage(_message.Message):
-    __slots__ = ("image", "pixels", "seed", "progress", "stop_reason")
+    __slots__ = ("image", "pixels", "seed", "progress", "stop_reason", "adversarial")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     STOP_REASON_FIELD_NUMBER: _ClassVar[int]
+    ADVERSARIAL_FIELD_NUMBER: _ClassVar[int]
     image: _data_pb2.EncodedImage
     pixels: _data_pb2.Tensor
     seed: int
     progress: OptimizeProgress
     stop_reason: str
-    def __init__(self, image: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., pixels: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., seed: _Optional[int] = ..., progress: _Optional[_Union[OptimizeProgress, _Mapping]] = ..., stop_reason: _Optional[str] = ...) -> None: ...
+    adversarial: _attack_pb2.Adversarial
+    def __init__(self, image: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., pixels: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., seed: _Optional[int] = ..., progress: _Optional[_Union[OptimizeProgress, _Mapping]] = ..., stop_reason: _Optional[str] = ..., adversarial: _Optional[_Union[_attack_pb2.Adversarial, _Mapping]] = ...) -> None: ...
 
 class ScoreSpread(_message.Message):
     __slots__ = ("least", "mean", "largest", "standard_deviation")
@@ -286,20 +297,22 @@ class ScoreSpread(_message.Message):
     def __init__(self, least: _Optional[float] = ..., mean: _Optional[float] = ..., largest: _Optional[float] = ..., standard_deviation: _Optional[float] = ...) -> None: ...
 
 class OptimizeResult(_message.Message):
-    __slots__ = ("run", "ascend", "images", "best", "spread", "notes")
+    __slots__ = ("run", "ascend", "images", "best", "spread", "notes", "attack")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ASCEND_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     BEST_FIELD_NUMBER: _ClassVar[int]
     SPREAD_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    ATTACK_FIELD_NUMBER: _ClassVar[int]
     run: _inference_pb2.Run
     ascend: Ascend
     images: _containers.RepeatedCompositeFieldContainer[OptimizedImage]
     best: int
     spread: ScoreSpread
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, run: _Optional[_Union[_inference_pb2.Run, _Mapping]] = ..., ascend: _Optional[_Union[Ascend, _Mapping]] = ..., images: _Optional[_Iterable[_Union[OptimizedImage, _Mapping]]] = ..., best: _Optional[int] = ..., spread: _Optional[_Union[ScoreSpread, _Mapping]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    attack: _attack_pb2.AttackResult
+    def __init__(self, run: _Optional[_Union[_inference_pb2.Run, _Mapping]] = ..., ascend: _Optional[_Union[Ascend, _Mapping]] = ..., images: _Optional[_Iterable[_Union[OptimizedImage, _Mapping]]] = ..., best: _Optional[int] = ..., spread: _Optional[_Union[ScoreSpread, _Mapping]] = ..., notes: _Optional[_Iterable[str]] = ..., attack: _Optional[_Union[_attack_pb2.AttackResult, _Mapping]] = ...) -> None: ...
 
 class OptimizeResponse(_message.Message):
     __slots__ = ("queued", "progress", "preview", "result", "checkpoint")
