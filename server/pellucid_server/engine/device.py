@@ -153,7 +153,7 @@ class TorchDevice:
         heads: Mapping[str, Tensor] = activations
         if lane is Lane.DEEPLIFT:  # the references' half is no row
             heads = {name: activation[:bucket_size] for name, activation in activations.items()}
-        targets = [rows.target for rows in all_rows] + [None] * padding
+        targets = [rows.target_of(index) for rows, index in picks] + [None] * padding
         scores = score(heads, targets, network.place_of, network.classifier)
         finite = scores.values.isfinite()
         kept = {name: heads[name].detach() for r in all_rows if (name := r.layer) is not None}
