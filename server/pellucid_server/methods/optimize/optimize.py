@@ -28,12 +28,13 @@ from ...engine.rows import (
 from ...models.registry import Model
 from .ascent import Ascent
 from .prelude import parameter_count
-from .stepper import AscentStepper, End, Snapshot, Start
+from .snapshot import Declared, Snapshot
+from .stepper import STATE, AscentStepper, End, Start
 
 _SMALL_PIXELS = 512 * 512
 
-_STACKED = 4
-"""Tensors of an image's size that a slot holds: parameters, the last good ones, two moments."""
+_STACKED = 1 + len(STATE)
+"""Tensors of an image's size that a slot holds: its state, and the last good image."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,26 @@ class Optimize:
 
     def byte_count(self, model: Model) -> int:
         ascent = self.ascent
-        itemsize = 8 if model.network.dtype is torch.float64 else 4
-        slot = _STACKED * parameter_count(ascent.height_px, ascent.width_px) * itemsize
+        slot = _STACKED * parameter_count(ascent.height_px, ascent.width_px)
+        slot *= _dtype_beside(model).itemsize
         return 2 * slot * ascent.restart_count  # slots come in twos of what there was
+
+    @property
+    def image_count(self) -> int:
+        return self.ascent.restart_count
+
+    def declared(self, model: Model) -> Sequence[Declared]:
+        dtype = _dtype_beside(model)
+        return [
+            Declared({name: ((parameter_count(*size),), dtype) for name in STATE})
+            for size in self.ascent.octave_sizes
+        ]
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Optimized]:
         """Args are those of every method, but that the image is all photos, n×3×H×W."""
         ascent, steps = self.ascent, model.preprocessing
         network = model.network
-        dtype = torch.float64 if network.dtype is torch.float64 else torch.float32
+        dtype = _dtype_beside(model)
         std = torch.tensor(steps.std, dtype=dtype, device=image.device).view(3, 1, 1)
         photos = image.to(dtype) * (255 * std)
         sizes = ascent.octave_sizes
@@ -197,6 +209,11 @@ class Optimize:
             else:
                 terms.append((goal, weight))
         return SumTarget(tuple(terms))
+
+
+def _dtype_beside(model: Model) -> torch.dtype:
+    """Of the arithmetic beside the network."""
+    return torch.float64 if model.network.dtype is torch.float64 else torch.float32
 
 
 def _goal_of(goal: FromPhoto, activation: Tensor) -> Goal:

@@ -19,6 +19,7 @@ from ...engine.rows import SumTarget
 from .. import draws
 from . import prelude, regularizers, updates
 from .ascent import MOST_BLUR_PX, Ascent
+from .snapshot import Snapshot
 
 _NUMBERS = tuple(f.name for f in fields(Ascent) if f.type in (int, float, "int", "float"))
 """The parameters that every row has a number of."""
@@ -31,27 +32,9 @@ _OPERATORS = (
 _FLAGS = ("spectral", "clip_pixels", "adam", "momentum_rule", "normalized", "progress_rule")
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The whole state of an image under way.
-
-    Attributes:
-        restart: Which one.
-        octave: Which size it is at, from 0.
-        step: Steps it has made in this octave.
-        total: Steps it has made over all octaves.
-        parameters: P: see prelude.
-        first: P: the first moment, or the velocity.
-        second: P: the second moment.
-    """
-
-    restart: int
-    octave: int
-    step: int
-    total: int
-    parameters: Tensor
-    first: Tensor
-    second: Tensor
+STATE = ("parameters", "first", "second")
+"""What a slot's state is, P numbers each: see prelude; the first moment, or the velocity; the
+second moment."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +153,7 @@ class AscentStepper:
         self._flags = np.zeros((0, len(_FLAGS)), bool)
         length = prelude.parameter_count(*size)
         empty = torch.zeros(0, length, dtype=dtype, device=device)
-        self._stacked = {name: empty.clone() for name in ("parameters", "good", "first", "second")}
+        self._stacked = {name: empty.clone() for name in ("good", *STATE)}
 
     # Slots.
 
@@ -186,8 +169,7 @@ class AscentStepper:
             fresh = self._parameters_of(start, seed)
             kept = {"parameters": fresh, "good": fresh}
         else:
-            moments = {"first": state.first, "second": state.second}
-            kept = {"parameters": state.parameters, "good": state.parameters, **moments}
+            kept = {**state.tensors, "good": state.tensors["parameters"]}
         for name, tensor in self._stacked.items():
             tensor[slot] = kept[name].to(tensor) if name in kept else 0
         self._steps[slot] = 0 if state is None else state.step
@@ -329,9 +311,8 @@ class AscentStepper:
         if not start.ascent.checkpoint_every:
             return None
         step, total = int(self._steps[slot]), self._step_of(slot)
-        names = ("parameters", "first", "second")
-        tensors = {name: self._stacked[name][slot].clone() for name in names}
-        return Snapshot(start.restart, start.octave, step, total, **tensors)
+        tensors = {name: self._stacked[name][slot].clone() for name in STATE}
+        return Snapshot(start.restart, start.octave, step, total, tensors)
 
     def _step_of(self, slot: int) -> int:
         """Steps that it has made over all octaves."""
