@@ -102,7 +102,7 @@ class Device(Protocol):
         yield
 
     def download(self, result: Any) -> Any:
-        """A dataclass with its tensors, and those of its dataclasses, copied to the host."""
+        """A dataclass with its tensors, and those in its dataclasses and mappings, on the host."""
         ...
 
     def release_memory(self) -> None: ...
@@ -252,6 +252,8 @@ class TorchDevice:
     def download(self, result: Any) -> Any:
         if isinstance(result, Tensor):
             return self._fetch(result)
+        if isinstance(result, Mapping):
+            return {name: self.download(one) for name, one in result.items()}
         if not dataclasses.is_dataclass(result) or isinstance(result, type):
             return result
         fetched = {
