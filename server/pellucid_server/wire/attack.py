@@ -8,9 +8,10 @@ from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
 from PIL import Image
 
 from ..engine.job import Spec
-from ..inputs import PhotoSource
+from ..inputs import Photos, PhotoSource
 from ..methods.attack.algorithm import Algorithm, Pace
 from ..methods.attack.attack import Attack, Attacked
+from ..methods.attack.deep_fool import DeepFool
 from ..methods.attack.gradient import Bim, Fgsm, Pgd
 from ..models.registry import Model
 from .fields import (
@@ -23,7 +24,7 @@ from .fields import (
 )
 from .requests import Limits, read_class, read_image
 
-ALGORITHMS: Mapping[str, type[Algorithm]] = {kind.name: kind for kind in (Fgsm, Bim, Pgd)}
+ALGORITHMS: Mapping[str, type[Algorithm]] = {kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool)}
 
 _ELSEWHERE = {
     "guide": "is for Guide of ascend",
@@ -35,15 +36,15 @@ _ELSEWHERE = {
 
 def read_attack(
     found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
-) -> tuple[Attack, tuple[PhotoSource, ...], tuple[int, int]] | None:
-    """An attack, its photos, and their size; None where something is wrong with it."""
+) -> tuple[Attack, Photos] | None:
+    """An attack and its photo; None where something is wrong with it."""
     before = len(found)
     message = request.attack
     name = message.WhichOneof("method") or ""
     kind = ALGORITHMS.get(name)
     algorithm: Algorithm | None = None
     if kind is None:
-        found.invalid("attack.method", f"required; one of {', '.join(ALGORITHMS)}")
+        found.invalid("attack.method", f"required; one of {', '.join([*ALGORITHMS, 'universal'])}")
     else:
         algorithm = read_parameters(
             found, f"attack.{name}", getattr(message, name), kind, model, None
@@ -67,7 +68,7 @@ def read_attack(
         return None
     assert model is not None
     method = Attack(algorithm, source, goal, pace, limits.optimize_buckets)
-    return method, (photo,), (model.network.height_px, model.network.width_px)
+    return method, Photos((photo,), (model.network.height_px, model.network.width_px))
 
 
 def _read_class(
@@ -117,8 +118,8 @@ def write_attack_result(
     made = optimize_pb2.OptimizeResult(
         attack=attack_pb2.AttackResult(
             attack=write_attack(method, base.source),
-            original=write_picture(_photo(base.pixels), "png"),
-            prediction=_write_top(model, base.logits),
+            original=write_picture(picture_of(base.pixels), "png"),
+            prediction=write_top(model, base.logits),
             label=model.labels[base.source],
             goal_label="" if base.goal is None else model.labels[base.goal],
             source_probability=float(before[base.source]),
@@ -131,13 +132,13 @@ def write_attack_result(
         change = pixels.double() - base.pixels.double().cpu()
         made.images.append(
             optimize_pb2.OptimizedImage(
-                image=write_picture(_photo(pixels), "png"),
+                image=write_picture(picture_of(pixels), "png"),
                 pixels=write_tensor(result.unrounded[place] / 255) if include_pixels else None,
                 seed=method.algorithm.first_seed + place,
                 adversarial=attack_pb2.Adversarial(
                     success=succeeded[place],
                     success_unrounded=unrounded[place],
-                    prediction=_write_top(model, result.logits[place]),
+                    prediction=write_top(model, result.logits[place]),
                     source_probability=float(probabilities[base.source]),
                     goal_probability=None if base.goal is None else float(probabilities[base.goal]),
                     linf=float(change.abs().max()),
@@ -148,7 +149,7 @@ def write_attack_result(
     return made
 
 
-def _write_top(model: Model, logits: torch.Tensor) -> inference_pb2.Prediction:
+def write_top(model: Model, logits: torch.Tensor) -> inference_pb2.Prediction:
     """What the network takes an image for."""
     index = int(logits.argmax())
     return inference_pb2.Prediction(
@@ -159,6 +160,6 @@ def _write_top(model: Model, logits: torch.Tensor) -> inference_pb2.Prediction:
     )
 
 
-def _photo(pixels: torch.Tensor) -> Any:
+def picture_of(pixels: torch.Tensor) -> Any:
     """Whole numbers from 0 to 255, 3×H×W, as a PIL image."""
     return Image.fromarray(pixels.byte().permute(1, 2, 0).contiguous().cpu().numpy())
