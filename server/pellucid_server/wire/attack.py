@@ -11,6 +11,7 @@ from ..engine.job import Spec
 from ..inputs import Photos, PhotoSource
 from ..methods.attack.algorithm import Algorithm, Pace
 from ..methods.attack.attack import Attack, Attacked
+from ..methods.attack.carlini_wagner import CarliniWagner
 from ..methods.attack.deep_fool import DeepFool
 from ..methods.attack.gradient import Bim, Fgsm, Pgd
 from ..models.registry import Model
@@ -24,7 +25,9 @@ from .fields import (
 )
 from .requests import Limits, read_class, read_image
 
-ALGORITHMS: Mapping[str, type[Algorithm]] = {kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool)}
+ALGORITHMS: Mapping[str, type[Algorithm]] = {
+    kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool, CarliniWagner)
+}
 
 _ELSEWHERE = {
     "guide": "is for Guide of ascend",
