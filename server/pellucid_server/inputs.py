@@ -114,6 +114,9 @@ class PreparedInput:
         )
 
 
+PhotoSource = EncodedPhoto | ArrayPhoto | PreparedInput
+
+
 class Kept:
     """A source that is loaded once, for jobs that follow one another.
 
@@ -148,7 +151,7 @@ class Photos:
         size: Height and width of the inputs.
     """
 
-    sources: tuple[EncodedPhoto | ArrayPhoto | PreparedInput, ...]
+    sources: tuple[PhotoSource, ...]
     size: tuple[int, int]
 
     @property
@@ -167,7 +170,7 @@ class Photos:
         inputs = torch.stack(loaded) if loaded else torch.zeros(shape)
         return Loaded(inputs, None, (0.0, 0.0, 0.0, 0.0), (0, 0))
 
-    def _at_size(self, model: Model, source: EncodedPhoto | ArrayPhoto | PreparedInput) -> Model:
+    def _at_size(self, model: Model, source: PhotoSource) -> Model:
         """The model as its preprocessing is for the size."""
         own, (height_px, width_px) = model.preprocessing, self.size
         if (own.height_px, own.width_px) == self.size or isinstance(source, PreparedInput):

@@ -1,11 +1,12 @@
 """Checkpoints of optimizations: what they belong to, and what they hold."""
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from pellucid.v1 import optimize_pb2
+from pellucid.v1 import attack_pb2, optimize_pb2
 
 from ..checkpoints import BadCheckpoint, Checkpoint, unpack
 from ..engine.job import Spec
@@ -16,6 +17,9 @@ from .fields import Violations
 _CHUNK_BYTES = 4 << 20
 _TENSORS = ("parameters", "first", "second")
 _EVENTS = ("progress_every", "preview_every", "checkpoint_every")
+
+Settings = optimize_pb2.Ascend | attack_pb2.Attack
+"""What is asked, every parameter filled in."""
 
 
 class Collector:
@@ -41,11 +45,11 @@ class Collector:
 
 
 def write_checkpoint(
-    spec: Spec, ascend: optimize_pb2.Ascend, snapshots: Sequence[Snapshot], key: bytes
+    spec: Spec, settings: Settings, snapshots: Sequence[Snapshot], key: bytes
 ) -> Iterator[optimize_pb2.OptimizeResponse]:
     """A checkpoint, in parts."""
     header = {
-        **_belongs_to(spec, ascend),
+        **_belongs_to(spec, settings),
         **_made_by(spec),
         "octave": snapshots[0].octave,
         "steps": [snapshot.step for snapshot in snapshots],
@@ -67,7 +71,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    found: Violations, spec: Spec, ascend: optimize_pb2.Ascend, data: bytes, key: bytes
+    found: Violations, spec: Spec, settings: Settings, data: bytes, key: bytes
 ) -> tuple[tuple[Snapshot, ...], tuple[str, ...]]:
     """The states that a checkpoint holds, and why the bits of what follows may differ."""
     try:
@@ -76,9 +80,10 @@ def read_checkpoint(
         found.invalid("checkpoint", str(error))
         return (), ()
     header, tensors = checkpoint.header, checkpoint.tensors
-    for name, expected in _belongs_to(spec, ascend).items():
+    for name, expected in _belongs_to(spec, settings).items():
         if header[name] != expected:
-            found.invalid("checkpoint", f"is of another {_WORDS[name]}")
+            word = _WORDS[name].format(type(settings).__name__.lower())
+            found.invalid("checkpoint", f"is of another {word}")
             return (), ()
     snapshots = tuple(
         Snapshot(
@@ -97,22 +102,22 @@ _WORDS = {
     "model": "model",
     "model_version": "model version",
     "precision": "precision",
-    "ascend": "ascend: only how often events come may differ",
+    "settings": "{}: only how often events come may differ",
     "photos": "photo",
 }
 
 
-def _belongs_to(spec: Spec, ascend: optimize_pb2.Ascend) -> Mapping[str, str]:
+def _belongs_to(spec: Spec, settings: Settings) -> Mapping[str, str]:
     """What a checkpoint is bound to."""
-    settings = optimize_pb2.Ascend()
-    settings.CopyFrom(ascend)
+    bound = copy.deepcopy(settings)
     for name in _EVENTS:
-        settings.ClearField(name)
+        bound.ClearField(name)
+    sent = type(bound).__name__.encode() + bound.SerializeToString(deterministic=True)
     return {
         "model": spec.model.name,
         "model_version": spec.model.weights_sha256,
         "precision": spec.model.precision.value,
-        "ascend": hashlib.sha256(settings.SerializeToString(deterministic=True)).hexdigest(),
+        "settings": hashlib.sha256(sent).hexdigest(),
         "photos": spec.source.sha256,
     }
 

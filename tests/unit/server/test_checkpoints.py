@@ -96,7 +96,7 @@ def run(runner: Runner, asked: wire.AskedOptimize) -> tuple[Optimized, list[byte
 
 
 def packed(asked: wire.AskedOptimize, snapshots: Any) -> bytes:
-    parts = wire.write_checkpoint(asked.spec, asked.ascend, snapshots, KEY)
+    parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, KEY)
     return b"".join(part.checkpoint.chunk for part in parts)
 
 

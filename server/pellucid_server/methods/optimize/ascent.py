@@ -16,7 +16,7 @@ MOST_BLUR_PX = 10.0
 MOST_OCTAVES = 12
 LEAST_SIDE_PX = 16
 
-_PLAIN: dict[str, Any] = {
+PLAIN: dict[str, Any] = {
     "step_count": 400,
     "parameterization": "pixels",
     "update": "adam",
@@ -43,13 +43,13 @@ _PLAIN: dict[str, Any] = {
 }
 
 _YOSINSKI = (
-    _PLAIN | {"update": "momentum", "momentum": 0.0, "learning_rate": 100.0} | {"clip_pixels": True}
+    PLAIN | {"update": "momentum", "momentum": 0.0, "learning_rate": 100.0} | {"clip_pixels": True}
 )
 _PROGRESS = _YOSINSKI | {"update": "progress"}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Olah, Mordvintsev and Schubert 2017, doi:10.23915/distill.00007, by the code they published.
-    "olah": _PLAIN
+    "olah": PLAIN
     | {
         "step_count": 512,
         "parameterization": "spectrum",
@@ -61,7 +61,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034: the L2 penalty and the start from
     # zero, the mean added. They publish neither strength nor steps: those are ours.
-    "simonyan": _PLAIN
+    "simonyan": PLAIN
     | {
         "update": "momentum",
         "learning_rate": 1000.0,
@@ -88,7 +88,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # Mahendran and Vedaldi 2014, arXiv:1412.0035, by the code they published: its learning rate of
     # 0.001 stands before a gradient that is multiplied by what penalties are divided by.
-    "mahendran": _PLAIN
+    "mahendran": PLAIN
     | {
         "step_count": 2100,
         "update": "momentum",
@@ -98,7 +98,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "tv_penalty": 10.0,
     },
     # Mordvintsev, Olah and Tyka 2015: the notebook of DeepDream.
-    "mordvintsev": _PLAIN
+    "mordvintsev": PLAIN
     | {
         "step_count": 10,
         "update": "normalized",
@@ -162,6 +162,8 @@ class Ascent(Parameters):
     scaling: float = number(_preset("scaling"), 0, 0.5)
     octave_count: int = number(_preset("octave_count"), 1, MOST_OCTAVES)
     octave_scale: float = number(_preset("octave_scale"), 1.01, 4)
+    max_linf: float = number(0.0, 0, 255)
+    max_l2: float = number(0.0, 0, 1e6)
     progress_every: int = number(10, 1, MOST_STEPS)
     preview_every: int = number(0, 0, MOST_STEPS)
     checkpoint_every: int = number(0, 0, MOST_STEPS)
@@ -179,6 +181,8 @@ class Ascent(Parameters):
             "tv_beta": (self.tv_penalty > 0, "needs tv_penalty"),
             "blur_every": (self.blur_sigma_px > 0, "needs blur_sigma_px"),
             "octave_scale": (self.octave_count > 1, "needs octave_count of 2 or more"),
+            "max_linf": (self.start == "photo", "is for START_PHOTO"),
+            "max_l2": (self.start == "photo", "is for START_PHOTO"),
         }
         return {name: why for name, (relevant, why) in needs.items() if not relevant}
 
@@ -188,6 +192,8 @@ class Ascent(Parameters):
             value = getattr(self, name)
             if value > (name == "octave_count"):
                 found[name] = f"is {value}; it acts on pixels: set PARAMETERIZATION_PIXELS"
+        if self.max_linf > 0 and self.max_l2 > 0:
+            found["max_l2"] = f"is {self.max_l2:g} beside max_linf; only one of them may be set"
         shorter_px = min(self.octave_sizes[0])
         if shorter_px < LEAST_SIDE_PX:
             found["octave_count"] = (
@@ -195,6 +201,11 @@ class Ascent(Parameters):
                 f"px, at least {LEAST_SIDE_PX} are needed"
             )
         return found
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the image stays near to the photo."""
+        return self.max_linf > 0 or self.max_l2 > 0
 
     @property
     def octave_sizes(self) -> list[tuple[int, int]]:
@@ -210,5 +221,5 @@ class Ascent(Parameters):
 
 _OF_PIXELS = (
     *("clip_pixels", "l2_decay", "blur_sigma_px", "small_norm_percentile"),
-    *("small_contribution_percentile", "octave_count"),
+    *("small_contribution_percentile", "octave_count", "max_linf", "max_l2"),
 )

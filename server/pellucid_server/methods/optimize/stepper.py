@@ -5,6 +5,7 @@ the rows of a batch out, padded to the bucket, moves all of them by the same ari
 those back that moved: so a row's bits do not depend on which other rows there are.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -28,7 +29,12 @@ _OPERATORS = (
     *("small_norm_percentile", "small_contribution_percentile"),
 )
 
-_FLAGS = ("spectral", "clip_pixels", "adam", "momentum_rule", "normalized", "progress_rule")
+_RULES = ("adam", "momentum", "normalized", "progress", "sign", "unit")
+_FLAGS = ("spectral", "clip_pixels", *(f"{rule}_rule" for rule in _RULES))
+
+
+_ANCHOR = "anchor"
+"""The stacked tensor that is there only once a slot needs it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Start:
         octave: Which size it is at, from 0.
         last: Whether the image as it ends is scored.
         state: What it goes on from, in place of a start.
+        anchor: 3×H×W in the prelude's frame: what it stays near to, where the ascent bounds it.
     """
 
     ascent: Ascent
@@ -75,6 +82,7 @@ class Start:
     octave: int
     last: bool
     state: Snapshot | None = None
+    anchor: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,8 @@ class AscentStepper:
         if None not in self._starts:
             self._grow()
         slot = self._starts.index(None)
+        if ascent.bounded and _ANCHOR not in self._stacked:
+            self._stacked[_ANCHOR] = torch.zeros_like(self._stacked["parameters"])
         seed = ascent.seed + start.restart
         state = start.state
         if state is None:
@@ -188,12 +198,16 @@ class AscentStepper:
         else:
             moments = {"first": state.first, "second": state.second}
             kept = {"parameters": state.parameters, "good": state.parameters, **moments}
+        if ascent.bounded:
+            assert start.anchor is not None
+            anchor = start.anchor.to(self._device, self._dtype)[None]
+            kept[_ANCHOR] = prelude.from_pixels(anchor, self._size)[0]
         for name, tensor in self._stacked.items():
             tensor[slot] = kept[name].to(tensor) if name in kept else 0
         self._steps[slot] = 0 if state is None else state.step
         self._seeds[slot] = seed
         self._numbers[slot] = [getattr(ascent, name) for name in _NUMBERS]
-        rules = [ascent.update == rule for rule in ("adam", "momentum", "normalized", "progress")]
+        rules = [ascent.update == rule for rule in _RULES]
         self._flags[slot] = [ascent.spectral, ascent.clip_pixels, *rules]
         self._lasts[slot] = None
         self._starts[slot] = start
@@ -389,7 +403,13 @@ class AscentStepper:
         )
 
     def _valid(self, parameters: Tensor, slots: list[int]) -> Tensor:
-        """With pixels from 0 to 255 where they are to be."""
+        """Near to the photo, and with pixels from 0 to 255, where they are to be."""
+        for name, within in (("max_linf", updates.within_linf), ("max_l2", updates.within_l2)):
+            parameters = self._where_any(
+                self._of(name, slots) > 0,
+                functools.partial(self._near, within, parameters, name, slots),
+                parameters,
+            )
 
         def clipped() -> Tensor:
             pixels = prelude.pixels_of(parameters, self._size)
@@ -397,6 +417,16 @@ class AscentStepper:
             return prelude.from_pixels(pixels.clamp(low, high), self._size)
 
         return self._where_any(self._which("clip_pixels", slots), clipped, parameters)
+
+    def _near(
+        self,
+        within: Callable[[Tensor, Tensor, Tensor], Tensor],
+        parameters: Tensor,
+        name: str,
+        slots: list[int],
+    ) -> Tensor:
+        rows = torch.tensor(slots, device=self._device)
+        return within(parameters, self._stacked[_ANCHOR][rows], self._rate(name, slots))
 
     def _transformed(self, images: Tensor, slots: list[int], final: NDArray[np.bool_]) -> Tensor:
         """Moved, turned and scaled at random; as they are where they are final."""
@@ -448,7 +478,7 @@ class AscentStepper:
         rate = self._rate("learning_rate", slots)
         first, second = state["first"], state["second"]
         change = torch.zeros_like(slope)
-        if (adam := self._which("adam", slots)).any():
+        if (adam := self._which("adam_rule", slots)).any():
             count = self._upload(self._steps[slots] + 1.0)
             moved, mean, square = updates.adam(slope, first, second, rate, count)
             change = self._chosen(adam, moved, change)
@@ -459,7 +489,7 @@ class AscentStepper:
             change, first = (self._chosen(momentum, velocity, old) for old in (change, first))
         sizes = np.where(self._which("spectral", slots), slope.shape[1], 3 * np.prod(self._size))
         change = self._where_any(
-            self._which("normalized", slots),
+            self._which("normalized_rule", slots),
             lambda: updates.normalized(slope, rate, self._upload(sizes)),
             change,
         )
@@ -468,6 +498,10 @@ class AscentStepper:
             lambda: updates.progress(slope, rate, self._rate("progress", slots)),
             change,
         )
+        for rule, moves in (("sign_rule", updates.sign), ("unit_rule", updates.unit)):
+            change = self._where_any(
+                self._which(rule, slots), functools.partial(moves, slope, rate), change
+            )
         return change, {"first": first, "second": second}
 
     def _regularized(self, parameters: Tensor, slope: Tensor, slots: list[int]) -> Tensor:

@@ -66,3 +66,49 @@ def progress(gradient: Tensor, rate: Tensor, wanted: Tensor) -> Tensor:
     """
     square = gradient.square().sum(1)
     return torch.where(square > 0, torch.minimum(rate, wanted / square), 0)[:, None] * gradient
+
+
+def sign(gradient: Tensor, rate: Tensor) -> Tensor:
+    """η·sign(g) (Goodfellow, Shlens and Szegedy 2014, arXiv:1412.6572).
+
+    Args:
+        gradient: To climb.
+        rate: η.
+    """
+    return rate[:, None] * gradient.sign()
+
+
+def unit(gradient: Tensor, rate: Tensor) -> Tensor:
+    """η·g / ‖g‖₂.
+
+    Args:
+        gradient: To climb.
+        rate: η.
+    """
+    norm = gradient.square().sum(1).sqrt()
+    return torch.where(norm > 0, rate / norm, 0)[:, None] * gradient
+
+
+def within_linf(parameters: Tensor, anchor: Tensor, most: Tensor) -> Tensor:
+    """The nearest parameters that differ from the anchor's by at most so much each.
+
+    Args:
+        parameters: What is to be near.
+        anchor: To what.
+        most: How near.
+    """
+    return torch.minimum(torch.maximum(parameters, anchor - most[:, None]), anchor + most[:, None])
+
+
+def within_l2(parameters: Tensor, anchor: Tensor, most: Tensor) -> Tensor:
+    """The nearest parameters whose L2 distance to the anchor is at most so much.
+
+    Args:
+        parameters: What is to be near.
+        anchor: To what.
+        most: How near.
+    """
+    change = parameters - anchor
+    norm = change.square().sum(1).sqrt()
+    near = anchor + torch.where(norm > 0, most / norm, 0)[:, None] * change
+    return torch.where((norm > most)[:, None], near, parameters)

@@ -1,0 +1,164 @@
+"""Attacks: specs from requests, results to responses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
+from PIL import Image
+
+from ..engine.job import Spec
+from ..inputs import PhotoSource
+from ..methods.attack.algorithm import Algorithm, Pace
+from ..methods.attack.attack import Attack, Attacked
+from ..methods.attack.gradient import Bim, Fgsm, Pgd
+from ..models.registry import Model
+from .fields import (
+    Fields,
+    Violations,
+    read_parameters,
+    write_parameters,
+    write_picture,
+    write_tensor,
+)
+from .requests import Limits, read_class, read_image
+
+ALGORITHMS: Mapping[str, type[Algorithm]] = {kind.name: kind for kind in (Fgsm, Bim, Pgd)}
+
+_ELSEWHERE = {
+    "guide": "is for Guide of ascend",
+    "photos": "is for Universal",
+    "photo_count": "is for Universal",
+}
+"""Fields of a request that are for other methods."""
+
+
+def read_attack(
+    found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
+) -> tuple[Attack, tuple[PhotoSource, ...], tuple[int, int]] | None:
+    """An attack, its photos, and their size; None where something is wrong with it."""
+    before = len(found)
+    message = request.attack
+    name = message.WhichOneof("method") or ""
+    kind = ALGORITHMS.get(name)
+    algorithm: Algorithm | None = None
+    if kind is None:
+        found.invalid("attack.method", f"required; one of {', '.join(ALGORITHMS)}")
+    else:
+        algorithm = read_parameters(
+            found, f"attack.{name}", getattr(message, name), kind, model, None
+        )
+    pace = read_parameters(found, "attack", message, Pace, model, None)
+    source = _read_class(found, message, "source", model)
+    goal = _read_class(found, message, "goal", model)
+    asked_for = message.WhichOneof("goal")
+    if asked_for is not None:
+        if kind is not None and not kind.takes_goal:
+            found.invalid(f"attack.{asked_for}", f"is set; {name} has none")
+        elif goal is not None and goal == source:
+            found.invalid(f"attack.{asked_for}", f"is class {goal}, which is the source")
+    if Fields(found, "", request).choice("format", "png") != "png":
+        found.invalid("format", "must be IMAGE_FORMAT_PNG: others change the pixels")
+    for field, why in _ELSEWHERE.items():
+        if Fields(found, "", request).has(field):
+            found.invalid(field, why)
+    photo = _read_photo(found, request, model, limits)
+    if len(found) > before or algorithm is None or pace is None or photo is None:
+        return None
+    assert model is not None
+    method = Attack(algorithm, source, goal, pace, limits.optimize_buckets)
+    return method, (photo,), (model.network.height_px, model.network.width_px)
+
+
+def _read_class(
+    found: Violations, message: attack_pb2.Attack, oneof: str, model: Model | None
+) -> int | None:
+    field = message.WhichOneof(oneof)
+    if field is None:
+        return None
+    return read_class(found, f"attack.{field}", getattr(message, field), model)
+
+
+def _read_photo(
+    found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
+) -> PhotoSource | None:
+    if not request.HasField("image"):
+        found.invalid("image", "required: the photo that is attacked")
+        return None
+    if request.image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32:
+        found.invalid(
+            "image.tensor",
+            "is already preprocessed; what is attacked is a photo at 8 bits: send an encoded "
+            "image, or uint8 height × width × 3",
+        )
+        return None
+    return read_image(found, request.image, model, limits, None)
+
+
+def write_attack(method: Attack, source: int | None) -> attack_pb2.Attack:
+    """What is asked, every parameter filled in, classes by index."""
+    made = attack_pb2.Attack()
+    write_parameters(method.algorithm, getattr(made, method.algorithm.name), tensors=False)
+    write_parameters(method.pace, made, tensors=False)
+    if source is not None:
+        made.class_index = source
+    if method.goal is not None:
+        made.goal_class_index = method.goal
+    return made
+
+
+def write_attack_result(
+    spec: Spec, result: Attacked, *, include_pixels: bool
+) -> optimize_pb2.OptimizeResult:
+    """What came of an attack, but for run, progress and notes."""
+    method, model, base = spec.method, spec.model, result.base
+    assert isinstance(method, Attack)
+    before = base.logits.double().softmax(0)
+    made = optimize_pb2.OptimizeResult(
+        attack=attack_pb2.AttackResult(
+            attack=write_attack(method, base.source),
+            original=write_picture(_photo(base.pixels), "png"),
+            prediction=_write_top(model, base.logits),
+            label=model.labels[base.source],
+            goal_label="" if base.goal is None else model.labels[base.goal],
+            source_probability=float(before[base.source]),
+        )
+    )
+    succeeded = result.succeeded(result.logits)
+    unrounded = result.succeeded(result.unrounded_logits)
+    for place, pixels in enumerate(result.pixels):
+        probabilities = result.logits[place].double().softmax(0)
+        change = pixels.double() - base.pixels.double().cpu()
+        made.images.append(
+            optimize_pb2.OptimizedImage(
+                image=write_picture(_photo(pixels), "png"),
+                pixels=write_tensor(result.unrounded[place] / 255) if include_pixels else None,
+                seed=method.algorithm.first_seed + place,
+                adversarial=attack_pb2.Adversarial(
+                    success=succeeded[place],
+                    success_unrounded=unrounded[place],
+                    prediction=_write_top(model, result.logits[place]),
+                    source_probability=float(probabilities[base.source]),
+                    goal_probability=None if base.goal is None else float(probabilities[base.goal]),
+                    linf=float(change.abs().max()),
+                    l2=float(change.norm()),
+                ),
+            )
+        )
+    return made
+
+
+def _write_top(model: Model, logits: torch.Tensor) -> inference_pb2.Prediction:
+    """What the network takes an image for."""
+    index = int(logits.argmax())
+    return inference_pb2.Prediction(
+        class_index=index,
+        label=model.labels[index],
+        probability=float(logits.double().softmax(0)[index]),
+        logit=float(logits[index]),
+    )
+
+
+def _photo(pixels: torch.Tensor) -> Any:
+    """Whole numbers from 0 to 255, 3×H×W, as a PIL image."""
+    return Image.fromarray(pixels.byte().permute(1, 2, 0).contiguous().cpu().numpy())
