@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
 from PIL import Image
 
 from ..engine.job import Spec
@@ -12,7 +12,14 @@ from ..inputs import PhotoSource
 from ..methods.attack.algorithm import Algorithm, Pace
 from ..methods.attack.attack import Attack, Attacked
 from ..methods.attack.gradient import Bim, Fgsm, Pgd
-from ..models.registry import Model
+from ..models.registry import Model, Registry
+from .adversarial import (
+    read_layers,
+    write_linear,
+    write_perturbation,
+    write_top,
+    write_transfer,
+)
 from .fields import (
     Fields,
     Violations,
@@ -34,7 +41,11 @@ _ELSEWHERE = {
 
 
 def read_attack(
-    found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    model: Model | None,
+    registry: Registry,
+    limits: Limits,
 ) -> tuple[Attack, tuple[PhotoSource, ...], tuple[int, int]] | None:
     """An attack, its photos, and their size; None where something is wrong with it."""
     before = len(found)
@@ -62,11 +73,13 @@ def read_attack(
     for field, why in _ELSEWHERE.items():
         if Fields(found, "", request).has(field):
             found.invalid(field, why)
+    layers = read_layers(found, message.linear_layers, model)
     photo = _read_photo(found, request, model, limits)
     if len(found) > before or algorithm is None or pace is None or photo is None:
         return None
     assert model is not None
-    method = Attack(algorithm, source, goal, pace, limits.optimize_buckets)
+    models = tuple(registry.values()) if message.transfer else ()
+    method = Attack(algorithm, source, goal, pace, limits.optimize_buckets, layers, models)
     return method, (photo,), (model.network.height_px, model.network.width_px)
 
 
@@ -104,6 +117,8 @@ def write_attack(method: Attack, source: int | None) -> attack_pb2.Attack:
         made.class_index = source
     if method.goal is not None:
         made.goal_class_index = method.goal
+    made.linear_layers.extend(method.layers)
+    made.transfer = bool(method.models)
     return made
 
 
@@ -118,7 +133,7 @@ def write_attack_result(
         attack=attack_pb2.AttackResult(
             attack=write_attack(method, base.source),
             original=write_picture(_photo(base.pixels), "png"),
-            prediction=_write_top(model, base.logits),
+            prediction=write_top(model, base.logits),
             label=model.labels[base.source],
             goal_label="" if base.goal is None else model.labels[base.goal],
             source_probability=float(before[base.source]),
@@ -129,6 +144,7 @@ def write_attack_result(
     for place, pixels in enumerate(result.pixels):
         probabilities = result.logits[place].double().softmax(0)
         change = pixels.double() - base.pixels.double().cpu()
+        picture, gain = write_perturbation(change)
         made.images.append(
             optimize_pb2.OptimizedImage(
                 image=write_picture(_photo(pixels), "png"),
@@ -137,26 +153,19 @@ def write_attack_result(
                 adversarial=attack_pb2.Adversarial(
                     success=succeeded[place],
                     success_unrounded=unrounded[place],
-                    prediction=_write_top(model, result.logits[place]),
+                    prediction=write_top(model, result.logits[place]),
                     source_probability=float(probabilities[base.source]),
                     goal_probability=None if base.goal is None else float(probabilities[base.goal]),
                     linf=float(change.abs().max()),
                     l2=float(change.norm()),
+                    perturbation=picture,
+                    perturbation_gain=gain,
+                    linear=write_linear(model, result.linear[place]),
+                    transfer=write_transfer(result.transfer[place]),
                 ),
             )
         )
     return made
-
-
-def _write_top(model: Model, logits: torch.Tensor) -> inference_pb2.Prediction:
-    """What the network takes an image for."""
-    index = int(logits.argmax())
-    return inference_pb2.Prediction(
-        class_index=index,
-        label=model.labels[index],
-        probability=float(logits.double().softmax(0)[index]),
-        logit=float(logits[index]),
-    )
 
 
 def _photo(pixels: torch.Tensor) -> Any:

@@ -106,7 +106,7 @@ def read_optimize(
         case "ascend":
             read = _read_ascend(found, request, model, limits)
         case "attack":
-            read = read_attack(found, request, model, limits)
+            read = read_attack(found, request, model, registry, limits)
         case _:
             found.invalid("method", f"required; one of {', '.join(_OPTIMIZATIONS)}")
     found.raise_any()
@@ -121,6 +121,7 @@ def read_optimize(
         call.deadline_s,
         call.caller,
         limits.optimize_buckets.of(size),
+        method.elsewhere if isinstance(method, Attack) else (),
     )
     settings: optimize_pb2.Ascend | attack_pb2.Attack
     if isinstance(method, Attack):

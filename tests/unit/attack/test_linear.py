@@ -10,6 +10,7 @@ import pytest
 import torch
 from pellucid_server.engine.job import Priority
 from pellucid_server.engine.rows import Lane, Program
+from pellucid_server.methods.attack.algorithm import Base, Pace, Scene
 from pellucid_server.methods.attack.linear import LinearView, linear_views, row_counts
 from pellucid_server.methods.explain.gradients import Gradient
 from pellucid_server.models.registry import Model, Precision
@@ -57,7 +58,10 @@ class Views:
     ) -> Program[list[tuple[LinearView, ...]]]:
         return (
             yield from linear_views(
-                on, self.original, self.changed, self.classes, self.layers, self.bucket_size
+                Scene(on, Base(self.original, torch.empty(0), 0, None), self.bucket_size, Pace()),
+                self.changed,
+                self.classes,
+                self.layers,
             )
         )
 

@@ -11,6 +11,7 @@ from pellucid_server.engine.engine import Unobserved
 from pellucid_server.engine.job import Priority
 from pellucid_server.engine.rows import Lane, Program
 from pellucid_server.engine.schedule import Batch
+from pellucid_server.methods.attack.algorithm import Base, Pace, Scene
 from pellucid_server.methods.attack.transfer import (
     Transferred,
     bucket_of,
@@ -57,11 +58,9 @@ class Transfers:
     def program(
         self, on: Model, image: Tensor, target: Any
     ) -> Program[list[tuple[Transferred, ...]]]:
-        return (
-            yield from transfers(
-                on, self.models, self.original, self.changed, self.source, self.goal, BUCKETS
-            )
-        )
+        base = Base(self.original.float(), torch.empty(0), self.source, self.goal)
+        scene = Scene(on, base, 4, Pace())
+        return (yield from transfers(scene, self.models, self.changed, BUCKETS))
 
 
 def photo_of(name: str) -> Tensor:

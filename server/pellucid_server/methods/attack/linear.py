@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...engine.rows import ClassTarget, EnergyTarget, Program, Rows, SumTarget, Want
-from ...models.registry import Model
+from .algorithm import Scene
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,7 @@ def row_counts(image_count: int, class_count: int, layer_count: int) -> tuple[in
 
 
 def linear_views(
-    model: Model,
-    original: Tensor,
-    changed: Tensor,
-    classes: Sequence[Sequence[int]],
-    layers: Sequence[str],
-    bucket_size: int,
+    scene: Scene, changed: Tensor, classes: Sequence[Sequence[int]], layers: Sequence[str]
 ) -> Program[list[tuple[LinearView, ...]]]:
     """Views of changed images.
 
@@ -63,19 +58,17 @@ def linear_views(
     at in chunks of a batch, so that memory does not grow with the images.
 
     Args:
-        model: A white box.
-        original: 3×H×W, pixels from 0 to 255, on the device.
-        changed: n×3×H×W, likewise.
+        scene: The photo, and the network that sees it.
+        changed: n×3×H×W, pixels from 0 to 255, on the device.
         classes: For each changed image, whose logits.
         layers: Their names, targetable ones, in the order of the effects.
-        bucket_size: Of all rows.
 
     Returns:
         For each changed image, a view of each of its classes.
     """
     every = sorted({index for of_one in classes for index in of_one})
-    pixels = torch.cat([original[None], changed]).double()
-    inputs = inputs_of(model, pixels)
+    pixels = torch.cat([scene.base.pixels[None].double(), changed.double()])
+    inputs, bucket_size = scene.inputs_of(pixels), scene.bucket_size
     traces = yield Rows(inputs, ClassTarget(every[0]), Want.LOGITS, bucket_size=bucket_size)
     assert traces.logits is not None
     logits = traces.logits.double()
@@ -87,7 +80,7 @@ def linear_views(
         assert traces.gradient is not None
         gradients[index] = traces.gradient[0].double()
     # Of the image, a change in the network's input is that of the pixels, scaled by channel.
-    std = torch.tensor(model.preprocessing.std, dtype=torch.float64, device=pixels.device)
+    std = torch.tensor(scene.model.preprocessing.std, dtype=torch.float64, device=pixels.device)
     by_pixel = {index: g / (255 * std.view(3, 1, 1)) for index, g in gradients.items()}
     each = [_effects("", pixels[1:], pixels[0], by_pixel, classes)]
     for layer in layers:
@@ -104,16 +97,6 @@ def linear_views(
         )
         for image, of_one in enumerate(classes)
     ]
-
-
-def inputs_of(model: Model, pixels: Tensor) -> Tensor:
-    """Pixels from 0 to 255, n×3×H×W, as what the model's network gets."""
-    steps = model.preprocessing
-    mean, std = (
-        torch.tensor(values, dtype=torch.float64, device=pixels.device).view(3, 1, 1)
-        for values in (steps.mean, steps.std)
-    )
-    return ((pixels.double() / 255 - mean) / std).to(model.network.dtype)
 
 
 def _layer_effects(

@@ -16,6 +16,7 @@ from ...engine.job import Elsewhere
 from ...engine.rows import Chore, Lane, Program, Rows, TopTarget, Want
 from ...models.registry import Model
 from ..optimize.optimize import Buckets
+from .algorithm import Scene
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,7 @@ def bucket_of(model: Model, buckets: Buckets) -> int:
 
 
 def transfers(
-    model: Model,
-    models: Sequence[Model],
-    original: Tensor,
-    changed: Tensor,
-    source: int,
-    goal: int | None,
-    buckets: Buckets,
+    scene: Scene, models: Sequence[Model], changed: Tensor, buckets: Buckets
 ) -> Program[list[tuple[Transferred, ...]]]:
     """Runs 8-bit images through every model.
 
@@ -71,19 +66,18 @@ def transfers(
     size where that is another, and does not crop them again.
 
     Args:
-        model: The one that they were made for.
+        scene: The photo, and the model that they were made for.
         models: Those that look at them.
-        original: uint8 3×H×W, on the host.
         changed: uint8 n×3×H×W, on the host.
-        source: What they are no longer to be taken for, by the first model's classes.
-        goal: What they are to be taken for, if anything.
         buckets: Of all rows.
 
     Returns:
         For each changed image, what each model makes of it.
     """
+    model, source, goal = scene.model, scene.base.source, scene.base.goal
+    original = scene.base.pixels.byte().cpu()
     photos = torch.cat([original[None], changed]).permute(0, 2, 3, 1).contiguous().numpy()
-    each: list[list[Transferred]] = []
+    each: list[list[Transferred]] = [[] for _ in changed]
     for other in models:
         inputs: Tensor = yield Chore(functools.partial(_seen_by, other, photos))
         network = other.network
@@ -98,22 +92,12 @@ def transfers(
         before, *after = traces.logits.double()
         of_source = counterpart(model, source, other)
         of_goal = None if goal is None else counterpart(model, goal, other)
-        first = int(before.argmax())
-        each.append(
-            [
-                Transferred(
-                    other,
-                    before,
-                    logits,
-                    of_source,
-                    int(logits.argmax()) != first
-                    if goal is None
-                    else int(logits.argmax()) == of_goal,
-                )
-                for logits in after
-            ]
-        )
-    return [tuple(of_image) for of_image in zip(*each, strict=True)]
+        wanted = int(before.argmax()) if goal is None else of_goal
+        for of_image, logits in zip(each, after, strict=True):
+            hit = int(logits.argmax()) == wanted
+            fooled = not hit if goal is None else hit
+            of_image.append(Transferred(other, before, logits, of_source, fooled))
+    return [tuple(of_image) for of_image in each]
 
 
 def counterpart(model: Model, index: int, other: Model) -> int | None:
