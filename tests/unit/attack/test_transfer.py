@@ -76,7 +76,8 @@ def logits_of(name: str, pixels: Tensor, side_px: int) -> Tensor:
     if side_px != 96:
         picture = picture.resize((side_px, 96), resampling).resize((side_px, side_px), resampling)
     values = torch.from_numpy(np.asarray(picture).copy()).double() / 255
-    normalized = (values - torch.tensor(steps.mean)) / torch.tensor(steps.std)
+    mean, std = (torch.tensor(v, dtype=torch.float64) for v in (steps.mean, steps.std))
+    normalized = (values - mean) / std
     with torch.no_grad():
         logits: Tensor = untouched(name, side_px)(normalized.permute(2, 0, 1)[None])[0]
     return logits
