@@ -38,7 +38,7 @@ from ..errors import (
 )
 from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
-from ..methods.optimize.stepper import Snapshot
+from ..methods.optimize.snapshot import Snapshot
 from ..models.registry import Model, Registry
 from ..observe import Counts, Metrics
 from ..workers import Workers

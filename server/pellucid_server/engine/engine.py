@@ -34,7 +34,7 @@ from .device import Device, Flight, Pick
 from .job import Done, Job, Ride, Spec, Timing, Work
 from .lockstep import Climb, Climbing, Group, Moved, Stepper, rows_of
 from .memory import is_out_of_memory
-from .rows import Chore, Event, Rows, TopTarget, Want
+from .rows import Chore, Event, Rows, State, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Engine:
 
         def hand_over() -> None:
             self._handing_over = True
-            for job in self._schedule:
+            for job in self.admission.jobs():
                 self._hand_over(job)
 
         self._inbox.put(hand_over)
@@ -455,8 +455,11 @@ class Engine:
             answer = job.work.ends
         try:
             wanted = self._next(job, answer)
-            while isinstance(wanted, Event):
-                self._show(job, wanted.value)
+            while isinstance(wanted, Event | State):
+                if isinstance(wanted, Event):
+                    self._show(job, wanted.value)
+                else:
+                    job.state = wanted.value
                 wanted = self._next(job, None)
         except StopIteration as stop:
             self._end(job, self._done(job, stop.value))
@@ -469,12 +472,12 @@ class Engine:
         elif isinstance(wanted, Climb):
             job.work = Climbing(self._group(job.spec.model, wanted), wanted)
             self._schedule.add(job)
-            if self._handing_over:
-                self._hand_over(job)
         else:
             do = wanted.do
             self._schedule.remove(job)
             self._offload(job, lambda: do(job.loaded.input), lambda got: self._advance(job, got))
+        if self._handing_over:
+            self._hand_over(job)
 
     def _group(self, model: Model, climb: Climb) -> Group:
         """The group that a job joins; the first one of its kind makes it."""
@@ -485,7 +488,9 @@ class Engine:
 
     def _hand_over(self, job: Job) -> None:
         """Ends a job whose state is enough to go on elsewhere, and shows it."""
-        shown = job.work.snapshots() if isinstance(job.work, Climbing) else []
+        shown = [] if job.state is None else [job.state]
+        if isinstance(job.work, Climbing):
+            shown = job.work.snapshots()
         for snapshot in shown:
             self._show(job, snapshot)
         if shown:
@@ -508,7 +513,7 @@ class Engine:
         result = self._device.download(result)
         return Done(result, job.loaded, tuple(job.rides), replace(job.timing))
 
-    def _next(self, job: Job, answer: Any) -> Rows | Chore | Event | Climb:
+    def _next(self, job: Job, answer: Any) -> Rows | Chore | Event | State | Climb:
         if job.program is not None:
             return job.program.send(answer)
         spec = job.spec
@@ -525,7 +530,7 @@ class Engine:
         if job.program is not None:
             job.program.close()
         self._close_work(job)
-        job.program = job.chore = None
+        job.program = job.chore = job.state = None
         self._schedule.remove(job)
         self._finished.append((job, outcome))
 

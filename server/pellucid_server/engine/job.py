@@ -209,6 +209,7 @@ class Job:
         row_count: Rows that its cost was predicted for.
         outlet: Gets what the method shows before it is done; called as the future is resolved.
         chore: What a worker does for it.
+        state: What it can be handed over by, see rows.State.
     """
 
     spec: Spec
@@ -224,6 +225,7 @@ class Job:
     # From here on, only the engine thread looks.
     loaded: Any = None
     program: Program[Any] | None = None
+    state: Any = None
     work: Work | Climbing | None = None
     rides: list[Ride] = field(default_factory=list)
     ended: bool = False

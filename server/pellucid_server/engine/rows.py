@@ -5,7 +5,7 @@ to the image.
 """
 
 import enum
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -203,11 +203,11 @@ class Want(enum.Flag):
 
 @dataclass(frozen=True)
 class Rows:
-    """Images that a method wants run, all for one target.
+    """Images that a method wants run, for one target or for one each.
 
     Attributes:
         images: n×3×H×W, on the device, in the network's dtype.
-        target: Whose score, and whose gradient.
+        target: Whose score, and whose gradient: one for all images, or n that are no sums.
         want: What to compute besides the score.
         rule: How gradients pass rectifiers, or relevance passes layers.
         layer: The layer of ACTIVATION and LAYER_GRADIENT.
@@ -219,7 +219,7 @@ class Rows:
     """
 
     images: Tensor
-    target: Aim
+    target: Aim | tuple[Target, ...]
     want: Want = Want.SCORE
     rule: Rule = Rule.GRADIENT
     layer: str | None = None
@@ -238,10 +238,20 @@ class Rows:
             return Lane.GRADIENT
         return Lane.FORWARD
 
+    def target_of(self, index: int) -> Aim:
+        """That of one image."""
+        return self.target[index] if isinstance(self.target, tuple) else self.target
+
     @property
     def taps(self) -> frozenset[str]:
-        target = self.target
-        goals = [g for g, _ in target.terms] if isinstance(target, SumTarget) else [target]
+        goals: Sequence[Goal | TopTarget]
+        match self.target:
+            case SumTarget(terms=terms):
+                goals = [goal for goal, _ in terms]
+            case tuple() as goals:
+                pass
+            case target:
+                goals = [target]
         taps = {goal.tap for goal in goals}
         if self.want & (Want.LOGITS | Want.ATTENTION):  # attentions lie all the way
             taps.add(OUTPUT)
@@ -298,6 +308,19 @@ class Event:
     value: Any
 
 
+@dataclass(frozen=True)
+class State:
+    """All that a method needs to go on from here, on whichever server. It gets None.
+
+    A job is handed over by the last one that its method has yielded.
+
+    Attributes:
+        value: What the job's outlet is handed if the server leaves.
+    """
+
+    value: Any
+
+
 Result = TypeVar("Result")
-Program = Generator["Rows | Chore | Event | Climb", Any, Result]
+Program = Generator["Rows | Chore | Event | State | Climb", Any, Result]
 """A method in the middle of its work: it yields rows and gets traces, and returns its result."""

@@ -1,6 +1,7 @@
 """How an attacked photo fares: its perturbation, its linear view, its transfer, as messages."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from pellucid.v1 import attack_pb2, data_pb2, inference_pb2
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..methods.attack.linear import LinearView
 from ..methods.attack.transfer import Transferred
+from ..methods.attack.universal import as_picture, picture_gain
 from ..models.registry import Model
 from .fields import Violations, find_layer, why_not, write_picture
 
@@ -33,14 +35,8 @@ def read_layers(found: Violations, names: Sequence[str], model: Model | None) ->
 
 
 def write_perturbation(change: Tensor) -> tuple[data_pb2.EncodedImage, float]:
-    """A change of whole numbers, 3×H×W, as a picture, and the gain that it is drawn with.
-
-    Grey, 128, is no change; the largest is 1 or 255.
-    """
-    largest = float(change.abs().max())
-    gain = 127 / largest if largest else 1.0
-    levels = (128 + gain * change.double()).round().byte().permute(1, 2, 0).contiguous()
-    return write_picture(Image.fromarray(levels.cpu().numpy()), "png"), gain
+    """A change, 3×H×W, as a picture, and the gain that it is drawn with."""
+    return write_picture(picture_of(255 * as_picture(change)), "png"), picture_gain(change)
 
 
 def write_linear(model: Model, views: Sequence[LinearView]) -> Iterator[attack_pb2.LinearView]:
@@ -84,3 +80,8 @@ def write_top(model: Model, logits: torch.Tensor) -> inference_pb2.Prediction:
         probability=float(logits.double().softmax(0)[index]),
         logit=float(logits[index]),
     )
+
+
+def picture_of(pixels: Tensor) -> Any:
+    """Numbers from 0 to 255, 3×H×W, to the nearest whole ones, as a PIL image."""
+    return Image.fromarray(pixels.round().byte().permute(1, 2, 0).contiguous().cpu().numpy())

@@ -1,19 +1,18 @@
 """Attacks: specs from requests, results to responses."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
-from PIL import Image
 
 from ..engine.job import Spec
-from ..inputs import PhotoSource
+from ..inputs import Photos, PhotoSource
 from ..methods.attack.algorithm import Algorithm, Pace
 from ..methods.attack.attack import Attack, Attacked
+from ..methods.attack.deep_fool import DeepFool
 from ..methods.attack.gradient import Bim, Fgsm, Pgd
 from ..models.registry import Model, Registry
 from .adversarial import (
+    picture_of,
     read_layers,
     write_linear,
     write_perturbation,
@@ -30,7 +29,7 @@ from .fields import (
 )
 from .requests import Limits, read_class, read_image
 
-ALGORITHMS: Mapping[str, type[Algorithm]] = {kind.name: kind for kind in (Fgsm, Bim, Pgd)}
+ALGORITHMS: Mapping[str, type[Algorithm]] = {kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool)}
 
 _ELSEWHERE = {
     "guide": "is for Guide of ascend",
@@ -46,15 +45,15 @@ def read_attack(
     model: Model | None,
     registry: Registry,
     limits: Limits,
-) -> tuple[Attack, tuple[PhotoSource, ...], tuple[int, int]] | None:
-    """An attack, its photos, and their size; None where something is wrong with it."""
+) -> tuple[Attack, Photos] | None:
+    """An attack and its photo; None where something is wrong with it."""
     before = len(found)
     message = request.attack
     name = message.WhichOneof("method") or ""
     kind = ALGORITHMS.get(name)
     algorithm: Algorithm | None = None
     if kind is None:
-        found.invalid("attack.method", f"required; one of {', '.join(ALGORITHMS)}")
+        found.invalid("attack.method", f"required; one of {', '.join([*ALGORITHMS, 'universal'])}")
     else:
         algorithm = read_parameters(
             found, f"attack.{name}", getattr(message, name), kind, model, None
@@ -80,7 +79,7 @@ def read_attack(
     assert model is not None
     models = tuple(registry.values()) if message.transfer else ()
     method = Attack(algorithm, source, goal, pace, limits.optimize_buckets, layers, models)
-    return method, (photo,), (model.network.height_px, model.network.width_px)
+    return method, Photos((photo,), (model.network.height_px, model.network.width_px))
 
 
 def _read_class(
@@ -132,7 +131,7 @@ def write_attack_result(
     made = optimize_pb2.OptimizeResult(
         attack=attack_pb2.AttackResult(
             attack=write_attack(method, base.source),
-            original=write_picture(_photo(base.pixels), "png"),
+            original=write_picture(picture_of(base.pixels), "png"),
             prediction=write_top(model, base.logits),
             label=model.labels[base.source],
             goal_label="" if base.goal is None else model.labels[base.goal],
@@ -147,7 +146,7 @@ def write_attack_result(
         picture, gain = write_perturbation(change)
         made.images.append(
             optimize_pb2.OptimizedImage(
-                image=write_picture(_photo(pixels), "png"),
+                image=write_picture(picture_of(pixels), "png"),
                 pixels=write_tensor(result.unrounded[place] / 255) if include_pixels else None,
                 seed=method.algorithm.first_seed + place,
                 adversarial=attack_pb2.Adversarial(
@@ -166,8 +165,3 @@ def write_attack_result(
             )
         )
     return made
-
-
-def _photo(pixels: torch.Tensor) -> Any:
-    """Whole numbers from 0 to 255, 3×H×W, as a PIL image."""
-    return Image.fromarray(pixels.byte().permute(1, 2, 0).contiguous().cpu().numpy())

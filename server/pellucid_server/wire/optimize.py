@@ -25,8 +25,9 @@ from ..engine.rows import (
     Score,
     TopTarget,
 )
-from ..inputs import Photos, PhotoSource
+from ..inputs import Photos, PhotoSet
 from ..methods.attack.attack import Attack, Attacked
+from ..methods.attack.universal import UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
 from ..methods.optimize.optimize import FromPhoto, Optimize, Optimized
 from ..methods.optimize.stepper import Preview, Progress
@@ -49,11 +50,14 @@ from .fields import (
 )
 from .requests import Call, Limits, find_model, read_class, read_image, read_neuron
 from .responses import write_run
+from .universal import read_universal, write_universal, write_universal_result
 
 MOST_OBJECTIVES = 16
 _PREVIEW_PX = 512
 
 _OPTIMIZATIONS = ("ascend", "attack")
+
+AnyOptimize = Optimize | Attack | UniversalAttack
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class AskedOptimize:
     @property
     def image_count(self) -> int:
         method = self.spec.method
-        assert isinstance(method, Optimize | Attack)
+        assert isinstance(method, AnyOptimize)
         return method.image_count
 
     @property
@@ -101,33 +105,39 @@ def read_optimize(
         found.refused("method", f"optimize does not apply: {opaque}")
         model = None  # nothing of its inside can be asked for
     picture = Fields(found, "", request).choice("format", "png")
-    read: tuple[Optimize | Attack, tuple[PhotoSource, ...], tuple[int, int]] | None = None
-    match request.WhichOneof("method"):
-        case "ascend":
+    read: tuple[AnyOptimize, Photos | PhotoSet] | None = None
+    match request.WhichOneof("method"), request.attack.WhichOneof("method"):
+        case "ascend", _:
             read = _read_ascend(found, request, model, limits)
-        case "attack":
+        case "attack", "universal":
+            read = read_universal(found, request, model, limits)
+        case "attack", _:
             read = read_attack(found, request, model, registry, limits)
         case _:
             found.invalid("method", f"required; one of {', '.join(_OPTIMIZATIONS)}")
     found.raise_any()
     assert model is not None
     assert read is not None
-    method, photos, size = read
+    method, photos = read
+    bucket_size = limits.optimize_buckets.of(photos.size)
     spec = Spec(
         model,
         method,
-        Photos(photos, size),
+        photos,
         TopTarget(),
         call.deadline_s,
         call.caller,
-        limits.optimize_buckets.of(size),
+        bucket_size,
         method.elsewhere if isinstance(method, Attack) else (),
     )
     settings: optimize_pb2.Ascend | attack_pb2.Attack
-    if isinstance(method, Attack):
-        settings = write_attack(method, method.source)
-    else:
-        settings = _write_ascend(request, method)
+    match method:
+        case Attack():
+            settings = write_attack(method, method.source)
+        case UniversalAttack():
+            settings = write_universal(method)
+        case _:
+            settings = _write_ascend(request, method)
     notes: tuple[str, ...] = ()
     if request.checkpoint:
         states, notes = read_checkpoint(
@@ -140,8 +150,8 @@ def read_optimize(
 
 def _read_ascend(
     found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
-) -> tuple[Optimize, tuple[PhotoSource, ...], tuple[int, int]] | None:
-    """An ascent, its photos, and the size of its images; None where something is wrong."""
+) -> tuple[Optimize, Photos] | None:
+    """An ascent and its photos; None where something is wrong."""
     before = len(found)
     ascent = read_parameters(found, "ascend", request.ascend, Ascent, model, None)
     shapes = None
@@ -155,7 +165,7 @@ def _read_ascend(
     if ascent is None or len(found) > before:
         return None
     method = Optimize(objectives, ascent, limits.optimize_buckets)
-    return method, photos, (ascent.height_px, ascent.width_px)
+    return method, Photos(photos, (ascent.height_px, ascent.width_px))
 
 
 def _shapes(found: Violations, ascent: Ascent, model: Model, limits: Limits) -> Shapes | None:
@@ -341,7 +351,7 @@ def write_queued(spec: Spec, cost_ms: float, others_ms: float) -> optimize_pb2.O
 def write_optimize(asked: AskedOptimize, done: Done) -> optimize_pb2.OptimizeResponse:
     """What a job shows, or what came of it."""
     method = asked.spec.method
-    assert isinstance(method, Optimize | Attack)
+    assert isinstance(method, AnyOptimize)
     match done.result:
         case Progress() as progress:
             return optimize_pb2.OptimizeResponse(
@@ -374,14 +384,29 @@ def _write_progress(step_total: int, progress: Progress) -> optimize_pb2.Optimiz
 
 
 def _write_result(asked: AskedOptimize, done: Done, result: Any) -> optimize_pb2.OptimizeResult:
-    """The images, how they ended, and which is the best."""
-    started_s, method = time.monotonic(), asked.spec.method
-    assert isinstance(method, Optimize | Attack)
-    if isinstance(result, Attacked):
-        made = write_attack_result(asked.spec, result, include_pixels=asked.request.include_pixels)
-    else:
-        assert isinstance(result, Optimized)
-        made = _write_optimized(asked, result)
+    """What came of a job."""
+    started_s, pixels = time.monotonic(), asked.request.include_pixels
+    match result:
+        case Universalized():
+            made = write_universal_result(asked.spec, result, include_pixels=pixels)
+        case Attacked():
+            made = write_attack_result(asked.spec, result, include_pixels=pixels)
+            _write_ends(asked, made, result)
+        case _:
+            assert isinstance(result, Optimized)
+            made = _write_optimized(asked, result)
+            _write_ends(asked, made, result)
+    made.notes.extend(asked.notes)
+    made.run.CopyFrom(write_run(asked.spec, done, (time.monotonic() - started_s) * 1e3))
+    return made
+
+
+def _write_ends(
+    asked: AskedOptimize, made: optimize_pb2.OptimizeResult, result: Attacked | Optimized
+) -> None:
+    """How far the images came, how far their scores lie apart, and which is the best."""
+    method = asked.spec.method
+    assert isinstance(method, AnyOptimize)
     scores = []
     for written, end in zip(made.images, result.ends, strict=True):
         written.progress.CopyFrom(_write_progress(method.step_total, end.progress))
@@ -395,9 +420,6 @@ def _write_result(asked: AskedOptimize, done: Done, result: Any) -> optimize_pb2
         made.spread.mean = float(finite.mean())
         made.spread.standard_deviation = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
     made.best = _best(made.images)
-    made.notes.extend(asked.notes)
-    made.run.CopyFrom(write_run(asked.spec, done, (time.monotonic() - started_s) * 1e3))
-    return made
 
 
 def _write_optimized(asked: AskedOptimize, result: Optimized) -> optimize_pb2.OptimizeResult:

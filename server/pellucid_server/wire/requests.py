@@ -416,7 +416,7 @@ def read_image(
         except photos.BadPhoto as error:
             found.invalid(f"{field}.encoded", str(error))
             return None
-        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px, header)
+        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px, header, field)
     field = f"{field}.tensor"
     array = read_tensor(found, field, image.tensor)
     if array is None:

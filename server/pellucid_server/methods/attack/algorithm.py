@@ -15,7 +15,8 @@ from torch import Tensor
 from ...engine.rows import Program
 from ...models.registry import Model
 from ..optimize.ascent import MOST_STEPS
-from ..optimize.stepper import Progress, Snapshot
+from ..optimize.snapshot import Snapshot
+from ..optimize.stepper import Progress
 from ..parameters import Parameters, number
 
 Norm = Literal["linf", "l2"]

@@ -17,7 +17,7 @@ from ...engine.rows import Chore, Lane, Program, Rows, Target, TopTarget, Want
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize.optimize import Buckets
-from ..optimize.stepper import Snapshot
+from ..optimize.snapshot import Snapshot
 from . import linear
 from .algorithm import Algorithm, Base, Crafted, Pace, Scene
 from .linear import LinearView, linear_views

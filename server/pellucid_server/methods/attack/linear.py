@@ -74,17 +74,17 @@ def linear_views(
     logits = traces.logits.double()
     happened = logits[1:] - logits[0]
 
-    gradients: dict[int, Tensor] = {}
-    for index in every:
-        traces = yield Rows(inputs[:1], ClassTarget(index), Want.GRADIENT, bucket_size=bucket_size)
-        assert traces.gradient is not None
-        gradients[index] = traces.gradient[0].double()
+    photos = inputs[:1].expand(len(every), -1, -1, -1)
+    targets = tuple(ClassTarget(index) for index in every)
+    traces = yield Rows(photos, targets, Want.GRADIENT, bucket_size=bucket_size)
+    assert traces.gradient is not None
     # Of the image, a change in the network's input is that of the pixels, scaled by channel.
     std = torch.tensor(scene.model.preprocessing.std, dtype=torch.float64, device=pixels.device)
-    by_pixel = {index: g / (255 * std.view(3, 1, 1)) for index, g in gradients.items()}
+    slopes = traces.gradient.double() / (255 * std.view(3, 1, 1))
+    by_pixel = dict(zip(every, slopes, strict=True))
     each = [_effects("", pixels[1:], pixels[0], by_pixel, classes)]
     for layer in layers:
-        made = yield from _layer_effects(inputs, layer, every, classes, bucket_size)
+        made = yield from _layer_effects(inputs, layer, photos, targets, classes, bucket_size)
         each += [made]
     return [
         tuple(
@@ -102,21 +102,15 @@ def linear_views(
 def _layer_effects(
     inputs: Tensor,
     layer: str,
-    every: Sequence[int],
+    photos: Tensor,
+    targets: tuple[ClassTarget, ...],
     classes: Sequence[Sequence[int]],
     bucket_size: int,
 ) -> Program[list[list[Effect]]]:
-    gradients: dict[int, Tensor] = {}
-    for index in every:
-        traces = yield Rows(
-            inputs[:1],
-            ClassTarget(index),
-            Want.LAYER_GRADIENT,
-            layer=layer,
-            bucket_size=bucket_size,
-        )
-        assert traces.layer_gradient is not None
-        gradients[index] = traces.layer_gradient[0].double()
+    traces = yield Rows(photos, targets, Want.LAYER_GRADIENT, layer=layer, bucket_size=bucket_size)
+    assert traces.layer_gradient is not None
+    slopes = traces.layer_gradient.double()
+    by_class = {target.index: slope for target, slope in zip(targets, slopes, strict=True)}
     end = SumTarget(((EnergyTarget(layer), 1.0),))  # so that rows go no further than the layer
     before: Tensor | None = None
     made: list[list[Effect]] = []
@@ -128,7 +122,7 @@ def _layer_effects(
         if before is None:
             before, activation = activation[0], activation[1:]
         of_part = classes[len(made) : len(made) + len(activation)]
-        made += _effects(layer, activation, before, gradients, of_part)
+        made += _effects(layer, activation, before, by_class, of_part)
     return made
 
 
@@ -136,7 +130,7 @@ def _effects(
     layer: str,
     after: Tensor,
     before: Tensor,
-    gradients: dict[int, Tensor],
+    by_class: dict[int, Tensor],
     classes: Sequence[Sequence[int]],
 ) -> list[list[Effect]]:
     """For each image and each of its classes; all float64."""
@@ -146,5 +140,5 @@ def _effects(
         change = activation - before
         moved = float(change.norm())
         relative = moved / size if size > 0 else (float("inf") if moved else 0.0)
-        made.append([Effect(layer, float((gradients[i] * change).sum()), relative) for i in of_one])
+        made.append([Effect(layer, float((by_class[i] * change).sum()), relative) for i in of_one])
     return made

@@ -29,6 +29,17 @@ def rounded(image: Tensor, base: Tensor, budget: Budget | None) -> Tensor:
     return (base.double() + steps).to(torch.uint8)
 
 
+def whole(change: Tensor, budget: Budget) -> Tensor:
+    """A change as whole numbers within its budget, whatever photo it is of."""
+    steps = change.double().round()
+    if budget.norm == "linf":
+        most = math.floor(budget.epsilon)
+        steps = steps.clamp(-most, most)
+    else:
+        steps = _shortened(steps, change.double(), budget.epsilon)
+    return steps.to(change)
+
+
 def _shortened(steps: Tensor, change: Tensor, epsilon: float) -> Tensor:
     """Whole numbers of an L2 norm of at most epsilon, one less where that changes least.
 

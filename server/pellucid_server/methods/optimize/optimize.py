@@ -28,12 +28,13 @@ from ...engine.rows import (
 from ...models.registry import Model
 from .ascent import Ascent
 from .prelude import parameter_count
-from .stepper import AscentStepper, End, Snapshot, Start
+from .snapshot import Declared, Snapshot
+from .stepper import STATE, AscentStepper, End, Start
 
 _SMALL_PIXELS = 512 * 512
 
-STACKED = 4
-"""Tensors of an image's size that a slot holds: parameters, the last good ones, two moments."""
+STACKED = 1 + len(STATE)
+"""Tensors of an image's size that a slot holds: its state, and the last good image."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,17 @@ class Optimize:
 
     def byte_count(self, model: Model) -> int:
         ascent = self.ascent
-        itemsize = 8 if model.network.dtype is torch.float64 else 4
         tensors = STACKED + ascent.bounded
-        slot = tensors * parameter_count(ascent.height_px, ascent.width_px) * itemsize
+        slot = tensors * parameter_count(ascent.height_px, ascent.width_px)
+        slot *= dtype_of(model).itemsize
         return 2 * slot * ascent.restart_count  # slots come in twos of what there was
+
+    def declared(self, model: Model) -> Sequence[Declared]:
+        dtype = dtype_of(model)
+        return [
+            Declared({name: ((parameter_count(*size),), dtype) for name in STATE})
+            for size in self.ascent.octave_sizes
+        ]
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Optimized]:
         """Args are those of every method, but that the image is all photos, n×3×H×W."""

@@ -20,6 +20,7 @@ from ...engine.rows import SumTarget
 from .. import draws
 from . import prelude, regularizers, updates
 from .ascent import MOST_BLUR_PX, Ascent
+from .snapshot import Snapshot
 
 _NUMBERS = tuple(f.name for f in fields(Ascent) if f.type in (int, float, "int", "float"))
 """The parameters that every row has a number of."""
@@ -37,27 +38,9 @@ _ANCHOR = "anchor"
 """The stacked tensor that is there only once a slot needs it."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The whole state of an image under way.
-
-    Attributes:
-        restart: Which one.
-        octave: Which size it is at, from 0.
-        step: Steps it has made in this octave.
-        total: Steps it has made over all octaves.
-        parameters: P: see prelude.
-        first: P: the first moment, or the velocity.
-        second: P: the second moment.
-    """
-
-    restart: int
-    octave: int
-    step: int
-    total: int
-    parameters: Tensor
-    first: Tensor
-    second: Tensor
+STATE = ("parameters", "first", "second")
+"""What a slot's state is, P numbers each: see prelude; the first moment, or the velocity; the
+second moment."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +161,7 @@ class AscentStepper:
         self._flags = np.zeros((0, len(_FLAGS)), bool)
         length = prelude.parameter_count(*size)
         empty = torch.zeros(0, length, dtype=dtype, device=device)
-        self._stacked = {name: empty.clone() for name in ("parameters", "good", "first", "second")}
+        self._stacked = {name: empty.clone() for name in ("good", *STATE)}
 
     # Slots.
 
@@ -196,8 +179,7 @@ class AscentStepper:
             fresh = self._parameters_of(start, seed)
             kept = {"parameters": fresh, "good": fresh}
         else:
-            moments = {"first": state.first, "second": state.second}
-            kept = {"parameters": state.parameters, "good": state.parameters, **moments}
+            kept = {**state.tensors, "good": state.tensors["parameters"]}
         if ascent.bounded:
             assert start.anchor is not None
             anchor = start.anchor.to(self._device, self._dtype)[None]
@@ -343,9 +325,8 @@ class AscentStepper:
         if not start.ascent.checkpoint_every:
             return None
         step, total = int(self._steps[slot]), self._step_of(slot)
-        names = ("parameters", "first", "second")
-        tensors = {name: self._stacked[name][slot].clone() for name in names}
-        return Snapshot(start.restart, start.octave, step, total, **tensors)
+        tensors = {name: self._stacked[name][slot].clone() for name in STATE}
+        return Snapshot(start.restart, start.octave, step, total, tensors)
 
     def _step_of(self, slot: int) -> int:
         """Steps that it has made over all octaves."""
