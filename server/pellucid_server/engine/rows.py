@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor
 
 from ..models.gates import Rule
-from ..models.network import OUTPUT, PENULTIMATE, Network
+from ..models.network import OUTPUT, PENULTIMATE
+from ..models.registry import Model
 
 if TYPE_CHECKING:
     from .lockstep import Climb
@@ -232,7 +233,8 @@ class Rows:
         layer: The layer of ACTIVATION and LAYER_GRADIENT.
         epsilon: Of LRP's rules: keeps divisors away from 0.
         references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
-        network: Which network they go through instead of the model's: a twin of it.
+        model: Whose network they go through, where it is not the job's: another one that the
+            server has, or the job's with a twin of its network.
         bucket_size: What their batches are padded to; None: what the request says, if it does.
     """
 
@@ -243,7 +245,7 @@ class Rows:
     layer: str | None = None
     epsilon: float = 0.0
     references: Tensor | None = None
-    network: Network | None = None
+    model: Model | None = None
     bucket_size: int | None = None
 
     @property

@@ -113,7 +113,7 @@ def read_optimize(
         case "attack", "universal":
             read = read_universal(found, request, model, limits)
         case "attack", _:
-            read = read_attack(found, request, model, limits)
+            read = read_attack(found, request, model, registry, limits)
         case _:
             found.invalid("method", f"required; one of {', '.join(_OPTIMIZATIONS)}")
     found.raise_any()
@@ -121,7 +121,16 @@ def read_optimize(
     assert read is not None
     method, photos = read
     bucket_size = limits.optimize_buckets.of(photos.size)
-    spec = Spec(model, method, photos, TopTarget(), call.deadline_s, call.caller, bucket_size)
+    spec = Spec(
+        model,
+        method,
+        photos,
+        TopTarget(),
+        call.deadline_s,
+        call.caller,
+        bucket_size,
+        method.elsewhere if isinstance(method, Attack) else (),
+    )
     settings: optimize_pb2.Ascend | attack_pb2.Attack
     match method:
         case Attack():
