@@ -144,7 +144,7 @@ def test_the_command_line(
         *("-o", "fish.png", "--video=fish.gif", "--frame-every=2", "--linear-layer=blocks.1.1"),
     )
     assert done.exit_code == 0, done.stderr
-    for words in ("Egyptian cat", "goldfish", "success   yes", "2 of 2 succeeded", "fish.png"):
+    for words in ("Egyptian cat", "goldfish", "success       yes", "2 of 2 succeeded", "fish.png"):
         assert words in done.stdout
     with Image.open("fish.png") as image, Image.open("fish.gif") as video:
         assert image.size == (96, 96)
