@@ -211,7 +211,13 @@ class Engine:
         queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
         row_count = sum(rows.values())
         most_ms = spec.method.most_ms(spec.model, cost_ms / row_count)
-        return min(cost_ms, most_ms), min(queued_ms, most_ms), row_count
+        cost_ms, queued_ms = min(cost_ms, most_ms), min(queued_ms, most_ms)
+        for other in spec.elsewhere:
+            costs, lane, bucket_size = self.costs_of(other.model), other.lane, other.bucket_size
+            cost_ms += costs.predict_ms(lane, other.row_count, bucket_size)
+            queued_ms += other.row_count * costs.shared_ms(lane, bucket_size)
+            row_count += other.row_count
+        return cost_ms, queued_ms, row_count
 
     def _offload(
         self, job: Job, function: Callable[[], _Returned], then: Callable[[_Returned], None]
@@ -295,7 +301,8 @@ class Engine:
         out_of_memory = False
         try:
             picks, looked = _picks(batch)
-            return batch, self._device.launch(batch.key.network, picks, batch.bucket_size), looked
+            network = batch.key.model.network
+            return batch, self._device.launch(network, picks, batch.bucket_size), looked
         except Exception as error:
             out_of_memory = is_out_of_memory(error)
             if not out_of_memory:
@@ -459,6 +466,7 @@ class Engine:
             return
         self._close_work(job)
         if isinstance(wanted, Rows):
+            self.costs_of(wanted.model or job.spec.model)
             job.work = Work(wanted)
             self._schedule.add(job)
         elif isinstance(wanted, Climb):

@@ -106,7 +106,7 @@ class Group:
 class Climbing:
     """Slots that a job waits for, as they are taken, run and moved."""
 
-    network = None
+    model = None
     lane = Lane.GRADIENT
     turn = 0
     """The batch that a slot of it was last taken into."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor
 
 from ..models.gates import Rule
-from ..models.network import OUTPUT, PENULTIMATE, Network
+from ..models.network import OUTPUT, PENULTIMATE
+from ..models.registry import Model
 
 if TYPE_CHECKING:
     from .lockstep import Climb
@@ -170,8 +171,28 @@ class GuideTarget:
         return self.layer
 
 
+@dataclass(frozen=True)
+class MarginTarget:
+    """How clearly an image is of another class, or of a goal: -max(margin + confidence, 0).
+
+    The margin of a class that is to be left is its logit less the best other one; of a goal, the
+    best other logit less its own. Carlini and Wagner 2016, arXiv:1608.04644, f6.
+
+    Attributes:
+        index: The class.
+        sought: Whether it is the goal; it is to be left otherwise.
+        confidence: The margin that is wanted, at least 0.
+    """
+
+    index: int
+    sought: bool
+    confidence: float = 0.0
+    tap = OUTPUT
+    layer = OUTPUT
+
+
 Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
-Goal = Resolved | DirectionTarget | CodeTarget | EnergyTarget | GuideTarget
+Goal = Resolved | DirectionTarget | CodeTarget | EnergyTarget | GuideTarget | MarginTarget
 
 
 @dataclass(frozen=True)
@@ -212,7 +233,8 @@ class Rows:
         layer: The layer of ACTIVATION and LAYER_GRADIENT.
         epsilon: Of LRP's rules: keeps divisors away from 0.
         references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
-        network: Which network they go through instead of the model's: a twin of it.
+        model: Whose network they go through, where it is not the job's: another one that the
+            server has, or the job's with a twin of its network.
         bucket_size: What their batches are padded to; None: what the request says, if it does.
     """
 
@@ -223,7 +245,7 @@ class Rows:
     layer: str | None = None
     epsilon: float = 0.0
     references: Tensor | None = None
-    network: Network | None = None
+    model: Model | None = None
     bucket_size: int | None = None
 
     @property

@@ -1,19 +1,25 @@
 """Attacks: specs from requests, results to responses."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import torch
-from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
-from PIL import Image
+from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
 
 from ..engine.job import Spec
 from ..inputs import Photos, PhotoSource
 from ..methods.attack.algorithm import Algorithm, Pace
 from ..methods.attack.attack import Attack, Attacked
+from ..methods.attack.carlini_wagner import CarliniWagner
 from ..methods.attack.deep_fool import DeepFool
 from ..methods.attack.gradient import Bim, Fgsm, Pgd
-from ..models.registry import Model
+from ..models.registry import Model, Registry
+from .adversarial import (
+    picture_of,
+    read_layers,
+    write_linear,
+    write_perturbation,
+    write_top,
+    write_transfer,
+)
 from .fields import (
     Fields,
     Violations,
@@ -24,7 +30,9 @@ from .fields import (
 )
 from .requests import Limits, read_class, read_image
 
-ALGORITHMS: Mapping[str, type[Algorithm]] = {kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool)}
+ALGORITHMS: Mapping[str, type[Algorithm]] = {
+    kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool, CarliniWagner)
+}
 
 _ELSEWHERE = {
     "guide": "is for Guide of ascend",
@@ -35,7 +43,11 @@ _ELSEWHERE = {
 
 
 def read_attack(
-    found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    model: Model | None,
+    registry: Registry,
+    limits: Limits,
 ) -> tuple[Attack, Photos] | None:
     """An attack and its photo; None where something is wrong with it."""
     before = len(found)
@@ -63,11 +75,13 @@ def read_attack(
     for field, why in _ELSEWHERE.items():
         if Fields(found, "", request).has(field):
             found.invalid(field, why)
+    layers = read_layers(found, message.linear_layers, model)
     photo = _read_photo(found, request, model, limits)
     if len(found) > before or algorithm is None or pace is None or photo is None:
         return None
     assert model is not None
-    method = Attack(algorithm, source, goal, pace, limits.optimize_buckets)
+    models = tuple(registry.values()) if message.transfer else ()
+    method = Attack(algorithm, source, goal, pace, limits.optimize_buckets, layers, models)
     return method, Photos((photo,), (model.network.height_px, model.network.width_px))
 
 
@@ -105,6 +119,8 @@ def write_attack(method: Attack, source: int | None) -> attack_pb2.Attack:
         made.class_index = source
     if method.goal is not None:
         made.goal_class_index = method.goal
+    made.linear_layers.extend(method.layers)
+    made.transfer = bool(method.models)
     return made
 
 
@@ -130,6 +146,7 @@ def write_attack_result(
     for place, pixels in enumerate(result.pixels):
         probabilities = result.logits[place].double().softmax(0)
         change = pixels.double() - base.pixels.double().cpu()
+        picture, gain = write_perturbation(change)
         made.images.append(
             optimize_pb2.OptimizedImage(
                 image=write_picture(picture_of(pixels), "png"),
@@ -143,23 +160,11 @@ def write_attack_result(
                     goal_probability=None if base.goal is None else float(probabilities[base.goal]),
                     linf=float(change.abs().max()),
                     l2=float(change.norm()),
+                    perturbation=picture,
+                    perturbation_gain=gain,
+                    linear=write_linear(model, result.linear[place]),
+                    transfer=write_transfer(result.transfer[place]),
                 ),
             )
         )
     return made
-
-
-def write_top(model: Model, logits: torch.Tensor) -> inference_pb2.Prediction:
-    """What the network takes an image for."""
-    index = int(logits.argmax())
-    return inference_pb2.Prediction(
-        class_index=index,
-        label=model.labels[index],
-        probability=float(logits.double().softmax(0)[index]),
-        logit=float(logits[index]),
-    )
-
-
-def picture_of(pixels: torch.Tensor) -> Any:
-    """Whole numbers from 0 to 255, 3×H×W, as a PIL image."""
-    return Image.fromarray(pixels.byte().permute(1, 2, 0).contiguous().cpu().numpy())

@@ -26,11 +26,12 @@ from ..engine.rows import (
     TopTarget,
 )
 from ..inputs import Photos, PhotoSet
+from ..methods.attack.algorithm import Crafted
 from ..methods.attack.attack import Attack, Attacked
 from ..methods.attack.universal import UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
 from ..methods.optimize.optimize import FromPhoto, Optimize, Optimized
-from ..methods.optimize.stepper import Preview, Progress
+from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
@@ -112,7 +113,7 @@ def read_optimize(
         case "attack", "universal":
             read = read_universal(found, request, model, limits)
         case "attack", _:
-            read = read_attack(found, request, model, limits)
+            read = read_attack(found, request, model, registry, limits)
         case _:
             found.invalid("method", f"required; one of {', '.join(_OPTIMIZATIONS)}")
     found.raise_any()
@@ -120,7 +121,16 @@ def read_optimize(
     assert read is not None
     method, photos = read
     bucket_size = limits.optimize_buckets.of(photos.size)
-    spec = Spec(model, method, photos, TopTarget(), call.deadline_s, call.caller, bucket_size)
+    spec = Spec(
+        model,
+        method,
+        photos,
+        TopTarget(),
+        call.deadline_s,
+        call.caller,
+        bucket_size,
+        method.elsewhere if isinstance(method, Attack) else (),
+    )
     settings: optimize_pb2.Ascend | attack_pb2.Attack
     match method:
         case Attack():
@@ -399,7 +409,8 @@ def _write_ends(
     method = asked.spec.method
     assert isinstance(method, AnyOptimize)
     scores = []
-    for written, end in zip(made.images, result.ends, strict=True):
+    ends: Sequence[Crafted | End] = result.ends
+    for written, end in zip(made.images, ends, strict=True):
         written.progress.CopyFrom(_write_progress(method.step_total, end.progress))
         if not end.finite:
             step = end.progress.step

@@ -9,11 +9,9 @@ from ..methods.attack.universal import (
     Universal,
     UniversalAttack,
     Universalized,
-    as_picture,
-    picture_gain,
 )
 from ..models.registry import Model
-from .attack import picture_of, write_top
+from .adversarial import picture_of, write_perturbation, write_top
 from .fields import (
     Fields,
     Violations,
@@ -106,10 +104,11 @@ def write_universal_result(
     method, model = spec.method, spec.model
     assert isinstance(method, UniversalAttack)
     change, fooled = result.perturbation, result.fooled
+    picture, gain = write_perturbation(change)
     universal = attack_pb2.UniversalResult(
         perturbation=write_tensor(change),
-        picture=write_picture(picture_of(255 * as_picture(change)), "png"),
-        picture_gain=picture_gain(change),
+        picture=picture,
+        picture_gain=gain,
         fooling_rate=float(fooled.double().mean()),
         pass_count=result.pass_count,
         linf=float(change.abs().max()),

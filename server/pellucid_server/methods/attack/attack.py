@@ -5,21 +5,24 @@ budget, and what is told is what the network makes of those.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ...engine.job import Priority
+from ...engine.job import Elsewhere, Priority
 from ...engine.rows import Chore, Lane, Program, Rows, Target, TopTarget, Want
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize.optimize import Buckets
-from ..optimize.snapshot import Snapshot
+from ..optimize.snapshot import Declared, Snapshot
+from . import linear
 from .algorithm import Algorithm, Base, Crafted, Pace, Scene
+from .linear import LinearView, linear_views
 from .rounding import rounded
+from .transfer import Transferred, rows_elsewhere, transfers
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Attacked:
         pixels: n×3×H×W, uint8: the images at 8 bits.
         logits: n×classes: theirs.
         ends: n: how far each of them came; their own tensors may be on the device.
+        linear: n: of each, for the source, and for the goal or else for what it is taken for.
+        transfer: n: of each, what every model that was to look makes of it.
     """
 
     base: Base
@@ -43,6 +48,8 @@ class Attacked:
     pixels: Tensor
     logits: Tensor
     ends: tuple[Crafted, ...]
+    linear: tuple[tuple[LinearView, ...], ...]
+    transfer: tuple[tuple[Transferred, ...], ...]
 
     def succeeded(self, logits: Tensor) -> list[bool]:
         """Whether images of these logits, n×classes, are taken for what they are to be."""
@@ -62,6 +69,8 @@ class Attack:
         goal: The class that it is to be taken for; None: any other.
         pace: How often there is something to see.
         buckets: Of its batches.
+        layers: At which the change's effect is predicted, besides the image itself.
+        models: That look at what comes of it.
         states: Where its images go on from, in the order of their seeds.
     """
 
@@ -70,6 +79,8 @@ class Attack:
     goal: int | None
     pace: Pace
     buckets: Buckets
+    layers: tuple[str, ...] = ()
+    models: tuple[Model, ...] = ()
     states: tuple[Snapshot, ...] = ()
 
     name: ClassVar[str] = "optimize"
@@ -84,13 +95,23 @@ class Attack:
         """Steps of one image."""
         return self.algorithm.step_total
 
+    def declared(self, model: Model) -> Sequence[Declared]:
+        return self.algorithm.declared(model)
+
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         done = sum(state.total for state in self.states)  # need not be paid for
-        algorithm = self.algorithm
+        count, layer_count = self.image_count, len(self.layers)
+        class_count = 2 if self.goal is not None else 1 + count
+        forward, gradient = linear.row_counts(count, class_count, layer_count)
         return {
-            Lane.FORWARD: 1 + 2 * algorithm.image_count,
-            Lane.GRADIENT: max(1, algorithm.gradient_row_count - done),
+            Lane.FORWARD: 1 + 2 * count + forward,
+            Lane.GRADIENT: max(1, self.algorithm.gradient_row_count - done) + gradient,
         }
+
+    @property
+    def elsewhere(self) -> tuple[Elsewhere, ...]:
+        """The rows that other models run."""
+        return rows_elsewhere(self.models, self.buckets, self.image_count)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -98,7 +119,10 @@ class Attack:
 
     def byte_count(self, model: Model) -> int:
         images = _IMAGES * self.algorithm.image_count * 3 * model.network.pixel_count * 8
-        return images + self.algorithm.byte_count(model)
+        layers = [layer for name in self.layers if (layer := model.network.layer(name))]
+        largest = max((math.prod(layer.shape) for layer in layers), default=0)
+        each = self.buckets.bucket_size + 3 + self.image_count
+        return images + 8 * each * largest + self.algorithm.byte_count(model)
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Attacked]:
         """Args are those of every method, but that the image is all photos, 1×3×H×W."""
@@ -109,13 +133,16 @@ class Attack:
             [rounded(one, scene.base.pixels, self.algorithm.budget) for one in unrounded]
         )
         logits = yield from logits_of(scene, torch.cat([unrounded, pixels.to(unrounded)]))
+        before, after = logits[: len(crafted)], logits[len(crafted) :]
+        base, host = scene.base, pixels.cpu()
+        classes = [
+            dict.fromkeys((base.source, best if base.goal is None else base.goal))
+            for best in after.argmax(1).tolist()
+        ]
+        views = yield from linear_views(scene, pixels, [[*one] for one in classes], self.layers)
+        seen = yield from transfers(scene, self.models, host, self.buckets)
         return Attacked(
-            scene.base,
-            unrounded,
-            logits[: len(crafted)],
-            pixels,
-            logits[len(crafted) :],
-            tuple(crafted),
+            base, unrounded, before, host, after, tuple(crafted), tuple(views), tuple(seen)
         )
 
     def _scene(self, model: Model, device: torch.device) -> Program[Scene]:
