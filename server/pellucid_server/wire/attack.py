@@ -70,8 +70,10 @@ def read_attack(
             found.invalid(f"attack.{asked_for}", f"is set; {name} has none")
         elif goal is not None and goal == source:
             found.invalid(f"attack.{asked_for}", f"is class {goal}, which is the source")
-    if Fields(found, "", request).choice("format", "png") != "png":
-        found.invalid("format", "must be IMAGE_FORMAT_PNG: others change the pixels")
+    if model is not None and model.network.class_count < 2:
+        found.refused("model", f"{model.name} has one class, and no other to be taken for")
+    if request.format == data_pb2.IMAGE_FORMAT_JPEG:
+        found.invalid("format", "is IMAGE_FORMAT_JPEG, which would change the attacked pixels")
     for field, why in _ELSEWHERE.items():
         if Fields(found, "", request).has(field):
             found.invalid(field, why)
