@@ -107,7 +107,10 @@ def test_it_ends_where_enough_change() -> None:
     assert not made.perturbation.flatten()[1:].any()
     assert [one.step for one in shown] == [2 * k for k in range(1, made.pass_count + 1)]
     assert shown[-1].score == 1.0
-    assert torch.equal(made.perturbed.int() - made.photos.int(), made.perturbation.int()[None].expand(2, -1, -1, -1))
+    assert torch.equal(
+        made.perturbed.int() - made.photos.int(),
+        made.perturbation.int()[None].expand(2, -1, -1, -1),
+    )
 
 
 def test_what_is_told_is_what_the_network_says() -> None:
