@@ -177,7 +177,7 @@ def test_the_command_line(
         assert image.size == video.size == (96, 96)
     (tmp_path / "empty").mkdir()
     for args, complaint in (
-        ((str(tmp_path / "empty"),), "there is no photo in it"),
+        ((str(tmp_path / "empty"),), "there is no photo in"),
         ((str(folder), "-p", "steps=1"), "--parameter: is 'steps=1'"),
         ((str(folder), "-o", "v.bmp"), "must end with"),
         ((str(folder), "--epsilon=0.5"), "must be at least 1"),

@@ -57,14 +57,11 @@ def universal(
     """One small change that alters what the network takes most photos of a folder for."""
     with connected(server, waiting=False) as client:
         from .. import _attack, _universal
-        from ..errors import BadArgument
         from ..folders import photos_in
         from ..types import format_of
 
         format_of(output)
         photos = photos_in(folder)
-        if not photos:
-            raise BadArgument(f"{folder}: there is no photo in it")
         given = {
             "epsilon": epsilon,
             "norm": norm,
