@@ -79,8 +79,8 @@ def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool 
             "version": version("pellucid"),
             "description": "Serves vision networks and says why they answered as they did. Bodies "
             f"have at most {max_body_bytes} bytes, forms of optimizations "
-            f"{max(max_body_bytes, max_photo_set_bytes)}. JSON names may be in lowerCamelCase, as here, "
-            "or as in the proto files. In answers a zero is said like any other value.",
+            f"{max(max_body_bytes, max_photo_set_bytes)}. JSON names may be in lowerCamelCase, as "
+            "here, or as in the proto files. In answers a zero is said like any other value.",
         },
         "paths": {
             "/v1/predict": {
