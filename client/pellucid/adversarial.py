@@ -1,9 +1,10 @@
 """How an attacked photo fares: its linear view, its transfer to other models, a sheet of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .types import Prediction
+from .types import Prediction, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,6 +65,67 @@ class TransferScore:
     source_before: float | None
     source_after: float | None
     fooled: bool
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """How an attacked photo fares, at 8 bits.
+
+    Attributes:
+        success: Whether the network takes it for something else than the source; for the goal,
+            where there is one.
+        success_unrounded: The same before its pixels were rounded to 8 bits.
+        prediction: What it takes it for.
+        source_probability: The source's probability.
+        goal_probability: The goal's; None where there is none.
+        linf: The largest change of any pixel's red, green or blue: 0 to 255.
+        l2: The root of the sum of all changes' squares.
+        picture: The change as a PNG file: grey where nothing changed, scaled to be seen.
+        perturbation_gain: What it is scaled by.
+        linear: For the source, and for the goal or else for what it is taken for.
+        transfer: What each model of the server makes of it, where that was asked for.
+    """
+
+    success: bool
+    success_unrounded: bool
+    prediction: Prediction
+    source_probability: float
+    goal_probability: float | None
+    linf: float
+    l2: float
+    picture: bytes = field(repr=False)
+    perturbation_gain: float
+    linear: tuple[LinearView, ...] = field(repr=False)
+    transfer: tuple[TransferScore, ...] = field(repr=False)
+
+    @cached_property
+    def perturbation(self) -> "Image":
+        """The change as a PIL image."""
+        return opened(self.picture)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The photo that was attacked.
+
+    Attributes:
+        encoded: A PNG file: the photo as the network sees it, at 8 bits.
+        prediction: What the network takes it for.
+        label: Of the source.
+        goal_label: Of the goal; empty where there is none.
+        source_probability: The source's probability for the photo.
+    """
+
+    encoded: bytes = field(repr=False)
+    prediction: Prediction
+    label: str
+    goal_label: str
+    source_probability: float
+
+    @cached_property
+    def original(self) -> "Image":
+        """The photo as the network sees it, as a PIL image."""
+        return opened(self.encoded)
 
 
 def sheet(result: "OptimizeResult", *, cell_px: int = 320) -> "Image":

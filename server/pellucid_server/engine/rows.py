@@ -171,8 +171,28 @@ class GuideTarget:
         return self.layer
 
 
+@dataclass(frozen=True)
+class MarginTarget:
+    """How clearly an image is of another class, or of a goal: -max(margin + confidence, 0).
+
+    The margin of a class that is to be left is its logit less the best other one; of a goal, the
+    best other logit less its own. Carlini and Wagner 2016, arXiv:1608.04644, f6.
+
+    Attributes:
+        index: The class.
+        sought: Whether it is the goal; it is to be left otherwise.
+        confidence: The margin that is wanted, at least 0.
+    """
+
+    index: int
+    sought: bool
+    confidence: float = 0.0
+    tap = OUTPUT
+    layer = OUTPUT
+
+
 Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
-Goal = Resolved | DirectionTarget | CodeTarget | EnergyTarget | GuideTarget
+Goal = Resolved | DirectionTarget | CodeTarget | EnergyTarget | GuideTarget | MarginTarget
 
 
 @dataclass(frozen=True)

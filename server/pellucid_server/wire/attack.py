@@ -8,6 +8,7 @@ from ..engine.job import Spec
 from ..inputs import Photos, PhotoSource
 from ..methods.attack.algorithm import Algorithm, Pace
 from ..methods.attack.attack import Attack, Attacked
+from ..methods.attack.carlini_wagner import CarliniWagner
 from ..methods.attack.deep_fool import DeepFool
 from ..methods.attack.gradient import Bim, Fgsm, Pgd
 from ..models.registry import Model, Registry
@@ -29,7 +30,9 @@ from .fields import (
 )
 from .requests import Limits, read_class, read_image
 
-ALGORITHMS: Mapping[str, type[Algorithm]] = {kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool)}
+ALGORITHMS: Mapping[str, type[Algorithm]] = {
+    kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool, CarliniWagner)
+}
 
 _ELSEWHERE = {
     "guide": "is for Guide of ascend",
@@ -67,8 +70,10 @@ def read_attack(
             found.invalid(f"attack.{asked_for}", f"is set; {name} has none")
         elif goal is not None and goal == source:
             found.invalid(f"attack.{asked_for}", f"is class {goal}, which is the source")
-    if Fields(found, "", request).choice("format", "png") != "png":
-        found.invalid("format", "must be IMAGE_FORMAT_PNG: others change the pixels")
+    if model is not None and model.network.class_count < 2:
+        found.refused("model", f"{model.name} has one class, and no other to be taken for")
+    if request.format == data_pb2.IMAGE_FORMAT_JPEG:
+        found.invalid("format", "is IMAGE_FORMAT_JPEG, which would change the attacked pixels")
     for field, why in _ELSEWHERE.items():
         if Fields(found, "", request).has(field):
             found.invalid(field, why)

@@ -26,11 +26,12 @@ from ..engine.rows import (
     TopTarget,
 )
 from ..inputs import Photos, PhotoSet
+from ..methods.attack.algorithm import Crafted
 from ..methods.attack.attack import Attack, Attacked
 from ..methods.attack.universal import UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
 from ..methods.optimize.optimize import FromPhoto, Optimize, Optimized
-from ..methods.optimize.stepper import Preview, Progress
+from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
@@ -408,7 +409,8 @@ def _write_ends(
     method = asked.spec.method
     assert isinstance(method, AnyOptimize)
     scores = []
-    for written, end in zip(made.images, result.ends, strict=True):
+    ends: Sequence[Crafted | End] = result.ends
+    for written, end in zip(made.images, ends, strict=True):
         written.progress.CopyFrom(_write_progress(method.step_total, end.progress))
         if not end.finite:
             step = end.progress.step

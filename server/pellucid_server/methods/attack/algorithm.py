@@ -15,7 +15,7 @@ from torch import Tensor
 from ...engine.rows import Program
 from ...models.registry import Model
 from ..optimize.ascent import MOST_STEPS
-from ..optimize.snapshot import Snapshot
+from ..optimize.snapshot import Declared, Snapshot
 from ..optimize.stepper import Progress
 from ..parameters import Parameters, number
 
@@ -144,6 +144,10 @@ class Algorithm(Parameters):
     @abstractmethod
     def byte_count(self, model: Model) -> int:
         """Bytes that it holds besides a few images."""
+
+    def declared(self, model: Model) -> Sequence[Declared]:
+        """What the states of its images hold, see Resumable; empty: it has none."""
+        return []
 
     @abstractmethod
     def craft(self, scene: Scene) -> Program[Sequence[Crafted]]:

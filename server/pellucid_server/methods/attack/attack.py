@@ -5,7 +5,7 @@ budget, and what is told is what the network makes of those.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from ...engine.rows import Chore, Lane, Program, Rows, Target, TopTarget, Want
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize.optimize import Buckets
-from ..optimize.snapshot import Snapshot
+from ..optimize.snapshot import Declared, Snapshot
 from . import linear
 from .algorithm import Algorithm, Base, Crafted, Pace, Scene
 from .linear import LinearView, linear_views
@@ -94,6 +94,9 @@ class Attack:
     def step_total(self) -> int:
         """Steps of one image."""
         return self.algorithm.step_total
+
+    def declared(self, model: Model) -> Sequence[Declared]:
+        return self.algorithm.declared(model)
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         done = sum(state.total for state in self.states)  # need not be paid for

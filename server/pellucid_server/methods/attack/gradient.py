@@ -21,7 +21,8 @@ from .. import draws
 from ..optimize.ascent import MOST_RESTARTS, MOST_STEPS, PLAIN, Ascent
 from ..optimize.optimize import STACKED, dtype_of, stepper_of
 from ..optimize.prelude import parameter_count
-from ..optimize.stepper import AscentStepper, End, Start
+from ..optimize.snapshot import Declared
+from ..optimize.stepper import STATE, AscentStepper, End, Start
 from ..parameters import MOST_SEED, Known, choice, number, positive
 from .algorithm import Algorithm, Budget, Crafted, Norm, Scene
 
@@ -68,9 +69,13 @@ class GradientAttack(Algorithm):
         """Of each step, by the norm."""
 
     def byte_count(self, model: Model) -> int:
-        itemsize = 8 if dtype_of(model) is torch.float64 else 4
-        slot = (STACKED + 1) * parameter_count(*_size_of(model)) * itemsize
+        count = parameter_count(*_size_of(model))
+        slot = (STACKED + 1) * count * dtype_of(model).itemsize
         return 2 * slot * self.image_count
+
+    def declared(self, model: Model) -> Sequence[Declared]:
+        shape = (parameter_count(*_size_of(model)),)
+        return [Declared({name: (shape, dtype_of(model)) for name in STATE})]
 
     def craft(self, scene: Scene) -> Program[Sequence[Crafted]]:
         size, base = scene.size, scene.base
@@ -193,5 +198,5 @@ def within(budget: Budget, seed: int, shape: tuple[int, ...]) -> Tensor:
     if budget.norm == "linf":
         return budget.epsilon * (2 * draws.uniform(seed, 0, shape) - 1)
     direction = draws.normal(seed, 0, shape)
-    share = math.exp(math.log(float(draws.uniform(seed, 1, ()))) / direction.numel())
+    share = math.exp(math.log1p(-float(draws.uniform(seed, 1, ()))) / direction.numel())
     return direction * (budget.epsilon * share / float(direction.norm()))
