@@ -142,7 +142,8 @@ def test_steps_of_a_norm_by_hand() -> None:
 
 def test_budgets_by_hand() -> None:
     anchor = torch.tensor([[10.0, 20.0, 30.0]] * 3, dtype=torch.float64)
-    there = anchor + torch.tensor([[3.0, -4.0, 1.0], [0.0, 0.0, 0.0], [0.3, 0.0, 0.4]])
+    change = [[3.0, -4.0, 1.0], [0.0, 0.0, 0.0], [0.3, 0.0, 0.4]]
+    there = anchor + torch.tensor(change, dtype=torch.float64)
     made = updates.within_linf(there, anchor, numbers(2, 2, 2))
     assert close(made - anchor, [[2, -2, 1], [0, 0, 0], [0.3, 0, 0.4]])
     there[0, 2] = 30.0
