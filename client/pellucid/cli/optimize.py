@@ -1,7 +1,9 @@
 """The command line of optimizations: pellucid optimize class, neuron, invert and dream."""
 
+import sys
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +28,10 @@ Output = Annotated[
 ]
 Video = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.gif", help="Write what it looked like on its way here."),
+    typer.Option(
+        metavar="FILE",
+        help="Write what it looked like on its way here, as .gif or .mp4.",
+    ),
 ]
 Every = Annotated[int | None, typer.Option(help="Steps from one frame to the next; 10 if unset.")]
 Preset = Annotated[
@@ -246,8 +251,8 @@ def _optimize(
         if video is None and frame_every is not None:
             raise BadArgument("--frame-every: needs --video")
         if video is not None:
-            if video.suffix.lower() != ".gif":
-                raise BadArgument(f"--video: {video} must end with .gif")
+            film = _film()
+            film.check_name(video)
             options["preview_every"] = frame_every or 10
         rest["format"] = format_of(output)
         optimization = client.optimize(objectives, **options, **rest)
@@ -267,13 +272,21 @@ def _optimize(
                     frames.append(event.image)
             result = optimization.result()
         result.save(output)
-        if video is not None and frames:
-            last = result.images[0].image.resize(frames[0].size)
-            frames[0].save(
-                video, save_all=True, append_images=[*frames[1:], last], duration=80, loop=0
-            )
-    written = [path for path in (output, video if frames else None) if path is not None]
-    _print_result(result, written)
+        if video is not None:
+            film.write_film(video, [*frames, result.images[0].image])
+    _print_result(result, [path for path in (output, video) if path is not None])
+
+
+def _film() -> ModuleType:
+    """What writes videos, where what it needs is installed."""
+    try:
+        from .. import film
+    except ModuleNotFoundError as error:
+        if error.name != "imageio":
+            raise
+        print(f"pellucid: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    return film
 
 
 def _print_result(result: "OptimizeResult", written: list[Path]) -> None:

@@ -72,6 +72,19 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How a job in lock step asks for rows: one of each image, and then the next.
+
+    Attributes:
+        image_count: Rows of it that there are at once.
+        size: Of its images, height and width; of the last ones where there are several.
+    """
+
+    image_count: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Climb:
     """What a method yields to have images optimized; it gets what each of them ends with.
 

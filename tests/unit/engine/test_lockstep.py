@@ -352,22 +352,39 @@ def test_other_sizes_and_their_buckets() -> None:
         assert set(device.buckets) == {1}
 
 
-def test_cost_is_what_its_rows_cost() -> None:
-    with running(buckets=(1, 4)) as runner:
-        on = model(NAME)
-        runner.engine.warm_up(on)
-        with runner.held():
-            one = submit(runner, optimize(ClassTarget(1), step_count=100))
-            two = submit(runner, optimize(ClassTarget(1), step_count=100, restart_count=2))
-            small = submit(
-                runner, optimize(ClassTarget(1), step_count=100, height_px=48, width_px=96)
-            )
-            costs = runner.engine.costs_of(on)
-            assert one.cost_ms == pytest.approx(costs.predict_ms(Lane.GRADIENT, 100, 4))
-            assert two.cost_ms == pytest.approx(2 * one.cost_ms)
-            assert small.cost_ms == pytest.approx(costs.predict_ms(Lane.GRADIENT, 50, 4))
-            for job in (one, two, small):
-                runner.engine.cancel(job)
+@pytest.mark.parametrize(
+    ("parameters", "batches"),
+    [
+        ({"step_count": 6}, 7),  # six steps, and a look at the end
+        ({"step_count": 6, "restart_count": 3}, 7),
+        ({"step_count": 6, "restart_count": 5}, 14),
+        ({"step_count": 7, "height_px": 48}, 4),  # half as many pixels
+        ({"step_count": 3, "octave_count": 2, "octave_scale": 2.0}, 4.75),
+    ],
+    ids=str,
+)
+def test_a_job_alone_costs_its_batches_however_empty(
+    parameters: dict[str, Any], batches: float
+) -> None:
+    """What it is predicted to cost is the batches that it is run in, each as it was measured."""
+    if "octave_count" in parameters:
+        parameters |= {"preset": "mordvintsev", "start": "noise"}
+    device = SpyDevice()
+    with running(device, buckets=(1, 4)) as runner:
+        runner.engine.warm_up(model(NAME))
+        batch_ms = runner.engine.costs_of(model(NAME)).predict_ms(Lane.GRADIENT, 4, 4)
+        device.launches.clear()
+        job = submit(runner, optimize(ClassTarget(1), **parameters))
+        assert job.cost_ms == pytest.approx(batches * batch_ms)
+        rows = (
+            batches
+            * parameters.get("restart_count", 1)
+            / math.ceil(parameters.get("restart_count", 1) / 4)
+        )
+        assert job.queued_ms == pytest.approx(rows * batch_ms / 4)
+        job.future.result(60)
+    run = [(picks[0][0].images.shape[2:].numel(), picks) for picks in device.launches]
+    assert sum(pixels for pixels, _ in run) / SIDE**2 == pytest.approx(batches)
 
 
 # Images that are unlike each other, which advance in rounds.
