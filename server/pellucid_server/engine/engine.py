@@ -209,7 +209,9 @@ class Engine:
         rows = spec.method.row_counts(spec.model, spec.target)
         pace, cost_ms = spec.method.pace, 0.0
         for lane, n in rows.items():
-            at_once = pace.image_count if pace and lane is Lane.GRADIENT else max(1, n)
+            at_once = max(1, n)
+            if pace is not None and lane is Lane.GRADIENT:
+                at_once = pace.at_once(spec.bucket_size or self.buckets[-1])
             cost_ms += n / at_once * costs.predict_ms(lane, at_once, spec.bucket_size)
         queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
         row_count = sum(rows.values())

@@ -353,38 +353,38 @@ def test_other_sizes_and_their_buckets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "batches"),
+    ("parameters", "rows", "batches"),
     [
-        ({"step_count": 6}, 7),  # six steps, and a look at the end
-        ({"step_count": 6, "restart_count": 3}, 7),
-        ({"step_count": 6, "restart_count": 5}, 14),
-        ({"step_count": 7, "height_px": 48}, 4),  # half as many pixels
-        ({"step_count": 3, "octave_count": 2, "octave_scale": 2.0}, 4.75),
+        ({"step_count": 6}, 7, 7),  # six steps, and a look at the end
+        ({"step_count": 6, "restart_count": 3}, 21, 7),
+        ({"step_count": 7, "restart_count": 5}, 40, 10),  # four at a time, whichever they are
+        ({"step_count": 7, "restart_count": 5, "in_rounds": True}, 40, 16),  # four, and one
+        ({"step_count": 7, "height_px": 48}, 4, 4),  # half as many pixels
+        ({"step_count": 4, "octave_count": 2, "octave_scale": 2.0}, 6, 6),  # a quarter, and all
     ],
     ids=str,
 )
 def test_a_job_alone_costs_its_batches_however_empty(
-    parameters: dict[str, Any], batches: float
+    parameters: dict[str, Any], rows: int, batches: int
 ) -> None:
-    """What it is predicted to cost is the batches that it is run in, each as it was measured."""
+    """It is predicted to cost what it is run in: in batches of the network's own size."""
+    parameters = dict(parameters)
+    in_rounds = parameters.pop("in_rounds", False)
     if "octave_count" in parameters:
         parameters |= {"preset": "mordvintsev", "start": "noise"}
+    method = optimize(ClassTarget(1), **parameters)
+    if in_rounds:
+        method = replace(method, objectives=(*method.objectives, (Apart("blocks.1.1", 24), 1.0)))
     device = SpyDevice()
     with running(device, buckets=(1, 4)) as runner:
-        runner.engine.warm_up(model(NAME))
-        batch_ms = runner.engine.costs_of(model(NAME)).predict_ms(Lane.GRADIENT, 4, 4)
-        device.launches.clear()
-        job = submit(runner, optimize(ClassTarget(1), **parameters))
-        assert job.cost_ms == pytest.approx(batches * batch_ms)
-        rows = (
-            batches
-            * parameters.get("restart_count", 1)
-            / math.ceil(parameters.get("restart_count", 1) / 4)
-        )
-        assert job.queued_ms == pytest.approx(rows * batch_ms / 4)
+        runner.engine.costs_of(model(NAME)).record(Lane.GRADIENT, 4, 100.0)
+        with runner.held():
+            job = submit(runner, method)
+            assert job.cost_ms == pytest.approx(batches * 100.0)
+            assert job.queued_ms == pytest.approx(rows * 25.0)
         job.future.result(60)
-    run = [(picks[0][0].images.shape[2:].numel(), picks) for picks in device.launches]
-    assert sum(pixels for pixels, _ in run) / SIDE**2 == pytest.approx(batches)
+    pixels = sum(picks[0][0].images.shape[2:].numel() for picks in device.launches)
+    assert pixels / SIDE**2 == pytest.approx(batches)
 
 
 # Images that are unlike each other, which advance in rounds.

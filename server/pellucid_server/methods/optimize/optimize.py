@@ -135,7 +135,8 @@ class Optimize:
     @property
     def pace(self) -> Pace:
         ascent = self.ascent
-        return Pace(ascent.restart_count, (ascent.height_px, ascent.width_px))
+        size = (ascent.height_px, ascent.width_px)
+        return Pace(ascent.restart_count, size, in_rounds=bool(self._layers_apart))
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
