@@ -63,8 +63,8 @@ class Universal(Parameters):
 
     @property
     def steps(self) -> Steps:
-        norm = cast(Norm, self.norm)
-        return Steps(norm, self.step_count, self.candidate_count, self.overshoot)
+        """The shortest by L2, whatever the budget is of: as the authors have it."""
+        return Steps("l2", self.step_count, self.candidate_count, self.overshoot)
 
 
 @dataclass(frozen=True)
@@ -225,8 +225,9 @@ class UniversalAttack:
         return torch.cat(parts)
 
     def _visit(self, lens: Lens, course: _Course, photo: Tensor, source: int) -> Program[_Course]:
-        """Moves the perturbation for a photo, if that does not change class yet."""
-        start = (lens.pixels(photo) + course.perturbation).clamp(0, 255)
+        """Moves the perturbation for a photo, if that does not change class yet at 8 bits."""
+        rounded = whole(course.perturbation, self.universal.budget)
+        start = (lens.pixels(photo) + rounded).clamp(0, 255)
         made = yield from deep_fool(lens, start, self.universal.steps, source)
         perturbation = course.perturbation
         if made.crossed and made.step_count:
