@@ -441,7 +441,8 @@ class Engine:
                 # Neighbours can have sent it further than it needed, to where it overflows.
                 work.suspects.append(index)
             else:
-                found = Violation("image", "the network's output for it is not finite")
+                whose = "the network" if work.model is None else work.model.name
+                found = Violation("image", f"{whose}'s output for it is not finite")
                 self._end(job, InvalidArgument(f"image: {found.description}", violations=[found]))
                 return
         if not work.unsettled:

@@ -28,6 +28,7 @@ MOST_PHOTOS = 1024
 _ELSEWHERE = {
     "image": "is for other attacks; Universal has photos",
     "guide": "is for Guide of ascend",
+    "photo_count": "is for streams, in which photos follow; here all are in photos",
 }
 """Fields of a request that are for other methods."""
 

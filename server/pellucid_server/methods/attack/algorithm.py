@@ -101,11 +101,13 @@ class Crafted:
         pixels: 3×H×W, not rounded to 8 bits.
         progress: How far it came.
         finite: False: it could not go on, and this is the last good image.
+        farther: What is rounded to 8 bits in its place, where little would be left of its change.
     """
 
     pixels: Tensor
     progress: Progress
     finite: bool = True
+    farther: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

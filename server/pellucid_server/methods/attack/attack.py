@@ -130,7 +130,14 @@ class Attack:
         crafted = yield from self.algorithm.craft(scene)
         unrounded = torch.stack([one.pixels for one in crafted])
         pixels = torch.stack(
-            [rounded(one, scene.base.pixels, self.algorithm.budget) for one in unrounded]
+            [
+                rounded(
+                    one.pixels if one.farther is None else one.farther,
+                    scene.base.pixels,
+                    self.algorithm.budget,
+                )
+                for one in crafted
+            ]
         )
         logits = yield from logits_of(scene, torch.cat([unrounded, pixels.to(unrounded)]))
         before, after = logits[: len(crafted)], logits[len(crafted) :]

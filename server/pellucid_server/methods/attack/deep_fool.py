@@ -168,4 +168,26 @@ class DeepFool(Algorithm):
     def craft(self, scene: Scene) -> Program[Sequence[Crafted]]:
         lens, base = Lens.of(scene.model), scene.base
         made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.pace)
-        return [Crafted(made.image, made.progress)]
+        farther = yield from _surviving(lens, base.pixels, made, base.source)
+        return [Crafted(made.image, made.progress, farther=farther)]
+
+
+def _surviving(lens: Lens, base: Tensor, made: Crossing, source: int) -> Program[Tensor | None]:
+    """The perturbation, as many times as large as it must be to change the class at 8 bits.
+
+    It is often below half a grey level everywhere: nothing of it is left when it is rounded.
+    """
+    if not made.crossed:
+        return None
+    for factors in _FACTORS:
+        longer = torch.stack([base + factor * (made.image - base) for factor in factors])
+        rounded = longer.clamp(0, 255).round()
+        looked = yield Rows(lens.inputs(rounded), TopTarget())
+        for place, index in enumerate(looked.classes.tolist()):
+            if index != source:
+                return longer[place].clamp(0, 255)
+    return None
+
+
+_FACTORS = [[2 ** (k / 4) for k in range(start, start + 8)] for start in range(0, 40, 8)]
+"""What it is tried times, from 1 to 860, a few at a time."""
