@@ -24,7 +24,7 @@ from pellucid_server.engine.rows import (
 )
 from pellucid_server.errors import Cancelled, DeadlineExpired, Internal, OutOfMemory
 from pellucid_server.inputs import ArrayPhoto, Photos
-from pellucid_server.methods.attack.algorithm import Algorithm, Pace
+from pellucid_server.methods.attack.algorithm import Algorithm, Shows
 from pellucid_server.methods.attack.attack import Attack, Attacked
 from pellucid_server.methods.attack.carlini_wagner import CarliniWagner
 from pellucid_server.methods.attack.gradient import Pgd
@@ -53,7 +53,7 @@ def optimize(*goals: Goal | FromPhoto, preset: str = "olah", **parameters: Any) 
 
 
 def attack(algorithm: Algorithm, goal: int | None = None) -> Attack:
-    return Attack(algorithm, None, goal, Pace(), BUCKETS)
+    return Attack(algorithm, None, goal, Shows(), BUCKETS)
 
 
 def submit(runner: Runner, method: Optimize | Attack, *, outlet: Any = None, **options: Any) -> Job:
@@ -384,22 +384,39 @@ def test_other_sizes_and_their_buckets() -> None:
         assert set(device.buckets) == {1}
 
 
-def test_cost_is_what_its_rows_cost() -> None:
-    with running(buckets=(1, 4)) as runner:
-        on = model(NAME)
-        runner.engine.warm_up(on)
+@pytest.mark.parametrize(
+    ("parameters", "rows", "batches"),
+    [
+        ({"step_count": 6}, 7, 7),  # six steps, and a look at the end
+        ({"step_count": 6, "restart_count": 3}, 21, 7),
+        ({"step_count": 7, "restart_count": 5}, 40, 10),  # four at a time, whichever they are
+        ({"step_count": 7, "restart_count": 5, "in_rounds": True}, 40, 16),  # four, and one
+        ({"step_count": 7, "height_px": 48}, 4, 4),  # half as many pixels
+        ({"step_count": 4, "octave_count": 2, "octave_scale": 2.0}, 6, 6),  # a quarter, and all
+    ],
+    ids=str,
+)
+def test_a_job_alone_costs_its_batches_however_empty(
+    parameters: dict[str, Any], rows: int, batches: int
+) -> None:
+    """It is predicted to cost what it is run in: in batches of the network's own size."""
+    parameters = dict(parameters)
+    in_rounds = parameters.pop("in_rounds", False)
+    if "octave_count" in parameters:
+        parameters |= {"preset": "mordvintsev", "start": "noise"}
+    method = optimize(ClassTarget(1), **parameters)
+    if in_rounds:
+        method = replace(method, objectives=(*method.objectives, (Apart("blocks.1.1", 24), 1.0)))
+    device = SpyDevice()
+    with running(device, buckets=(1, 4)) as runner:
+        runner.engine.costs_of(model(NAME)).record(Lane.GRADIENT, 4, 100.0)
         with runner.held():
-            one = submit(runner, optimize(ClassTarget(1), step_count=100))
-            two = submit(runner, optimize(ClassTarget(1), step_count=100, restart_count=2))
-            small = submit(
-                runner, optimize(ClassTarget(1), step_count=100, height_px=48, width_px=96)
-            )
-            costs = runner.engine.costs_of(on)
-            assert one.cost_ms == pytest.approx(costs.predict_ms(Lane.GRADIENT, 100, 4))
-            assert two.cost_ms == pytest.approx(2 * one.cost_ms)
-            assert small.cost_ms == pytest.approx(costs.predict_ms(Lane.GRADIENT, 50, 4))
-            for job in (one, two, small):
-                runner.engine.cancel(job)
+            job = submit(runner, method)
+            assert job.cost_ms == pytest.approx(batches * 100.0)
+            assert job.queued_ms == pytest.approx(rows * 25.0)
+        job.future.result(60)
+    pixels = sum(picks[0][0].images.shape[2:].numel() for picks in device.launches)
+    assert pixels / SIDE**2 == pytest.approx(batches)
 
 
 # Images that are unlike each other, which advance in rounds.
