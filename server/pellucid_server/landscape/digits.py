@@ -32,6 +32,4 @@ def load(seed: int) -> Digits:
     order = draws.permutation(seed, 0, len(pictures))
     inputs = torch.from_numpy(pictures)[order] / (_WHITE / 2) - 1
     labels = torch.from_numpy(classes)[order]
-    return Digits(
-        inputs[_HELD_OUT:], labels[_HELD_OUT:], inputs[:_HELD_OUT], labels[:_HELD_OUT]
-    )
+    return Digits(inputs[_HELD_OUT:], labels[_HELD_OUT:], inputs[:_HELD_OUT], labels[:_HELD_OUT])

@@ -49,7 +49,6 @@ rectifiers gives any score. After 64 steps the spread of scores is within 2% of 
 a quarter of the rate."""
 
 
-
 class Perceptron(nn.Module):
     """One network of a stack, as a network of images.
 

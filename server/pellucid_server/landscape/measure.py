@@ -21,6 +21,7 @@ By = Literal["width", "layer"]
 MOST_NETWORKS = 12
 """Of each shape, whose images are made."""
 
+
 @dataclass(frozen=True)
 class Settings:
     """What is measured.
@@ -122,9 +123,7 @@ def measure(
     """
     digits = data.load(settings.seed)
     stacks: dict[Shape, Stack] = {}
-    epochs = _counter(
-        "training, epochs", settings.epoch_count * len(settings.shapes), advanced
-    )
+    epochs = _counter("training, epochs", settings.epoch_count * len(settings.shapes), advanced)
     for shape in settings.shapes:
         seeds = [
             run_seed(settings.seed, shape.width, shape.depth, number)
@@ -136,9 +135,7 @@ def measure(
     return Landscape(settings, _weights_part(settings, trained), _images_part(settings, scores))
 
 
-def _counter(
-    what: str, count: int, advanced: Callable[[str, int, int], None]
-) -> Iterator[None]:
+def _counter(what: str, count: int, advanced: Callable[[str, int, int], None]) -> Iterator[None]:
     for done in range(1, count + 1):
         advanced(what, done, count)
         yield

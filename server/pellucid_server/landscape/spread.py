@@ -66,9 +66,10 @@ def estimate(sample: Array, statistic: Statistic, seed: int) -> Interval:
 def slope(
     sizes: Sequence[float], samples: Sequence[Array], statistic: Statistic, seed: int
 ) -> Interval | None:
-    """d log statistic / d log size by least squares, with a percentile interval.
+    """The power of the size that a statistic goes as, by least squares of logarithms.
 
-    Each size's sample is resampled by itself. Sizes where there is no spread at all are left
+    The interval is of percentiles; each size's sample is resampled by itself. Sizes where there is
+    no spread at all are left
     out; None where fewer than two are left.
     """
     kept = [n for n, sample in enumerate(samples) if statistic(sample) > NOTHING]
@@ -81,7 +82,9 @@ def slope(
         picks = random.integers(len(sample), size=(_RESAMPLES, len(sample)))
         # Resamples of few numbers can be all alike: what has no logarithm is dropped below.
         with np.errstate(divide="ignore"):
-            logs.append(np.log(np.vstack([statistic(sample), statistic(sample[picks])[:, None]])))
+            logs.append(
+                np.log(np.vstack([statistic(sample), statistic(sample[picks], axis=1)[:, None]]))
+            )
     table = np.hstack(logs)
     along = np.log([float(sizes[n]) for n in kept])
     along -= along.mean()

@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,7 @@ def start(shape: Shape, seeds: Sequence[int]) -> tuple[list[Tensor], list[Tensor
     weights = [
         torch.stack([draws.normal(seed, layer, (into, out)) for seed in seeds])
         * math.sqrt(2 / into)
-        for layer, (into, out) in enumerate(zip(lengths, lengths[1:], strict=False))
+        for layer, (into, out) in enumerate(pairwise(lengths))
     ]
     biases = [torch.zeros(len(seeds), out, dtype=torch.float64) for out in lengths[1:]]
     return weights, biases
@@ -126,9 +127,7 @@ def train(
             optimizer.step()
             schedule.step()
         advanced()
-    train_losses = _losses(
-        logits_of(digits.train_inputs, weights, biases), digits.train_classes
-    )
+    train_losses = _losses(logits_of(digits.train_inputs, weights, biases), digits.train_classes)
     gradients = torch.autograd.grad(train_losses.sum(), parameters)
     norms = torch.cat([gradient.flatten(1) for gradient in gradients], 1).norm(dim=1)
     with torch.no_grad():
