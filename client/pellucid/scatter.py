@@ -11,7 +11,7 @@ from .render import _font, _number
 
 _PANEL_PX = (360, 190)
 _LEFTS_PX = (64, 512)
-_TOPS_PX = (56, 296)
+_TOPS_PX = (56, 312)
 _SIZE_PX = (896, 552)
 _DOT = (70, 110, 180)
 _DOT_PX = 1.4
@@ -19,10 +19,11 @@ _CAP_PX = 3.5
 _SPREAD_OF_DOTS = 0.62
 """Of a column's width, which dots are spread over so that they do not hide each other."""
 
-_BARS = (
-    ("variance", _STROKES["map"]),
-    ("by the mean's square", _Stroke("", (120, 126, 134), 1.5, 4.0)),
-)
+_BARS = (_STROKES["map"], _Stroke("", (120, 126, 134), 1.5, 4.0))
+"""Strong, and weak."""
+
+_ROUND = [step * 10.0**exponent for exponent in range(-13, 13) for step in (1, 2, 5)]
+
 _NONE = 1e-12
 """What is drawn as none at all."""
 
@@ -42,9 +43,9 @@ class Column:
 
     Attributes:
         label: Below it.
-        points: What was reached, each more than 0.
+        points: What was reached.
         mean: Of the points.
-        bars: The variance, and the variance of points by their mean.
+        bars: Two measures of their spread, the more important one first.
     """
 
     label: str
@@ -55,23 +56,36 @@ class Column:
 
 @dataclass(frozen=True)
 class Plot:
-    """All sizes, in order."""
+    """All sizes, in order.
+
+    Attributes:
+        title: Above all.
+        y_label: Of the points.
+        bar_labels: Of both bars of each column.
+        x_label: Of the sizes.
+        columns: One a size.
+        logarithmic: Whether points are on a logarithmic scale; they are more than 0 then. Bars
+            always are.
+    """
 
     title: str
     y_label: str
+    bar_labels: tuple[str, str]
     x_label: str
     columns: Sequence[Column]
+    logarithmic: bool
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """Where numbers are: columns evenly across, and a logarithmic scale up."""
+    """Where numbers are: columns evenly across, and a scale up."""
 
     left: float
     top: float
     column_count: int
     low: float
     high: float
+    logarithmic: bool
 
     def x(self, column: int, aside: float = 0.0) -> float:
         """Of a column's middle, or aside of it by a share of its width, from -0.5 to 0.5."""
@@ -79,12 +93,18 @@ class _Panel:
 
     def y(self, value: float) -> float:
         within = min(max(value, self.low), self.high)
-        share = math.log(within / self.low) / math.log(self.high / self.low)
+        share = (within - self.low) / (self.high - self.low)
+        if self.logarithmic:
+            share = math.log(within / self.low) / math.log(self.high / self.low)
         return self.top + (1 - share) * _PANEL_PX[1]
 
     @property
     def ticks(self) -> list[float]:
-        """Decades, or of few of them 1, 2 and 5 of each."""
+        """Decades, or of few of them 1, 2 and 5 of each; round numbers of an even scale."""
+        if not self.logarithmic:
+            unit = _unit(self.low, self.high)
+            first, last = math.ceil(self.low / unit - 1e-6), math.floor(self.high / unit + 1e-6)
+            return [number * unit for number in range(first, last + 1)]
         least, most = (math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
         steps = (1, 2, 5) if math.log10(self.high / self.low) < 2 else (1,)
         every = max(1, round((most - least) / 6)) if len(steps) == 1 else 1
@@ -93,7 +113,7 @@ class _Panel:
 
 
 def scatter_chart(plots: Sequence[Plot]) -> Image.Image:
-    """Two plots side by side: points above, their variances with intervals below, log scales.
+    """Two plots side by side: points above, their spread with intervals below.
 
     Returns:
         An RGB image of 896 × 552 pixels, on white.
@@ -104,15 +124,17 @@ def scatter_chart(plots: Sequence[Plot]) -> Image.Image:
     for left, plot in zip(_LEFTS_PX, plots, strict=True):
         points = [value for column in plot.columns for value in column.points]
         bars = [v for column in plot.columns for b in column.bars for v in (b.value, b.low, b.high)]
-        pair = [
-            _Panel(left, top, len(plot.columns), *_axis(values))
-            for top, values in zip(_TOPS_PX, (points, bars), strict=True)
-        ]
+        count = len(plot.columns)
+        ends = _log_axis(points) if plot.logarithmic else _even_axis(points)
+        pair = (
+            _Panel(left, _TOPS_PX[0], count, *ends, plot.logarithmic),
+            _Panel(left, _TOPS_PX[1], count, *_log_axis(bars), True),
+        )
         for panel in pair:
             _grid(pen, panel)
         _points(pen, pair[0], plot.columns)
         _bars(pen, pair[1], plot.columns)
-        for (_, stroke), (x, y) in zip(_BARS, _legend(pair[1]), strict=True):
+        for stroke, (x, y) in zip(_BARS, _legend(pair[1], plot), strict=True):
             _draw(pen, [(x, y), (x + 16, y)], stroke)
         panels.append(pair)
     chart = lines.resize(_SIZE_PX, Image.Resampling.BOX)
@@ -122,19 +144,30 @@ def scatter_chart(plots: Sequence[Plot]) -> Image.Image:
         draw.text((above.left, above.top - 7), plot.y_label, _WEAK, _font(11), anchor="ls")
         for panel in (above, below):
             _words(draw, panel, plot)
-        for (word, _), (x, y) in zip(_BARS, _legend(below), strict=True):
+        for word, (x, y) in zip(plot.bar_labels, _legend(below, plot), strict=True):
             draw.text((x + 20, y), word, _INK, _font(11), anchor="lm")
     return chart
 
 
-def _axis(values: Sequence[float]) -> tuple[float, float]:
+def _unit(least: float, most: float) -> float:
+    """What an even axis is numbered by: 1, 2 or 5 of a decade, six numbers at most."""
+    return next(u for u in _ROUND if u >= 0.02 and most - least <= 5 * u)
+
+
+def _even_axis(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an even axis, round numbers around all that is there."""
+    unit = _unit(min(values), max(values))
+    low = math.floor(min(values) / unit)
+    return low * unit, max(math.ceil(max(values) / unit), low + 1) * unit
+
+
+def _log_axis(values: Sequence[float]) -> tuple[float, float]:
     """The ends of a logarithmic axis: 1, 2 or 5 of a decade, around all that is there."""
     there = [value for value in values if value > _NONE]
     if not there:
         return 0.1, 1.0
-    steps = [step * 10.0**e for e in range(-13, 13) for step in (1, 2, 5)]
-    low = max((s for s in steps if s <= min(there)), default=steps[0])
-    high = min((s for s in steps if s >= max(there)), default=steps[-1])
+    low = max((number for number in _ROUND if number <= min(there)), default=_ROUND[0])
+    high = min((number for number in _ROUND if number >= max(there)), default=_ROUND[-1])
     return (low, high) if low < high else (low / 2, high * 2)
 
 
@@ -160,7 +193,7 @@ def _points(pen: ImageDraw.ImageDraw, panel: _Panel, columns: Sequence[Column]) 
 
 
 def _bars(pen: ImageDraw.ImageDraw, panel: _Panel, columns: Sequence[Column]) -> None:
-    for kind, (_, stroke) in reversed(list(enumerate(_BARS))):
+    for kind, stroke in reversed(list(enumerate(_BARS))):
         aside = 0.06 * (2 * kind - 1)
         solid = _Stroke("", stroke.color, stroke.width_px, 0.0)
         line = []
@@ -189,5 +222,7 @@ def _words(draw: ImageDraw.ImageDraw, panel: _Panel, plot: Plot) -> None:
     draw.text((middle, bottom + 18), plot.x_label, _WEAK, small, anchor="ma")
 
 
-def _legend(panel: _Panel) -> list[tuple[float, float]]:
-    return [(panel.left + 4 + 96 * number, panel.top - 12) for number in range(len(_BARS))]
+def _legend(panel: _Panel, plot: Plot) -> list[tuple[float, float]]:
+    """Where both entries start."""
+    second = panel.left + 20 + _font(11).getlength(plot.bar_labels[0]) + 16
+    return [(x, panel.top - 12) for x in (panel.left, second)]

@@ -10,17 +10,8 @@ from .measure import Landscape, Part, Settings, Spread
 from .spread import Interval
 
 _CLAIM = "the published claim (Choromanska and others 2014, arXiv:1412.0233)"
-_ANSWERS = {
-    "falls": "It agrees with {}: that of larger networks is smaller.",
-    "rises": "It contradicts {}: that of larger networks is smaller.",
-    "cannot be told": "It neither supports nor contradicts {}: that of larger networks is smaller.",
-}
-_BESIDE = {
-    "weights": "The claim is of width; of depth this says what happens here, no more: {}.",
-    "images": "The claim is of weights, not of images; carried over to them it would {}.",
-    "layers": "The claim is of weights; of layers of one network it says nothing.",
-}
-_CARRIED = {"falls": "hold here", "rises": "fail here", "cannot be told": "stay open here"}
+_ANSWERS = {"falls": "agrees with", "rises": "contradicts", "cannot be told": "does not settle"}
+_CARRIED = {"falls": "holds here", "rises": "fails here", "cannot be told": "is not settled here"}
 
 
 def sentences(found: Landscape) -> tuple[str, str]:
@@ -32,11 +23,13 @@ def sentences(found: Landscape) -> tuple[str, str]:
         "Image optimization: the relative variance of the score", by, images, "relative"
     )
     if by == "width":
-        of_weights += " " + _ANSWERS[weights.variance.trend].format(_CLAIM)
-        of_images += " " + _BESIDE["images"].format(_CARRIED[images.relative.trend])
+        answer = _ANSWERS[weights.variance.trend]
+        of_weights += f" That {answer} {_CLAIM}, by which it falls."
+        carried = _CARRIED[images.relative.trend]
+        of_images += f" The claim is of weights; carried over to images, it {carried}."
     else:
         of_weights += " The claim is of width: of depth this says what happens here, no more."
-        of_images += " " + _BESIDE["layers"]
+        of_images += " Of the layers of one network the claim says nothing."
     of_weights += _other("relative to the mean loss", weights.variance, weights.relative)
     of_images += _other("not divided by the mean score", images.relative, images.variance)
     return of_weights, of_images
@@ -123,15 +116,24 @@ def chart(found: Landscape) -> Image.Image:
     settings = found.settings
     of_weights, of_images = _x_words(settings)
     weights, images = found.weights, found.images
+    variance, relative = "variance", "variance / mean²"
     return scatter.scatter_chart(
         [
-            _plot("weight training", "test loss", of_weights, weights, weights.variance.trend),
-            _plot(
-                "image optimization",
-                "score, by its network's mean",
+            scatter.Plot(
+                _title("weight training", weights.variance),
+                "test loss",
+                (variance, relative),
+                of_weights,
+                _columns(weights, weights.variance, weights.relative),
+                logarithmic=True,
+            ),
+            scatter.Plot(
+                _title("image optimization", images.relative),
+                "score / mean of its network",
+                (relative, variance),
                 of_images,
-                images,
-                images.relative.trend,
+                _columns(images, images.relative, images.variance),
+                logarithmic=False,
             ),
         ]
     )
@@ -143,23 +145,16 @@ def _x_words(settings: Settings) -> tuple[str, str]:
     return "hidden layers", f"layer, of {settings.layer_count + 1}"
 
 
-def _plot(title: str, ends: str, sizes: str, part: Part, trend: str) -> scatter.Plot:
-    verdict = "variance: cannot be told" if trend == "cannot be told" else f"variance {trend}"
-    columns = [
+def _title(what: str, measured: Spread) -> str:
+    told = measured.trend != "cannot be told"
+    return f"{what}: the spread {measured.trend}" if told else f"{what}: cannot be told"
+
+
+def _columns(part: Part, *measured: Spread) -> list[scatter.Column]:
+    strong, weak = ([scatter.Bar(**vars(one)) for one in each.estimates] for each in measured)
+    return [
         scatter.Column(str(size), shown.tolist(), float(np.mean(shown)), bars)
         for size, shown, bars in zip(
-            part.sizes,
-            part.shown,
-            zip(
-                (_bar(one) for one in part.variance.estimates),
-                (_bar(one) for one in part.relative.estimates),
-                strict=True,
-            ),
-            strict=True,
+            part.sizes, part.shown, zip(strong, weak, strict=True), strict=True
         )
     ]
-    return scatter.Plot(f"{title}: {verdict}", ends, sizes, columns)
-
-
-def _bar(found: Interval) -> scatter.Bar:
-    return scatter.Bar(found.value, found.low, found.high)

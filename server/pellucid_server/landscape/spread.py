@@ -69,8 +69,7 @@ def slope(
     """The power of the size that a statistic goes as, by least squares of logarithms.
 
     The interval is of percentiles; each size's sample is resampled by itself. Sizes where there is
-    no spread at all are left
-    out; None where fewer than two are left.
+    no spread at all are left out; None where fewer than two are left.
     """
     kept = [n for n, sample in enumerate(samples) if statistic(sample) > NOTHING]
     if len(kept) < 2:
