@@ -1,5 +1,6 @@
 """The landscape: networks that do not see each other, intervals that are right, honest words."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pellucid.cli import app
 from pellucid_server.landscape import digits, measure, report, spread, training
 from pellucid_server.landscape.images import SIDE_PX, Climber, Perceptron
 from pellucid_server.landscape.training import Shape
 from pellucid_server.methods import draws
+from PIL import Image
 from scipy import stats
 from sklearn.datasets import load_digits
 from torch import nn
@@ -45,7 +46,7 @@ def alone(shape: Shape, seed: int) -> nn.Sequential:
     """One network in a plain loop: torch's own layers, loss and optimizer; one rate a step."""
     sizes = (64, *[shape.width] * shape.depth, 10)
     layers: list[nn.Module] = []
-    for number, (into, out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (into, out) in enumerate(itertools.pairwise(sizes)):
         layer = nn.Linear(into, out, dtype=torch.float64)
         weight = draws.normal(seed, number, (into, out)) * math.sqrt(2 / into)
         layer.weight.data, layer.bias.data = weight.T.contiguous(), torch.zeros_like(layer.bias)
