@@ -91,7 +91,7 @@ def _settings(
     """
     if by not in ("width", "layer"):
         raise _Refused(f"--by: is {by!r}; must be width or layer")
-    chosen = _WIDTHS if by == "width" else (_WIDTH_BY_LAYER,)
+    chosen: tuple[int, ...] = _WIDTHS if by == "width" else (_WIDTH_BY_LAYER,)
     if widths is not None:
         if not all(part.strip().isdecimal() for part in widths.split(",")):
             raise _Refused(f"--widths: has {widths!r}; must be numbers such as 4,8,16")
@@ -102,14 +102,12 @@ def _settings(
         raise _Refused(f"--widths: has {widths!r}; must rise, each number once")
     if by == "width" and layers is not None:
         raise _Refused("--layers: is for --by layer")
-    given = {"widths": chosen, "seeds": (seeds,), "epochs": (epochs,), "seed": (seed,)}
-    given["layers"] = (4 if layers is None else layers,)
-    for name, values in given.items():
+    layer_count = 4 if layers is None else layers
+    given = [("seeds", seeds), ("epochs", epochs), ("seed", seed), ("layers", layer_count)]
+    for name, value in [*(("widths", width) for width in chosen), *given]:
         least, most = _RANGES[name]
-        for value in values:
-            if not least <= value <= most:
-                raise _Refused(f"--{name}: is {value}; must be {least} to {most}")
-    [layer_count] = given["layers"]
+        if not least <= value <= most:
+            raise _Refused(f"--{name}: is {value}; must be {least} to {most}")
     return Settings("width" if by == "width" else "layer", chosen, layer_count, seeds, epochs, seed)
 
 

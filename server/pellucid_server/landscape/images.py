@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,8 @@ STEP_COUNT = 64
 _TIMEOUT_S = 600.0
 """Of one unit's images, which take a second."""
 
-_HOW = PRESETS["simonyan"] | {
+_HOW: dict[str, Any] = {
+    **PRESETS["simonyan"],
     "preset": "simonyan",
     "update": "adam",
     "learning_rate": 16.0,
@@ -61,7 +63,8 @@ class Perceptron(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList()
         for weight, bias in zip(weights, biases, strict=True):
-            layer = nn.Linear(*weight.shape, dtype=weight.dtype)
+            into, out = weight.shape
+            layer = nn.Linear(into, out, dtype=weight.dtype)
             layer.weight.data, layer.bias.data = weight.T.clone(), bias.clone()
             self.layers.append(layer)
 

@@ -95,7 +95,7 @@ def _spread(spread: Spread) -> dict[str, Any]:
 
 def table(found: Landscape) -> list[tuple[str, ...]]:
     """Lines for people, the first of them the heads."""
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (
             *("what", found.settings.by, "ends", "mean", "least", "largest"),
             *("variance", "95%", "relative variance", "95%"),
