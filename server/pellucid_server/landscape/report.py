@@ -116,7 +116,7 @@ def chart(found: Landscape) -> Image.Image:
     settings = found.settings
     of_weights, of_images = _x_words(settings)
     weights, images = found.weights, found.images
-    variance, relative = "variance", "variance / mean²"
+    variance, relative = "variance", "relative variance"
     return scatter.scatter_chart(
         [
             scatter.Plot(
