@@ -1,4 +1,4 @@
-"""`pellucid serve` and `pellucid models pull`: what the command line needs the server for."""
+"""What the command line needs the server for: `pellucid serve`, and commands that need torch."""
 
 import asyncio
 import logging
@@ -137,17 +137,29 @@ def _pull(
     print(folder)
 
 
-def main(argv: list[str]) -> int:
-    """Runs `pellucid serve` with these arguments; returns the exit code."""
+def _wait_passively() -> None:
     # Read when torch is loaded. By default OpenMP's threads wait in a busy loop: where another
     # process wants the same cores, a batch takes fifty times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def main(argv: list[str]) -> int:
+    """Runs `pellucid serve` with these arguments; returns the exit code."""
+    _wait_passively()
     return _run(_serve, "pellucid serve", argv)
 
 
 def pull(argv: list[str]) -> int:
     """Runs `pellucid models pull` with these arguments; returns the exit code."""
     return _run(_pull, "pellucid models pull", argv)
+
+
+def landscape(argv: list[str]) -> int:
+    """Runs `pellucid optimize landscape` with these arguments; returns the exit code."""
+    _wait_passively()
+    from .landscape.command import landscape as command
+
+    return _run(command, "pellucid optimize landscape", argv)
 
 
 def _run(command: Callable[..., None], name: str, argv: list[str]) -> int:
