@@ -219,3 +219,19 @@ class StyleNetwork(nn.Module):
         if self._squashed:
             rows.sigmoid_()
         return rows[:, :, :height, :width]
+
+
+def at_strength(own: Tensor, full: Tensor, strengths: Tensor) -> Tensor:
+    """Rows between two, by each row's strength.
+
+    Of a network with styles of its own, whose codes say nothing of no style, these are pixels:
+    between photos and paintings clipped to 0-1. Where codes are made of pictures, they are codes:
+    between that of the photo itself and that of the style, which fades a style and not the
+    picture.
+
+    Args:
+        own: n × …, what strength 0 is.
+        full: n × …, what strength 1 is.
+        strengths: n, 0-1.
+    """
+    return own.lerp(full, strengths.view(-1, *[1] * (own.dim() - 1)))
