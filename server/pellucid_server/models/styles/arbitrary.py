@@ -39,7 +39,7 @@ _MOBILENET = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-"""MobileNetV2's table 2 (Sandler et al. 2018): expansion, channels, blocks, first block's stride."""
+"""MobileNetV2's table 2 (Sandler et al. 2018): expansion, channels, blocks, the first's stride."""
 
 
 def load_arbitrary(file: Path, dtype: torch.dtype = torch.float32) -> StyleNetwork:
@@ -71,8 +71,11 @@ def load_arbitrary(file: Path, dtype: torch.dtype = torch.float32) -> StyleNetwo
         return kind(weight(name, out, depth, side), Norm(scales, shifts, scale, shift))
 
     network = StyleNetwork(
-        [contract("conv1", 8, 3, 9), contract("conv2", 16, 8, stride=2)]
-        + [contract("conv3", 32, 16, stride=2)],
+        [
+            contract("conv1", 8, 3, 9),
+            contract("conv2", 16, 8, stride=2),
+            contract("conv3", 32, 16, stride=2),
+        ],
         [
             (
                 layer(Convolution, f"residual/residual{i}/conv1", 32, 32),

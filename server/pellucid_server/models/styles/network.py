@@ -144,6 +144,18 @@ def _normalize(rows: Tensor, scale: Tensor, shift: Tensor) -> None:
     torch.addcmul(shift, rows, scale * torch.rsqrt(variance + _EPSILON), out=rows)
 
 
+class _Residual(nn.Module):
+    """What two convolutions make of rows, added to them."""
+
+    def __init__(self, first: Convolution, second: Convolution) -> None:
+        super().__init__()
+        self._first, self._second = first, second
+
+    def forward(self, rows: Tensor, codes: Tensor) -> Tensor:
+        made: Tensor = self._second(self._first(rows, codes).relu_(), codes)
+        return made.add_(rows)
+
+
 class StyleNetwork(nn.Module):
     """Photos and style codes in, paintings out; without gradients.
 
@@ -171,8 +183,9 @@ class StyleNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self._contracting = nn.ModuleList(contracting)
-        self._residual = nn.ModuleList([nn.ModuleList(pair) for pair in residual])
-        self._expanding = nn.ModuleList(expanding)
+        self._residual = nn.ModuleList([_Residual(*pair) for pair in residual])
+        self._expanding = nn.ModuleList(expanding[:-1])
+        self._last = expanding[-1]
         self._squashed = squashed
         self.to(memory_format=torch.channels_last)
         self.code_length, self.styles, self.licence = code_length, styles, licence
@@ -210,12 +223,11 @@ class StyleNetwork(nn.Module):
         rows = rows.contiguous(memory_format=torch.channels_last)
         for convolution in self._contracting:
             rows = convolution(rows, codes).relu_()
-        for first, second in self._residual:
-            rows = rows + second(first(rows, codes).relu_(), codes)
-        *doubling, last = self._expanding
-        for convolution in doubling:
+        for block in self._residual:
+            rows = block(rows, codes)
+        for convolution in self._expanding:
             rows = convolution(rows, codes).relu_()
-        rows = last(rows, codes)
+        rows = self._last(rows, codes)
         if self._squashed:
             rows.sigmoid_()
         return rows[:, :, :height, :width]

