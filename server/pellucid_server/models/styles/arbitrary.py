@@ -118,7 +118,7 @@ class Predictor(nn.Module):
         self._last = _Padded(tensors, "MobilenetV2/Conv_1", 1280, depth, 1)
         self._code = _Padded(tensors, "mobilenet_conv/Conv", _CODE_LENGTH, 1280, 1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
         """Codes, n × 100, of pictures, n × 3 × PICTURE_SIDE_PX × PICTURE_SIDE_PX, 0-1.
 

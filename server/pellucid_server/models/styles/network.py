@@ -206,7 +206,7 @@ class StyleNetwork(nn.Module):
             code[index] = weight / total
         return code
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, images: Tensor, codes: Tensor) -> Tensor:
         """Stylizes.
 
@@ -227,10 +227,10 @@ class StyleNetwork(nn.Module):
             rows = block(rows, codes)
         for convolution in self._expanding:
             rows = convolution(rows, codes).relu_()
-        rows = self._last(rows, codes)
+        painted: Tensor = self._last(rows, codes)
         if self._squashed:
-            rows.sigmoid_()
-        return rows[:, :, :height, :width]
+            painted.sigmoid_()
+        return painted[:, :, :height, :width]
 
 
 def at_strength(own: Tensor, full: Tensor, strengths: Tensor) -> Tensor:
