@@ -7,7 +7,7 @@ import foolbox
 import pytest
 import torch
 from pellucid_server.inputs import ArrayPhoto, Photos
-from pellucid_server.methods.attack.algorithm import Algorithm, Events
+from pellucid_server.methods.attack.algorithm import Algorithm, Shows
 from pellucid_server.methods.attack.attack import Attack, Attacked
 from pellucid_server.methods.attack.carlini_wagner import CarliniWagner
 from pellucid_server.methods.attack.gradient import Bim, Fgsm, GradientAttack, Pgd, within
@@ -32,7 +32,7 @@ def attacked(
 ) -> Attacked:
     made = spec(
         model(name, precision),
-        Attack(algorithm, None, goal, Events(), Buckets(4), (SIDE, SIDE)),
+        Attack(algorithm, None, goal, Shows(), Buckets(4)),
         torch.zeros(3, 2, 2),
         bucket_size=4,
     )

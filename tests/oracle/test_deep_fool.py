@@ -31,10 +31,12 @@ class Alone:
 
     name = "deep_fool"
     priority = Priority.OPTIMIZE
-    pace = None
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.GRADIENT: 1}
+
+    def pace(self, model: Model) -> None:
+        pass
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         return math.inf

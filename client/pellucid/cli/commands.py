@@ -596,6 +596,12 @@ def pull(context: typer.Context) -> None:
     _hand_on("pull", context.args)
 
 
+@optimize.command(**_HANDED_ON)
+def landscape(context: typer.Context) -> None:
+    """Whether larger networks end up alike: with plots; needs the server installed."""
+    _hand_on("landscape", context.args)
+
+
 @app.command(**_HANDED_ON)
 def serve(context: typer.Context) -> None:
     """Starts a server; all that follows goes to it, --help too."""

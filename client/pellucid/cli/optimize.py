@@ -272,11 +272,7 @@ def _film() -> ModuleType:
 
 
 def video_options(video: Path | None, frame_every: int | None) -> dict[str, Any]:
-    """The parameters that frames come by.
-
-    Raises:
-        BadArgument: They do not go together.
-    """
+    """The parameters that bring frames, where a video is wanted."""
     from ..errors import BadArgument
 
     if video is None and frame_every is not None:

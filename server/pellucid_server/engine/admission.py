@@ -201,7 +201,7 @@ class Admission:
                 f"the request's images need about {together_ms:.0f} ms of device time; "
                 f"its deadline leaves {left_ms:.0f} ms"
             )
-        least_ms = job.cost_ms if spec.method.pace else 0.0
+        least_ms = job.cost_ms if spec.method.pace(spec.model) else 0.0
         own_ms = max(least_ms, job.queued_ms + kin.mates_ms + sooner.mates_ms)
         own_ms += kin.apart_ms + sooner.apart_ms
         mates_ms, apart_ms = sooner.mates_ms, urgent_ms + sooner.apart_ms
@@ -271,7 +271,8 @@ class _Load:
 
 def _steps_with(job: Job) -> Hashable:
     """The same for all jobs that step together; None for those that are in no lock step."""
-    spec, pace = job.spec, job.spec.method.pace
+    spec = job.spec
+    pace = spec.method.pace(spec.model)
     return None if pace is None else (spec.model.name, pace.size, spec.bucket_size)
 
 

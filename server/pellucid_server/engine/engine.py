@@ -207,7 +207,7 @@ class Engine:
         """Milliseconds of device time, alone and in a queue, and how many rows they are of."""
         costs = self.costs_of(spec.model)
         rows = spec.method.row_counts(spec.model, spec.target)
-        pace, cost_ms = spec.method.pace, 0.0
+        pace, cost_ms = spec.method.pace(spec.model), 0.0
         for lane, n in rows.items():
             at_once = max(1, n)
             if pace is not None and lane is Lane.GRADIENT:

@@ -1,4 +1,4 @@
-"""The goals of optimizations, but for classes and neurons: as scores and seeds.
+"""The goals of optimizations, as scores and seeds.
 
 Each kind is computed once for each layer, over all the rows of the batch that use it.
 """

@@ -35,8 +35,7 @@ class Method(Protocol):
         """How many rows it will ask for, by lane."""
         ...
 
-    @property
-    def pace(self) -> Pace | None:
+    def pace(self, model: Model) -> Pace | None:
         """Of its rows with gradients, where they come in lock step; None: all can come at once."""
         ...
 

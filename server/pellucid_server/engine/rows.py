@@ -224,8 +224,8 @@ Goal = (
     | CodeTarget
     | EnergyTarget
     | GuideTarget
-    | MarginTarget
     | DiversityTarget
+    | MarginTarget
 )
 
 

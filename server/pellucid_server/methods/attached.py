@@ -40,7 +40,6 @@ class Attached:
 
     name: ClassVar[str] = "predict"
     priority: ClassVar[Priority] = Priority.EXPLAIN
-    pace: ClassVar[None] = None
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         counts: Counter[Lane] = Counter()
@@ -49,6 +48,9 @@ class Attached:
         if self.top is None and self.predicts_apart(model):
             counts[Lane.FORWARD] += 1
         return counts
+
+    def pace(self, model: Model) -> None:
+        """All of its rows can come at once."""
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         each_ms = (

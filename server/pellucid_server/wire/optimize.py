@@ -121,9 +121,6 @@ def read_optimize(
     assert model is not None
     assert read is not None
     method, photos = read
-    if isinstance(method, Optimize):
-        _check_memory(found, method, model, limits.max_optimize_bytes)
-        found.raise_any()
     bucket_size = limits.optimize_buckets.of(photos.size)
     spec = Spec(
         model,
@@ -171,6 +168,8 @@ def _read_ascend(
     if ascent is None or len(found) > before:
         return None
     method = Optimize(objectives, ascent, limits.optimize_buckets)
+    assert model is not None
+    _check_memory(found, method, model, limits.max_optimize_bytes)
     return method, Photos(photos, (ascent.height_px, ascent.width_px))
 
 

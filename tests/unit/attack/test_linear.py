@@ -9,7 +9,7 @@ import pytest
 import torch
 from pellucid_server.engine.job import Priority
 from pellucid_server.engine.rows import Lane, Program
-from pellucid_server.methods.attack.algorithm import Base, Events, Scene
+from pellucid_server.methods.attack.algorithm import Base, Scene, Shows
 from pellucid_server.methods.attack.linear import LinearView, linear_views, row_counts
 from pellucid_server.models.registry import Model, Precision
 from torch import Tensor, nn
@@ -40,10 +40,12 @@ class Views:
 
     name: ClassVar[str] = "views"
     priority: ClassVar[Priority] = Priority.OPTIMIZE
-    pace: ClassVar[None] = None
 
     def row_counts(self, on: Model, target: Any) -> Mapping[Lane, int]:
         return {Lane.GRADIENT: 1}
+
+    def pace(self, on: Model) -> None:
+        pass
 
     def most_ms(self, on: Model, row_ms: float) -> float:
         return row_ms
@@ -56,7 +58,7 @@ class Views:
     ) -> Program[list[tuple[LinearView, ...]]]:
         return (
             yield from linear_views(
-                Scene(on, Base(self.original, torch.empty(0), 0, None), self.bucket_size, Events()),
+                Scene(on, Base(self.original, torch.empty(0), 0, None), self.bucket_size, Shows()),
                 self.changed,
                 self.classes,
                 self.layers,

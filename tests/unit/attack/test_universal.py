@@ -53,8 +53,8 @@ def of(array: np.ndarray) -> data_pb2.Image:
 
 
 def spec(photos: Sequence[np.ndarray], **options: Any) -> optimize_pb2.OptimizeSpec:
-    events = {k: options.pop(k) for k in list(options) if k.endswith("_every")}
-    attack = attack_pb2.Attack(universal=attack_pb2.Universal(**options), **events)
+    pace = {k: options.pop(k) for k in list(options) if k.endswith("_every")}
+    attack = attack_pb2.Attack(universal=attack_pb2.Universal(**options), **pace)
     return optimize_pb2.OptimizeSpec(attack=attack, photos=[of(one) for one in photos])
 
 

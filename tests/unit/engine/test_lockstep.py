@@ -24,7 +24,7 @@ from pellucid_server.engine.rows import (
 )
 from pellucid_server.errors import Cancelled, DeadlineExpired, Internal, OutOfMemory
 from pellucid_server.inputs import ArrayPhoto, Photos
-from pellucid_server.methods.attack.algorithm import Algorithm, Events
+from pellucid_server.methods.attack.algorithm import Algorithm, Shows
 from pellucid_server.methods.attack.attack import Attack, Attacked
 from pellucid_server.methods.attack.carlini_wagner import CarliniWagner
 from pellucid_server.methods.attack.gradient import Pgd
@@ -53,7 +53,7 @@ def optimize(*goals: Goal | FromPhoto, preset: str = "olah", **parameters: Any) 
 
 
 def attack(algorithm: Algorithm, goal: int | None = None) -> Attack:
-    return Attack(algorithm, None, goal, Events(), BUCKETS, (SIDE, SIDE))
+    return Attack(algorithm, None, goal, Shows(), BUCKETS)
 
 
 def submit(runner: Runner, method: Optimize | Attack, *, outlet: Any = None, **options: Any) -> Job:

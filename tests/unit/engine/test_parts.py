@@ -56,7 +56,10 @@ class Classed:
     """As much of a method."""
 
     priority: Priority
-    pace: Pace | None = None
+    steps_at: Pace | None = None
+
+    def pace(self, model: object) -> Pace | None:
+        return self.steps_at
 
 
 ONE, OTHER = Named("one"), Named("other")

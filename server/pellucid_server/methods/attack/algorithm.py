@@ -36,7 +36,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Events(Parameters):
+class Shows(Parameters):
     """How often there is something to see of an attack: see the contract's Attack."""
 
     progress_every: int = number(10, 1, MOST_STEPS)
@@ -69,14 +69,14 @@ class Scene:
         model: What is attacked.
         base: Its photo.
         bucket_size: What its batches are padded to.
-        events: How often there is something to see.
+        shows: Of its events.
         states: Where its images go on from, in the order of their seeds; empty: from the start.
     """
 
     model: Model
     base: Base
     bucket_size: int
-    events: Events
+    shows: Shows
     states: tuple[Snapshot, ...] = ()
 
     @property
@@ -113,7 +113,7 @@ class Algorithm(Parameters):
     """Of its message in the contract's Attack."""
     takes_goal: ClassVar[bool] = True
     in_lock_step: ClassVar[bool] = True
-    """Whether its images climb, as other optimizations do."""
+    """Whether its images step with those of other jobs."""
 
     @property
     def image_count(self) -> int:

@@ -20,7 +20,7 @@ from ...models.registry import Model
 from ..optimize.optimize import Buckets
 from ..optimize.snapshot import Declared, Snapshot
 from . import linear
-from .algorithm import Algorithm, Base, Crafted, Events, Scene
+from .algorithm import Algorithm, Base, Crafted, Scene, Shows
 from .linear import LinearView, linear_views
 from .rounding import rounded
 from .transfer import Transferred, rows_elsewhere, transfers
@@ -68,9 +68,8 @@ class Attack:
         algorithm: Which, and its parameters.
         source: The class that the photo is to be taken for no longer; None: its best one.
         goal: The class that it is to be taken for; None: any other.
-        events: How often there is something to see.
+        shows: How often there is something to see.
         buckets: Of its batches.
-        size: Height and width of the network's images.
         layers: At which the change's effect is predicted, besides the image itself.
         models: That look at what comes of it.
         states: Where its images go on from, in the order of their seeds.
@@ -79,9 +78,8 @@ class Attack:
     algorithm: Algorithm
     source: int | None
     goal: int | None
-    events: Events
+    shows: Shows
     buckets: Buckets
-    size: tuple[int, int]
     layers: tuple[str, ...] = ()
     models: tuple[Model, ...] = ()
     states: tuple[Snapshot, ...] = ()
@@ -112,13 +110,15 @@ class Attack:
         }
 
     @property
-    def pace(self) -> Pace | None:
-        return Pace(self.image_count, self.size) if self.algorithm.in_lock_step else None
-
-    @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:
         """The rows that other models run."""
         return rows_elsewhere(self.models, self.buckets, self.image_count)
+
+    def pace(self, model: Model) -> Pace | None:
+        if not self.algorithm.in_lock_step:
+            return None
+        network = model.network
+        return Pace(self.image_count, (network.height_px, network.width_px))
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -168,9 +168,9 @@ class Attack:
         host: Tensor = yield Chore(lambda inputs: photo_of(model, inputs[0]))
         dtype = torch.float64 if model.network.dtype is torch.float64 else torch.float32
         pixels = host.to(device, dtype)
-        bucket_size, goal = self.buckets.of(self.size), self.goal
+        bucket_size = self.buckets.of((pixels.shape[1], pixels.shape[2]))
         unknown = Scene(
-            model, Base(pixels, torch.empty(0), -1, goal), bucket_size, self.events, self.states
+            model, Base(pixels, torch.empty(0), -1, self.goal), bucket_size, self.shows, self.states
         )
         [logits] = yield from logits_of(unknown, pixels[None])
         source = int(logits.argmax()) if self.source is None else self.source
@@ -181,7 +181,7 @@ class Attack:
             )
             raise InvalidArgument(f"{found.field}: {found.description}", violations=[found])
         base = Base(pixels, logits, source, self.goal)
-        return Scene(model, base, bucket_size, self.events, self.states)
+        return Scene(model, base, bucket_size, self.shows, self.states)
 
 
 _IMAGES = 4

@@ -84,7 +84,7 @@ class CarliniWagner(Algorithm):
                 base.pixels,
                 self.learning_rate,
                 self.step_count,
-                scene.events,
+                scene.shows,
                 search,
                 weight,
                 lower,

@@ -11,7 +11,7 @@ from ...engine.rows import ClassesTarget, Event, Program, Rows, TopTarget, Want
 from ...models.registry import Model
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Known, choice, number
-from .algorithm import Algorithm, Crafted, Events, Norm, Scene
+from .algorithm import Algorithm, Crafted, Norm, Scene, Shows
 from .lens import Lens
 from .surviving import surviving
 
@@ -73,7 +73,7 @@ class Crossing:
 
 
 def deep_fool(
-    lens: Lens, image: Tensor, how: Steps, source: int | None = None, events: Events | None = None
+    lens: Lens, image: Tensor, how: Steps, source: int | None = None, shows: Shows | None = None
 ) -> Program[Crossing]:
     """Moosavi-Dezfooli, Fawzi and Frossard 2015, arXiv:1511.04599, as foolbox has it.
 
@@ -82,7 +82,7 @@ def deep_fool(
         image: 3×H×W, pixels from 0 to 255.
         how: The steps.
         source: The class to leave; None: the one that the image is taken for.
-        events: How often there is something to see; None: never.
+        shows: Of its events; None: there are none.
     """
     start, total = image, torch.zeros_like(image)
     rivals: list[int] = []
@@ -99,7 +99,7 @@ def deep_fool(
         progress = Progress(0, step, score, (score,), 0.0, 0.0)
         if best != source or step == how.step_count:
             break
-        yield from _events(events, progress, image)
+        yield from _events(shows, progress, image)
         traces = yield Rows(
             lens.inputs(image)[None].expand(len(rivals), -1, -1, -1),
             tuple(ClassesTarget(((rival, 1.0), (source, -1.0))) for rival in rivals),
@@ -111,12 +111,12 @@ def deep_fool(
     return Crossing(image, best != source, progress)
 
 
-def _events(events: Events | None, progress: Progress, image: Tensor) -> Iterator[Event]:
-    if events is None or progress.step == 0:
+def _events(shows: Shows | None, progress: Progress, image: Tensor) -> Iterator[Event]:
+    if shows is None or progress.step == 0:
         return
-    if progress.step % events.progress_every == 0:
+    if progress.step % shows.progress_every == 0:
         yield Event(progress)
-    if events.preview_every and progress.step % events.preview_every == 0:
+    if shows.preview_every and progress.step % shows.preview_every == 0:
         yield Event(Preview(progress.restart, progress.step, image / 255))
 
 
@@ -169,7 +169,7 @@ class DeepFool(Algorithm):
 
     def craft(self, scene: Scene) -> Program[Sequence[Crafted]]:
         lens, base = Lens.of(scene.model), scene.base
-        made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.events)
+        made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.shows)
         farther = None
         if made.crossed:
             farther = yield from surviving(scene, made.image)

@@ -46,7 +46,6 @@ class Explain:
     watched: bool = False
 
     priority: ClassVar[Priority] = Priority.EXPLAIN
-    pace: ClassVar[None] = None
 
     @property
     def name(self) -> str:
@@ -57,6 +56,9 @@ class Explain:
         """The method with no more rows than it may have."""
         row_count = self.until.row_count
         return self.method if row_count is None else self.method.within(row_count)
+
+    def pace(self, model: Model) -> None:
+        """All of its rows can come at once."""
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         if self.measures or self.until.time_ms is None:

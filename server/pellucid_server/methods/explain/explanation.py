@@ -136,7 +136,6 @@ class ExplainMethod(Parameters):
     name: ClassVar[str]
     color_scale: ClassVar[Literal["signed", "absolute"]]
     priority: ClassVar[Priority] = Priority.EXPLAIN
-    pace: ClassVar[None] = None
     score: ClassVar[Score] = Score.LOGIT
     logits_only: ClassVar[bool] = False
     class_blind: ClassVar[bool] = False
@@ -158,6 +157,9 @@ class ExplainMethod(Parameters):
     @abstractmethod
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
+
+    def pace(self, model: Model) -> None:
+        """All of its rows can come at once."""
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         return math.inf

@@ -141,8 +141,7 @@ class Optimize:
         counts = {Lane.GRADIENT: max(1, math.ceil(steps))}
         return counts | ({Lane.FORWARD: math.ceil(codes)} if photos else {})
 
-    @property
-    def pace(self) -> Pace:
+    def pace(self, model: Model) -> Pace:
         ascent = self.ascent
         size = (ascent.height_px, ascent.width_px)
         return Pace(ascent.restart_count, size, in_rounds=bool(self._layers_apart))
@@ -153,8 +152,7 @@ class Optimize:
 
     def byte_count(self, model: Model) -> int:
         ascent = self.ascent
-        tensors = STACKED + ascent.bounded
-        slot = tensors * parameter_count(ascent.height_px, ascent.width_px)
+        slot = (STACKED + ascent.bounded) * parameter_count(ascent.height_px, ascent.width_px)
         slot *= 2  # slots come in twos of what there was
         for layer, channel_count in self._layers_apart.items():
             slot += len(state_names(layer)) * channel_count**2
