@@ -86,7 +86,8 @@ class GradientAttack(Algorithm):
         goal = base.source if base.goal is None else base.goal
         weight = -1.0 if base.goal is None else 1.0
         target = SumTarget(((ClassTarget(goal, Score.LOG_PROBABILITY), weight),))
-        mean = 255 * torch.tensor(scene.model.preprocessing.mean).to(base.pixels).view(3, 1, 1)
+        mean = torch.tensor(scene.model.preprocessing.mean, dtype=torch.float64).view(3, 1, 1)
+        mean = 255 * mean.to(base.pixels)
         ascent = self._ascent(scene)
         starts = [
             Start(
