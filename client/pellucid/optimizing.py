@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .adversarial import Adversarial, Attacked
 from .errors import Internal
 from .types import Neuron, Run, format_of, opened
+from .universal import Universal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,7 +61,18 @@ class Guide:
     layer: str
 
 
-Objective: TypeAlias = "int | str | Neuron | Direction | Code | Energy | Guide"
+@dataclass(frozen=True)
+class Diversity:
+    """Unlike the job's other images, by the Gram matrices of a layer of at most 512 channels.
+
+    The score is minus the mean cosine similarity with what the others were a step before, from -1
+    to 0. Needs restart_count of at least 2.
+    """
+
+    layer: str
+
+
+Objective: TypeAlias = "int | str | Neuron | Direction | Code | Energy | Guide | Diversity"
 """What an image is to be good for: a class by index or label, a neuron, or one of the above."""
 
 Objectives: TypeAlias = "Objective | Sequence[Objective | tuple[Objective, float]]"
@@ -203,6 +215,7 @@ class OptimizeResult:
             was not interrupted; empty where they do not.
         run: What it was computed by.
         attack: Of an attack: the photo. images are the attacked ones then.
+        universal: Of a universal perturbation: it. images are the first 16 photos with it then.
     """
 
     images: tuple[OptimizedImage, ...]
@@ -212,6 +225,7 @@ class OptimizeResult:
     notes: tuple[str, ...]
     run: Run = field(repr=False)
     attack: Attacked | None = None
+    universal: Universal | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the best image: see OptimizedImage.save."""

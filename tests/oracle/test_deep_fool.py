@@ -31,6 +31,7 @@ class Alone:
 
     name = "deep_fool"
     priority = Priority.OPTIMIZE
+    pace = None
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.GRADIENT: 1}

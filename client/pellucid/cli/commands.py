@@ -49,6 +49,7 @@ from .show import (
     print_part,
     print_predictions,
 )
+from .universal import universal
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -555,6 +556,7 @@ models = typer.Typer(
 
 app.add_typer(models, name="models")
 optimize.command()(attack)
+optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
 
 

@@ -27,6 +27,7 @@ _REQUIRED = {
     "Ascend": ("objectives",),
     "Code": ("layer",),
     "Direction": ("layer", "vector"),
+    "Diversity": ("layer",),
     "Energy": ("layer",),
     "ExplainBatchRequest": ("explain", "images"),
     "ExplainRequest": ("image", "method"),
@@ -48,11 +49,12 @@ _DESCRIPTIONS = {
 }
 
 
-def document(max_body_bytes: int, *, locked: bool = False) -> Schema:
+def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool = False) -> Schema:
     """The whole document.
 
     Args:
         max_body_bytes: The cap of a body, which the document states.
+        max_photo_set_bytes: The cap of a form that may bring a set of photos, if it is higher.
         locked: Whether calls need a token.
     """
     messages = inference_pb2.DESCRIPTOR.message_types_by_name
@@ -77,8 +79,9 @@ def document(max_body_bytes: int, *, locked: bool = False) -> Schema:
             "title": "Pellucid",
             "version": version("pellucid"),
             "description": "Serves vision networks and says why they answered as they did. Bodies "
-            f"have at most {max_body_bytes} bytes. JSON names may be in lowerCamelCase, as here, "
-            "or as in the proto files. In answers a zero is said like any other value.",
+            f"have at most {max_body_bytes} bytes, forms of optimizations "
+            f"{max(max_body_bytes, max_photo_set_bytes)}. JSON names may be in lowerCamelCase, as "
+            "here, or as in the proto files. In answers a zero is said like any other value.",
         },
         "paths": {
             "/v1/predict": {
@@ -360,7 +363,10 @@ def _form(request: Descriptor) -> Schema:
     files, batch = forms.file_fields(request), forms.asked_of_each(request)
     one_file = {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
     properties: dict[str, Schema] = {
-        name: one_file if batch is None else {"type": "array", "items": one_file} for name in files
+        name: {"type": "array", "items": one_file}
+        if request.fields_by_name[name].is_repeated
+        else one_file
+        for name in files
     }
     if batch is not None:
         assert batch.message_type is not None

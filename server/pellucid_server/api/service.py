@@ -90,6 +90,7 @@ class Service:
             secrets.token_bytes(32)
             if settings.checkpoint_key_file is None
             else read_key(settings.checkpoint_key_file),
+            settings.queue_bytes,
         )
         self._registry: Registry | None = None
         self._permits_left = settings.max_requests
@@ -300,7 +301,8 @@ class Service:
         key = self._limits.checkpoint_key
 
         def write() -> list[optimize_pb2.OptimizeResponse]:
-            return list(wire.write_checkpoint(asked.spec, asked.settings, snapshots, key))
+            parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, key, asked.notes)
+            return list(parts)
 
         async with _in_time(call):
             parts = await self._work(Priority.OPTIMIZE, call, write)

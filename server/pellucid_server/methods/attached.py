@@ -40,6 +40,7 @@ class Attached:
 
     name: ClassVar[str] = "predict"
     priority: ClassVar[Priority] = Priority.EXPLAIN
+    pace: ClassVar[None] = None
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         counts: Counter[Lane] = Counter()

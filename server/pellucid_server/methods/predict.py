@@ -32,6 +32,7 @@ class Predict:
 
     name: ClassVar[str] = "predict"
     priority: ClassVar[Priority] = Priority.PREDICT
+    pace: ClassVar[None] = None
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1}

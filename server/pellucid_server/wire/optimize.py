@@ -19,7 +19,6 @@ from ..engine.rows import (
     CodeTarget,
     DirectionTarget,
     EnergyTarget,
-    Goal,
     GuideTarget,
     NeuronTarget,
     Score,
@@ -30,7 +29,7 @@ from ..methods.attack.algorithm import Crafted
 from ..methods.attack.attack import Attack, Attacked
 from ..methods.attack.universal import UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
-from ..methods.optimize.optimize import FromPhoto, Optimize, Optimized
+from ..methods.optimize.optimize import Apart, FromPhoto, Objective, Optimize, Optimized
 from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
@@ -54,6 +53,8 @@ from .responses import write_run
 from .universal import read_universal, write_universal, write_universal_result
 
 MOST_OBJECTIVES = 16
+MOST_CHANNELS_APART = 512
+"""Of a layer in which images are unlike each other: each keeps two matrices of channels²."""
 _PREVIEW_PX = 512
 
 _OPTIMIZATIONS = ("ascend", "attack")
@@ -120,6 +121,9 @@ def read_optimize(
     assert model is not None
     assert read is not None
     method, photos = read
+    if isinstance(method, Optimize):
+        _check_memory(found, method, model, limits.max_optimize_bytes)
+        found.raise_any()
     bucket_size = limits.optimize_buckets.of(photos.size)
     spec = Spec(
         model,
@@ -158,7 +162,8 @@ def _read_ascend(
     shapes = None
     if ascent is not None and model is not None:
         shapes = _shapes(found, ascent, model, limits)
-    objectives = tuple(_read_objectives(found, request, model, shapes))
+    restarts = None if ascent is None else ascent.restart_count
+    objectives = tuple(_read_objectives(found, request, model, shapes, restarts))
     photos = tuple(_read_photos(found, request, model, limits, ascent))
     for name in ("photos", "photo_count"):
         if Fields(found, "", request).has(name):
@@ -190,15 +195,36 @@ def _shapes(found: Violations, ascent: Ascent, model: Model, limits: Limits) -> 
     for size in ascent.octave_sizes:
         try:
             shapes = model.network.shapes_at(*size)
-        except UnfitSize:
+        except UnfitSize as unfit:
+            own = f"{model.network.height_px} × {model.network.width_px}"
+            why = f"it takes no other size than {own}"
+            if unfit.layer is not None:
+                why = (
+                    f"it gets no further than {unfit.layer}, whose output is {times(unfit.shape)}: "
+                    f"the next layer would be empty, or {why}"
+                )
             found.refused(
                 "ascend.height_px",
-                f"{model.name} does not run on an image of {times(size)}: a layer would be empty, "
-                f"or it takes no other size than {model.network.height_px} × "
-                f"{model.network.width_px}",
+                f"{model.name} does not run on an image of {times(size)}: {why}",
             )
             return None
     return shapes
+
+
+def _check_memory(found: Violations, method: Optimize, model: Model, most_bytes: int) -> None:
+    """What a job holds by itself is to fit; beside others', the queue sees to that."""
+    byte_count, ascent = method.byte_count(model), method.ascent
+    if byte_count <= most_bytes:
+        return
+    size, each = (ascent.height_px, ascent.width_px), byte_count // ascent.restart_count
+    fitting = most_bytes // each
+    side_px = math.isqrt(math.prod(size) * most_bytes // each)
+    fit = f"{fitting} such images fit" if fitting else f"one of about {side_px} × {side_px} fits"
+    found.invalid(
+        "ascend.restart_count" if fitting else "ascend.height_px",
+        f"is too much for memory: an image of {times(size)} takes {each} bytes on its way; in the "
+        f"server's {most_bytes}, {fit}",
+    )
 
 
 # Objectives.
@@ -209,7 +235,8 @@ def _read_objectives(
     request: optimize_pb2.OptimizeSpec,
     model: Model | None,
     shapes: Shapes | None,
-) -> Iterator[tuple[Goal | FromPhoto, float]]:
+    restart_count: int | None,
+) -> Iterator[tuple[Objective, float]]:
     objectives = request.ascend.objectives
     if not 1 <= len(objectives) <= MOST_OBJECTIVES:
         found.invalid(
@@ -218,6 +245,10 @@ def _read_objectives(
     for place, objective in enumerate(objectives[:MOST_OBJECTIVES]):
         inside = found.inside(f"ascend.objectives[{place}]")
         goal = _read_goal(inside, objective, model, shapes)
+        if isinstance(goal, Apart) and restart_count == 1:
+            inside.invalid(
+                "diversity", "is of several images: needs ascend.restart_count of 2 or more"
+            )
         weight = objective.weight if objective.HasField("weight") else 1.0
         if not math.isfinite(weight) or weight == 0:
             inside.invalid("weight", f"is {weight:g}; must be finite and not 0")
@@ -230,7 +261,7 @@ def _read_goal(
     objective: optimize_pb2.Objective,
     model: Model | None,
     shapes: Shapes | None,
-) -> Goal | FromPhoto | None:
+) -> Objective | None:
     kind = objective.WhichOneof("kind")
     fields = Fields(found, "", objective)
     score = Score[fields.choice("score", "logit").upper()]
@@ -253,6 +284,8 @@ def _read_goal(
         case "energy":
             if _read_layer(found, kind, objective.energy.layer, model):
                 return EnergyTarget(objective.energy.layer)
+        case "diversity":
+            return _read_diversity(found, objective.diversity.layer, model)
         case _:
             layer = objective.guide.layer
             if _read_layer(found, kind, layer, model, maps=True):
@@ -276,6 +309,22 @@ def _read_layer(
     else:
         return True
     return False
+
+
+def _read_diversity(found: Violations, name: str, model: Model | None) -> Apart | None:
+    if not _read_layer(found, "diversity", name, model, maps=True):
+        return None
+    assert model is not None
+    layer = model.network.layer(name)
+    assert layer is not None
+    assert layer.channel_count is not None
+    if layer.channel_count > MOST_CHANNELS_APART:
+        found.invalid(
+            "diversity.layer",
+            f"{name} has {layer.channel_count} channels; must have at most {MOST_CHANNELS_APART}",
+        )
+        return None
+    return Apart(name, layer.channel_count)
 
 
 def _read_direction(

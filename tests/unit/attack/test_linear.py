@@ -9,7 +9,7 @@ import pytest
 import torch
 from pellucid_server.engine.job import Priority
 from pellucid_server.engine.rows import Lane, Program
-from pellucid_server.methods.attack.algorithm import Base, Pace, Scene
+from pellucid_server.methods.attack.algorithm import Base, Events, Scene
 from pellucid_server.methods.attack.linear import LinearView, linear_views, row_counts
 from pellucid_server.models.registry import Model, Precision
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ class Views:
 
     name: ClassVar[str] = "views"
     priority: ClassVar[Priority] = Priority.OPTIMIZE
+    pace: ClassVar[None] = None
 
     def row_counts(self, on: Model, target: Any) -> Mapping[Lane, int]:
         return {Lane.GRADIENT: 1}
@@ -55,7 +56,7 @@ class Views:
     ) -> Program[list[tuple[LinearView, ...]]]:
         return (
             yield from linear_views(
-                Scene(on, Base(self.original, torch.empty(0), 0, None), self.bucket_size, Pace()),
+                Scene(on, Base(self.original, torch.empty(0), 0, None), self.bucket_size, Events()),
                 self.changed,
                 self.classes,
                 self.layers,

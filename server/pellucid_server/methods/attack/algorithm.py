@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from ...engine.rows import Program
@@ -18,6 +17,7 @@ from ..optimize.ascent import MOST_STEPS
 from ..optimize.snapshot import Declared, Snapshot
 from ..optimize.stepper import Progress
 from ..parameters import Parameters, number
+from .lens import Lens
 
 Norm = Literal["linf", "l2"]
 
@@ -36,7 +36,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace(Parameters):
+class Events(Parameters):
     """How often there is something to see of an attack: see the contract's Attack."""
 
     progress_every: int = number(10, 1, MOST_STEPS)
@@ -69,14 +69,14 @@ class Scene:
         model: What is attacked.
         base: Its photo.
         bucket_size: What its batches are padded to.
-        pace: Of its events.
+        events: How often there is something to see.
         states: Where its images go on from, in the order of their seeds; empty: from the start.
     """
 
     model: Model
     base: Base
     bucket_size: int
-    pace: Pace
+    events: Events
     states: tuple[Snapshot, ...] = ()
 
     @property
@@ -85,12 +85,7 @@ class Scene:
 
     def inputs_of(self, pixels: Tensor) -> Tensor:
         """The network's inputs for images, n×3×H×W: to the bit what they are for photos."""
-        steps = self.model.preprocessing
-        mean, std = (
-            torch.tensor(numbers, dtype=torch.float64, device=pixels.device).view(3, 1, 1)
-            for numbers in (steps.mean, steps.std)
-        )
-        return ((pixels.double() / 255 - mean) / std).to(self.model.network.dtype)
+        return Lens.of(self.model).inputs(pixels)
 
 
 @dataclass(frozen=True)
@@ -101,11 +96,13 @@ class Crafted:
         pixels: 3×H×W, not rounded to 8 bits.
         progress: How far it came.
         finite: False: it could not go on, and this is the last good image.
+        farther: What is rounded to 8 bits in its place, where little would be left of its change.
     """
 
     pixels: Tensor
     progress: Progress
     finite: bool = True
+    farther: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +112,8 @@ class Algorithm(Parameters):
     name: ClassVar[str]
     """Of its message in the contract's Attack."""
     takes_goal: ClassVar[bool] = True
+    in_lock_step: ClassVar[bool] = True
+    """Whether its images climb, as other optimizations do."""
 
     @property
     def image_count(self) -> int:

@@ -11,8 +11,9 @@ from ...engine.rows import ClassesTarget, Event, Program, Rows, TopTarget, Want
 from ...models.registry import Model
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Known, choice, number
-from .algorithm import Algorithm, Crafted, Norm, Pace, Scene
+from .algorithm import Algorithm, Crafted, Events, Norm, Scene
 from .lens import Lens
+from .surviving import surviving
 
 _STABLE_DISTANCE = 1e-4
 """Added to a step's length, 0 to 255: a point on the border itself would never leave it."""
@@ -72,7 +73,7 @@ class Crossing:
 
 
 def deep_fool(
-    lens: Lens, image: Tensor, how: Steps, source: int | None = None, pace: Pace | None = None
+    lens: Lens, image: Tensor, how: Steps, source: int | None = None, events: Events | None = None
 ) -> Program[Crossing]:
     """Moosavi-Dezfooli, Fawzi and Frossard 2015, arXiv:1511.04599, as foolbox has it.
 
@@ -81,7 +82,7 @@ def deep_fool(
         image: 3×H×W, pixels from 0 to 255.
         how: The steps.
         source: The class to leave; None: the one that the image is taken for.
-        pace: Of its events; None: there are none.
+        events: How often there is something to see; None: never.
     """
     start, total = image, torch.zeros_like(image)
     rivals: list[int] = []
@@ -98,7 +99,7 @@ def deep_fool(
         progress = Progress(0, step, score, (score,), 0.0, 0.0)
         if best != source or step == how.step_count:
             break
-        yield from _events(pace, progress, image)
+        yield from _events(events, progress, image)
         traces = yield Rows(
             lens.inputs(image)[None].expand(len(rivals), -1, -1, -1),
             tuple(ClassesTarget(((rival, 1.0), (source, -1.0))) for rival in rivals),
@@ -110,12 +111,12 @@ def deep_fool(
     return Crossing(image, best != source, progress)
 
 
-def _events(pace: Pace | None, progress: Progress, image: Tensor) -> Iterator[Event]:
-    if pace is None or progress.step == 0:
+def _events(events: Events | None, progress: Progress, image: Tensor) -> Iterator[Event]:
+    if events is None or progress.step == 0:
         return
-    if progress.step % pace.progress_every == 0:
+    if progress.step % events.progress_every == 0:
         yield Event(progress)
-    if pace.preview_every and progress.step % pace.preview_every == 0:
+    if events.preview_every and progress.step % events.preview_every == 0:
         yield Event(Preview(progress.restart, progress.step, image / 255))
 
 
@@ -146,6 +147,7 @@ class DeepFool(Algorithm):
 
     name: ClassVar[str] = "deep_fool"
     takes_goal: ClassVar[bool] = False
+    in_lock_step: ClassVar[bool] = False
 
     @property
     def steps(self) -> Steps:
@@ -167,5 +169,8 @@ class DeepFool(Algorithm):
 
     def craft(self, scene: Scene) -> Program[Sequence[Crafted]]:
         lens, base = Lens.of(scene.model), scene.base
-        made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.pace)
-        return [Crafted(made.image, made.progress)]
+        made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.events)
+        farther = None
+        if made.crossed:
+            farther = yield from surviving(scene, made.image)
+        return [Crafted(made.image, made.progress, farther=farther)]

@@ -64,6 +64,10 @@ class GradientAttack(Algorithm):
         return Budget(cast(Norm, self.norm), self.epsilon)
 
     @property
+    def gradient_row_count(self) -> int:
+        return (self.step_total + 1) * self.image_count  # an image is scored as it ends
+
+    @property
     @abstractmethod
     def step_length(self) -> float:
         """Of each step, by the norm."""
@@ -116,7 +120,7 @@ class GradientAttack(Algorithm):
             "height_px": height_px,
             "width_px": width_px,
         }
-        return Ascent(**settings, **vars(scene.pace))
+        return Ascent(**settings, **vars(scene.events))
 
     def _start(self, pixels: Tensor, seed: int) -> Tensor:
         """The image that the first step is made from."""

@@ -16,7 +16,7 @@ from ..optimize.optimize import Buckets
 from ..optimize.snapshot import Declared, Snapshot
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Parameters, choice, number, positive, seed
-from .algorithm import Budget, Norm, Pace
+from .algorithm import Budget, Events, Norm
 from .deep_fool import Steps, candidates, class_count, deep_fool
 from .gradient import MOST_EPSILON, budget_of
 from .lens import Lens
@@ -63,8 +63,8 @@ class Universal(Parameters):
 
     @property
     def steps(self) -> Steps:
-        norm = cast(Norm, self.norm)
-        return Steps(norm, self.step_count, self.candidate_count, self.overshoot)
+        """The shortest by L2, whatever the budget is of: as the authors have it."""
+        return Steps("l2", self.step_count, self.candidate_count, self.overshoot)
 
 
 @dataclass(frozen=True)
@@ -130,20 +130,21 @@ class UniversalAttack:
 
     Attributes:
         universal: Its parameters.
-        pace: How often there is something to see; steps are photos.
+        events: How often there is something to see; steps are photos.
         photos: The set.
         buckets: Of its batches.
         states: Where it goes on from: one, or none.
     """
 
     universal: Universal
-    pace: Pace
+    events: Events
     photos: PhotoSet
     buckets: Buckets
     states: tuple[Snapshot, ...] = ()
 
     name: ClassVar[str] = "optimize"
     priority: ClassVar[Priority] = Priority.OPTIMIZE
+    pace: ClassVar[None] = None
 
     @property
     def image_count(self) -> int:
@@ -225,8 +226,9 @@ class UniversalAttack:
         return torch.cat(parts)
 
     def _visit(self, lens: Lens, course: _Course, photo: Tensor, source: int) -> Program[_Course]:
-        """Moves the perturbation for a photo, if that does not change class yet."""
-        start = (lens.pixels(photo) + course.perturbation).clamp(0, 255)
+        """Moves the perturbation for a photo, if that does not change class yet at 8 bits."""
+        rounded = whole(course.perturbation, self.universal.budget)
+        start = (lens.pixels(photo) + rounded).clamp(0, 255)
         made = yield from deep_fool(lens, start, self.universal.steps, source)
         perturbation = course.perturbation
         if made.crossed and made.step_count:
@@ -258,16 +260,16 @@ class UniversalAttack:
     # What is shown.
 
     def _state(self, course: _Course) -> Iterator[State]:
-        if self.pace.checkpoint_every:
+        if self.events.checkpoint_every:
             yield State(self._snapshot(course))
 
     def _events(self, course: _Course) -> Iterator[Event]:
-        total, pace = self._total(course), self.pace
-        if total % pace.progress_every == 0:
+        total, events = self._total(course), self.events
+        if total % events.progress_every == 0:
             yield Event(self._progress(course))
-        if pace.preview_every and total % pace.preview_every == 0:
+        if events.preview_every and total % events.preview_every == 0:
             yield Event(Preview(0, total, as_picture(course.perturbation)))
-        if pace.checkpoint_every and total % pace.checkpoint_every == 0:
+        if events.checkpoint_every and total % events.checkpoint_every == 0:
             yield Event(self._snapshot(course))
 
     def _total(self, course: _Course) -> int:

@@ -46,6 +46,7 @@ class Explain:
     watched: bool = False
 
     priority: ClassVar[Priority] = Priority.EXPLAIN
+    pace: ClassVar[None] = None
 
     @property
     def name(self) -> str:

@@ -136,6 +136,7 @@ class ExplainMethod(Parameters):
     name: ClassVar[str]
     color_scale: ClassVar[Literal["signed", "absolute"]]
     priority: ClassVar[Priority] = Priority.EXPLAIN
+    pace: ClassVar[None] = None
     score: ClassVar[Score] = Score.LOGIT
     logits_only: ClassVar[bool] = False
     class_blind: ClassVar[bool] = False

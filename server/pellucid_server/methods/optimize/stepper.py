@@ -180,6 +180,8 @@ class AscentStepper:
             kept = {"parameters": fresh, "good": fresh}
         else:
             kept = {**state.tensors, "good": state.tensors["parameters"]}
+            for goal in start.target.kept_apart:
+                goal.siblings.restore(start.restart, state.total, state.tensors)
         if ascent.bounded:
             assert start.anchor is not None
             anchor = start.anchor.to(self._device, self._dtype)[None]
@@ -228,7 +230,7 @@ class AscentStepper:
     def target(self, slot: int) -> SumTarget:
         start = self._starts[slot]
         assert start is not None
-        return start.target
+        return start.target.at(start.restart, self._step_of(slot))
 
     def look(self, slots: Sequence[int]) -> tuple[Tensor, Any]:
         padded = [*slots, *[slots[0]] * (self._bucket_size - len(slots))]
@@ -326,7 +328,10 @@ class AscentStepper:
             return None
         step, total = int(self._steps[slot]), self._step_of(slot)
         tensors = {name: self._stacked[name][slot].clone() for name in STATE}
-        return Snapshot(start.restart, start.octave, step, total, tensors)
+        for goal in start.target.kept_apart:
+            tensors |= goal.siblings.state(start.restart, total)
+        together = bool(start.target.kept_apart)
+        return Snapshot(start.restart, start.octave, step, total, tensors, together=together)
 
     def _step_of(self, slot: int) -> int:
         """Steps that it has made over all octaves."""
