@@ -101,6 +101,7 @@ if TYPE_CHECKING:
         Target,
         Until,
     )
+    from .universal import PhotoOutcome, Universal
 
 __all__ = [
     "Aborted",
@@ -163,6 +164,7 @@ __all__ = [
     "PermissionDenied",
     "Photo",
     "PhotoNotFound",
+    "PhotoOutcome",
     "PredictResult",
     "Prediction",
     "Preprocessing",
@@ -184,6 +186,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Universal",
     "Unknown",
     "Until",
     "Violation",
@@ -195,7 +198,16 @@ __version__ = version("pellucid")
 def __getattr__(name: str) -> Any:
     # The command line and the server import this package too, and need no gRPC of it.
     if name in __all__:
-        for home in ("errors", "types", "adversarial", "optimizing", "compare", "client", "aio"):
+        for home in (
+            "errors",
+            "types",
+            "adversarial",
+            "universal",
+            "optimizing",
+            "compare",
+            "client",
+            "aio",
+        ):
             members = vars(import_module(f".{home}", __name__))
             if name in members:
                 return members[name]

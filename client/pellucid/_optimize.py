@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from . import _adversarial, _wire, optimizing, types
+from . import _adversarial, _universal, _wire, optimizing, types
 from .errors import BadArgument, StatusError, Unavailable
 from .v1 import optimize_pb2
 
@@ -88,6 +88,8 @@ class Course:
         if resume and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
         self._spec, self._resume, self._checkpoint = spec, resume, checkpoint
+        self._photos = list(spec.photos)  # which go one by one: together they may be too large
+        del spec.photos[:]
         self._ends_s = time.monotonic() + timeout_s
         self._parts: list[bytes] = []
 
@@ -95,9 +97,10 @@ class Course:
         return max(1e-3, self._ends_s - time.monotonic())
 
     def messages(self) -> list[optimize_pb2.OptimizeRequest]:
-        """What is sent: the spec, and the checkpoint in parts."""
+        """What is sent: the spec, the checkpoint in parts, and a set's photos."""
         self._parts = []
         self._spec.checkpoint_bytes = len(self._checkpoint)
+        self._spec.photo_count = len(self._photos)
         return [
             optimize_pb2.OptimizeRequest(spec=self._spec),
             *(
@@ -106,6 +109,7 @@ class Course:
                 )
                 for start in range(0, len(self._checkpoint), _CHUNK_BYTES)
             ),
+            *(optimize_pb2.OptimizeRequest(photo=photo) for photo in self._photos),
         ]
 
     def event(self, response: optimize_pb2.OptimizeResponse) -> Any:
@@ -206,6 +210,7 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
     )
     spread = message.spread if message.HasField("spread") else None
     attack = message.attack if message.HasField("attack") else None
+    several = attack is not None and attack.HasField("universal")
     return optimizing.OptimizeResult(
         images=images,
         best=images[message.best],
@@ -215,7 +220,8 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
         else _adversarial.attack_parameters(attack.attack),
         notes=tuple(message.notes),
         run=_wire._run(message.run),
-        attack=None if attack is None else _adversarial.attacked(attack),
+        attack=None if attack is None or several else _adversarial.attacked(attack),
+        universal=_universal.universal(message.attack.universal) if several else None,
     )
 
 
