@@ -5,7 +5,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -92,6 +92,11 @@ class Device(Protocol):
     def land(self, flight: Flight) -> float:
         """Waits for a flight; returns the milliseconds that it took."""
         ...
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Device work that the next launch waits for, not behind the one on its way."""
+        yield
 
     @contextmanager
     def aside(self, flight: Flight | None = None) -> Iterator[None]:
@@ -237,6 +242,11 @@ class TorchDevice:
             return float(flight.landed - flight.started) * 1e3
         flight.landed.synchronize()
         return float(flight.started.elapsed_time(flight.landed))
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        with torch.cuda.stream(self._side) if self.pipelined else nullcontext():
+            yield
 
     @contextmanager
     def aside(self, flight: Flight | None = None) -> Iterator[None]:
