@@ -107,7 +107,7 @@ class Device(Protocol):
         yield
 
     def download(self, result: Any) -> Any:
-        """A dataclass with its tensors, and those in its dataclasses and mappings, on the host."""
+        """A dataclass with its tensors, and those in what it holds, on the host."""
         ...
 
     def release_memory(self) -> None: ...
@@ -264,6 +264,8 @@ class TorchDevice:
             return self._fetch(result)
         if isinstance(result, Mapping):
             return {name: self.download(one) for name, one in result.items()}
+        if type(result) is tuple:
+            return tuple(self.download(one) for one in result)
         if not dataclasses.is_dataclass(result) or isinstance(result, type):
             return result
         fetched = {
