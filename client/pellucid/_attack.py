@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import _wire, types
+from . import _wire
 from .errors import BadArgument
 from .v1 import attack_pb2, optimize_pb2
 
@@ -22,7 +22,6 @@ _COMMON = ("progress_every", "preview_every", "checkpoint_every")
 
 
 def attack_request(
-    photo: "types.Photo",
     method: str,
     *,
     source: int | str | None,
@@ -33,7 +32,7 @@ def attack_request(
     include_pixels: bool,
     parameters: Mapping[str, Any],
 ) -> optimize_pb2.OptimizeSpec:
-    """What is asked, but for a checkpoint."""
+    """What is asked, but for the photo and a checkpoint."""
     if method not in METHODS:
         raise BadArgument(f"method: is {method!r}; must be one of {', '.join(METHODS)}")
     spec = optimize_pb2.OptimizeSpec()
@@ -43,7 +42,6 @@ def attack_request(
     set_method(attack, method, parameters)
     _set_class(attack, "class_index", "label", source)
     _set_class(attack, "goal_class_index", "goal_label", goal)
-    spec.image.CopyFrom(_wire._image(photo))
     return spec
 
 

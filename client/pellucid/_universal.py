@@ -1,6 +1,6 @@
 """Between Python arguments and the messages of universal perturbations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from . import _attack, _wire, types
@@ -11,14 +11,13 @@ METHOD = "universal"
 
 
 def universal_request(
-    photos: "Sequence[types.Photo]",
     *,
     model: str,
     include_pixels: bool,
     parameters: Mapping[str, Any],
 ) -> optimize_pb2.OptimizeSpec:
-    """What is asked, but for a checkpoint."""
-    spec = optimize_pb2.OptimizeSpec(photos=_wire._images(photos))
+    """What is asked, but for the photos and a checkpoint."""
+    spec = optimize_pb2.OptimizeSpec()
     _wire._set(spec, model=model, include_pixels=include_pixels)
     _attack.set_method(spec.attack, METHOD, parameters)
     return spec

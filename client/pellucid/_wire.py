@@ -130,9 +130,7 @@ def explain_batch_request(
 
 
 def _images(photos: Sequence[types.Photo]) -> list[data_pb2.Image]:
-    if isinstance(photos, str | bytes | os.PathLike | np.ndarray):
-        raise BadArgument("photos: is one photo; must be a sequence of them")
-    return [_image(photo) for photo in photos]
+    return [_image(photo) for photo in listed(photos)]
 
 
 def _explain_request(
@@ -434,20 +432,47 @@ def loaded(photo: types.Photo) -> bytes | NDArray[np.uint8] | NDArray[np.float32
     return photo if isinstance(photo, np.ndarray) else image.encoded
 
 
+def listed(photos: Sequence[types.Photo]) -> list[types.Photo]:
+    """Several photos, each checked.
+
+    Raises:
+        BadArgument: It is one, or has what is none.
+    """
+    if isinstance(photos, str | bytes | os.PathLike | np.ndarray):
+        raise BadArgument("photos: is one photo; must be a sequence of them")
+    return [checked(photo) for photo in photos]
+
+
+def checked(photo: types.Photo) -> types.Photo:
+    """It, where it is of a kind that a photo can be; no file is read.
+
+    Raises:
+        BadArgument: It is none.
+    """
+    if isinstance(photo, np.ndarray):
+        _element_type(photo)
+    elif not (isinstance(photo, bytes | str | os.PathLike) or _is_pil(photo)):
+        raise BadArgument(
+            f"photo: is {type(photo).__name__}; must be a path, the bytes of an image file, a PIL "
+            "image or a NumPy array"
+        )
+    return photo
+
+
+def _is_pil(photo: Any) -> bool:
+    pil = sys.modules.get("PIL.Image")  # whoever has a PIL image has imported it
+    return pil is not None and isinstance(photo, pil.Image)
+
+
 def _image(photo: types.Photo) -> data_pb2.Image:
+    photo = checked(photo)
     if isinstance(photo, bytes):
         return data_pb2.Image(encoded=photo)
     if isinstance(photo, str | os.PathLike):
         return data_pb2.Image(encoded=_read_file(photo))
     if isinstance(photo, np.ndarray):
         return data_pb2.Image(tensor=_image_tensor(photo))
-    pil = sys.modules.get("PIL.Image")  # whoever has a PIL image has imported it
-    if pil is not None and isinstance(photo, pil.Image):
-        return data_pb2.Image(encoded=_png(photo))
-    raise BadArgument(
-        f"photo: is {type(photo).__name__}; must be a path, the bytes of an image file, a PIL "
-        "image or a NumPy array"
-    )
+    return data_pb2.Image(encoded=_png(photo))
 
 
 def _read_file(path: str | os.PathLike[str]) -> bytes:
@@ -459,21 +484,23 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
         raise BadArgument(f"photo: {os.fspath(path)!r} cannot be read: {error}") from error
 
 
-def _image_tensor(array: NDArray[Any]) -> data_pb2.Tensor:
+def _element_type(array: NDArray[Any]) -> data_pb2.DataType:
     dtype, shape = array.dtype.name, array.shape
     if dtype == "uint8" and array.ndim == 3 and shape[2] == 3:
-        data_type, order = data_pb2.DATA_TYPE_UINT8, "u1"
-    elif dtype == "float32" and array.ndim == 3 and shape[0] == 3:
-        data_type, order = data_pb2.DATA_TYPE_FLOAT32, "<f4"
-    else:
-        raise BadArgument(
-            f"photo: is an array of {dtype} {' × '.join(map(str, shape)) or 'without axes'}; must "
-            "be uint8 height × width × 3 (a photo) or float32 3 × height × width (an input "
-            "already preprocessed)"
-        )
-    return data_pb2.Tensor(
-        data_type=data_type, shape=shape, data=array.astype(order, copy=False).tobytes()
+        return data_pb2.DATA_TYPE_UINT8
+    if dtype == "float32" and array.ndim == 3 and shape[0] == 3:
+        return data_pb2.DATA_TYPE_FLOAT32
+    raise BadArgument(
+        f"photo: is an array of {dtype} {' × '.join(map(str, shape)) or 'without axes'}; must "
+        "be uint8 height × width × 3 (a photo) or float32 3 × height × width (an input "
+        "already preprocessed)"
     )
+
+
+def _image_tensor(array: NDArray[Any]) -> data_pb2.Tensor:
+    data_type = _element_type(array)
+    data = array.astype(_DTYPES[data_type], copy=False).tobytes()
+    return data_pb2.Tensor(data_type=data_type, shape=array.shape, data=data)
 
 
 def _png(image: Any) -> bytes:
@@ -870,6 +897,17 @@ def call_metadata(caller: str, token: str | None) -> tuple[tuple[str, str], ...]
     return tuple(metadata)
 
 
+def deadline_s(timeout_s: float) -> float:
+    """When time is up, on the monotonic clock.
+
+    Raises:
+        BadArgument: Never, or before now.
+    """
+    if not 0 < timeout_s < math.inf:
+        raise BadArgument(f"timeout_s: is {timeout_s}; must be more than 0 and finite")
+    return time.monotonic() + timeout_s
+
+
 _DETAILS = (
     error_details_pb2.ErrorInfo,
     error_details_pb2.BadRequest,
@@ -881,9 +919,7 @@ class Attempts:
     """The attempts of one call under one deadline."""
 
     def __init__(self, timeout_s: float, max_retries: int) -> None:
-        if not 0 < timeout_s < math.inf:
-            raise BadArgument(f"timeout_s: is {timeout_s}; must be more than 0 and finite")
-        self._expires_s = time.monotonic() + timeout_s
+        self._expires_s = deadline_s(timeout_s)
         self._retries_left = max_retries
 
     def remaining_s(self) -> float:
