@@ -8,7 +8,13 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from . import _adversarial, _universal, _wire, optimizing, types
+from . import _adversarial, _universal, optimizing, types
+from ._wire.arrays import array_of
+from ._wire.calls import deadline_s
+from ._wire.fields import parameter_of, parse, read, set_fields, short_name
+from ._wire.photos import checked, image_of, images_of, listed
+from ._wire.requests import class_index_of
+from ._wire.responses import run_of
 from .errors import (
     BadArgument,
     DeadlineExceeded,
@@ -45,21 +51,21 @@ def optimize_request(
 ) -> optimize_pb2.OptimizeSpec:
     """What is asked, but for photos and a checkpoint."""
     spec = optimize_pb2.OptimizeSpec()
-    _wire._set(spec, model=model, format=format, include_pixels=include_pixels)
+    set_fields(spec, model=model, format=format, include_pixels=include_pixels)
     unknown = [name for name in parameters if name not in PARAMETERS]
     if unknown:
         known = ", ".join(PARAMETERS)
         raise BadArgument(f"{', '.join(unknown)}: not a parameter of optimize, which has {known}")
     for one, weight in _weighted(objectives):
         message = spec.ascend.objectives.add()
-        _wire._set(message, weight=weight)
+        set_fields(message, weight=weight)
         _set_objective(message, one)
         if isinstance(one, int | str):
-            _wire._set(message, score=score)
+            set_fields(message, score=score)
     kinds = {one.WhichOneof("kind") for one in spec.ascend.objectives}
     if "preset" not in parameters:
         parameters = {**_fitting(kinds), **parameters}
-    _wire._set(spec.ascend, **parameters)
+    set_fields(spec.ascend, **parameters)
     return spec
 
 
@@ -98,13 +104,13 @@ class Course:
         resume: bool,
         resume_from: "optimizing.Checkpoint | bytes | None",
     ) -> None:
-        self._ends_s = _wire.deadline_s(timeout_s)
+        self._ends_s = deadline_s(timeout_s)
         settings = spec.attack if spec.HasField("attack") else spec.ascend
         if resume and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
         self._spec, self._resume = spec, resume
-        self._photos = {name: _wire.checked(photo) for name, photo in (photos or {}).items()}
-        self._photo_set = _wire.listed(photo_set)
+        self._photos = {name: checked(photo) for name, photo in (photos or {}).items()}
+        self._photo_set = listed(photo_set)
         self._set: list[data_pb2.Image] = []  # which go one by one: together may be too large
         if isinstance(resume_from, optimizing.Checkpoint):
             resume_from = resume_from.data
@@ -123,8 +129,8 @@ class Course:
             BadArgument: One cannot be read.
         """
         for name, photo in self._photos.items():
-            getattr(self._spec, name).CopyFrom(_wire._image(photo))
-        self._set = _wire._images(self._photo_set)
+            getattr(self._spec, name).CopyFrom(image_of(photo))
+        self._set = images_of(self._photo_set)
 
     def remaining_s(self) -> float:
         return max(1e-3, self._ends_s - time.monotonic())
@@ -253,9 +259,9 @@ def _set_objective(message: optimize_pb2.Objective, one: Any) -> None:
     elif isinstance(one, _KINDS):
         inner: Message = getattr(message, type(one).__name__.lower())
         inner.SetInParent()
-        _wire._set(inner, **vars(one))
+        set_fields(inner, **vars(one))
     else:
-        _wire._set(message, class_index=_wire._class_index(one))
+        set_fields(message, class_index=class_index_of(one))
 
 
 def parameter(text: str) -> tuple[str, Any]:
@@ -265,20 +271,18 @@ def parameter(text: str) -> tuple[str, Any]:
         raise BadArgument(
             f"--parameter: is {text!r}; must be NAME=VALUE, where names are {', '.join(PARAMETERS)}"
         )
-    return name, _wire._parse(name, _FIELDS[name], value)
+    return name, parse(name, _FIELDS[name], value)
 
 
 def event(response: optimize_pb2.OptimizeResponse) -> Any:
     """An event of a stream, or its result; None: of a kind that came later than this client."""
     match response.WhichOneof("event"):
         case "queued":
-            return _wire._read(optimizing.Queued, response.queued)
+            return read(optimizing.Queued, response.queued)
         case "progress":
             return _progress(response.progress)
         case "preview":
-            return _wire._read(
-                optimizing.Preview, response.preview, jpeg=response.preview.image.data
-            )
+            return read(optimizing.Preview, response.preview, jpeg=response.preview.image.data)
         case "result":
             return result(response.result)
     return None
@@ -289,8 +293,8 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
     images = tuple(
         optimizing.OptimizedImage(
             encoded=image.image.data,
-            format=_wire._short(image.image, "format"),
-            pixels=_wire._array(image.pixels) if image.HasField("pixels") else None,
+            format=short_name(image.image, "format"),
+            pixels=array_of(image.pixels) if image.HasField("pixels") else None,
             seed=image.seed,
             progress=_progress(image.progress),
             stop_reason=image.stop_reason,
@@ -306,12 +310,12 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
     return optimizing.OptimizeResult(
         images=images,
         best=images[message.best],
-        spread=None if spread is None else _wire._read(optimizing.ScoreSpread, spread),
+        spread=None if spread is None else read(optimizing.ScoreSpread, spread),
         parameters=_ascend_parameters(message.ascend)
         if attack is None
         else _adversarial.attack_parameters(attack.attack),
         notes=tuple(message.notes),
-        run=_wire._run(message.run),
+        run=run_of(message.run),
         attack=None if attack is None or several else _adversarial.attacked(attack),
         universal=_universal.universal(message.attack.universal) if several else None,
     )
@@ -319,11 +323,11 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
 
 def _ascend_parameters(message: optimize_pb2.Ascend) -> dict[str, Any]:
     return {
-        name: _wire._parameter(message, field)
+        name: parameter_of(message, field)
         for name, field in _FIELDS.items()
         if name in PARAMETERS and (message.HasField(name) if field.has_presence else True)
     }
 
 
 def _progress(message: optimize_pb2.OptimizeProgress) -> optimizing.Progress:
-    return _wire._read(optimizing.Progress, message, terms=tuple(message.terms))
+    return read(optimizing.Progress, message, terms=tuple(message.terms))

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from . import _attack, _wire, types
+from . import _attack, types
+from ._wire.arrays import array_of
+from ._wire.fields import read, set_fields
 from .universal import PhotoOutcome, Universal
 from .v1 import attack_pb2, optimize_pb2
 
@@ -18,22 +20,22 @@ def universal_request(
 ) -> optimize_pb2.OptimizeSpec:
     """What is asked, but for the photos and a checkpoint."""
     spec = optimize_pb2.OptimizeSpec()
-    _wire._set(spec, model=model, include_pixels=include_pixels)
+    set_fields(spec, model=model, include_pixels=include_pixels)
     _attack.set_method(spec.attack, METHOD, parameters)
     return spec
 
 
 def universal(message: attack_pb2.UniversalResult) -> Universal:
     """What came of a set of photos."""
-    return _wire._read(
+    return read(
         Universal,
         message,
-        perturbation=_wire._array(message.perturbation),
+        perturbation=array_of(message.perturbation),
         encoded=message.picture.data,
         photos=tuple(
             PhotoOutcome(
-                _wire._read(types.Prediction, photo.before),
-                _wire._read(types.Prediction, photo.after),
+                read(types.Prediction, photo.before),
+                read(types.Prediction, photo.after),
             )
             for photo in message.photos
         ),

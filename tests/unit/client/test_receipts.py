@@ -12,6 +12,8 @@ import numpy as np
 import pellucid
 import pytest
 from pellucid import _wire
+from pellucid._wire.arrays import array_of
+from pellucid._wire.photos import image_of
 from pellucid.v1 import inference_pb2
 
 from .conftest import LOGITS, Call, FakeServer
@@ -45,7 +47,7 @@ def test_the_request_is_sent_again_with_the_attribution_asked_for() -> None:
     )
     expected.image.encoded = PHOTO
     assert request == expected
-    np.testing.assert_array_equal(_wire._array(before.sketch), LOGITS)
+    np.testing.assert_array_equal(array_of(before.sketch), LOGITS)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ SENT: list[tuple[Any, bytes]] = [
 @pytest.mark.parametrize(("photo", "sent"), SENT, ids=range(len(SENT)))
 def test_a_photo_is_known_by_its_type_its_shape_and_its_bytes(photo: Any, sent: bytes) -> None:
     _, _, request = _wire.replay_request(receipt(sent), photo)
-    assert request.image == _wire._image(photo)
+    assert request.image == image_of(photo)
 
 
 @pytest.mark.parametrize(
