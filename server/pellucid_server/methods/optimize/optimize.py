@@ -27,6 +27,7 @@ from ...engine.rows import (
     Want,
 )
 from ...engine.siblings import Siblings, state_names
+from ...models.network import OUTPUT
 from ...models.registry import Model
 from .ascent import Ascent
 from .prelude import parameter_count
@@ -37,6 +38,10 @@ _SMALL_PIXELS = 512 * 512
 
 STACKED = 1 + len(STATE)
 """Tensors of an image's size that a slot holds: its state, and the last good image."""
+
+
+_SCORING = 16
+"""Activations' worth of memory that scoring takes, one layer after the other: measured."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,16 @@ class Optimized:
     """What came of all images of a job, in the order of their seeds.
 
     Attributes:
-        pictures: 3×H×W each, red, green and blue from 0 to 1.
-        ends: Their scores, and whether they could be made to the end.
+        ends: Each with its scores, and whether it could be made to the end. One that could not is
+            of the octave that it came to.
     """
 
-    pictures: Tensor
     ends: tuple[End, ...]
+
+    @property
+    def pictures(self) -> list[Tensor]:
+        """3×H×W each, red, green and blue from 0 to 1."""
+        return [end.picture for end in self.ends]
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,20 @@ class Optimize:
         slot *= 2  # slots come in twos of what there was
         for layer, channel_count in self._layers_apart.items():
             slot += len(state_names(layer)) * channel_count**2
-        return slot * dtype_of(model).itemsize * ascent.restart_count
+        return slot * dtype_of(model).itemsize * ascent.restart_count + self._goal_bytes(model)
+
+    def _goal_bytes(self, model: Model) -> int:
+        """What a batch of its images keeps of the layers that goals are of, and the codes."""
+        ascent, network = self.ascent, model.network
+        size = (ascent.height_px, ascent.width_px)
+        shapes = network.shapes_at(*size)
+        made = FromPhoto | Apart
+        taps = [goal.layer if isinstance(goal, made) else goal.tap for goal, _ in self.objectives]
+        lengths = {tap: math.prod(shapes[tap]) for tap in taps if tap != OUTPUT}
+        codes = [lengths[goal.layer] for goal, _ in self.objectives if isinstance(goal, FromPhoto)]
+        row = 2 * sum(lengths.values()) + _SCORING * max(lengths.values(), default=0)
+        rows = min(ascent.restart_count, self.buckets.of(size))
+        return (rows * row + sum(codes)) * network.dtype.itemsize
 
     @property
     def _layers_apart(self) -> Mapping[str, int]:
@@ -191,37 +213,34 @@ class Optimize:
             layer: Siblings(ascent.restart_count, layer, channel_count, dtype, network.device)
             for layer, channel_count in self._layers_apart.items()
         }
-        details: Sequence[Tensor] | None = None
-        ends: list[End] = []
+        ends: list[End | None] = [None] * ascent.restart_count
         for octave, (size, base) in enumerate(zip(sizes, bases, strict=True)):
             states: Sequence[Snapshot | None] = [None] * ascent.restart_count
             if self.states:
                 if octave < self.states[0].octave:
                     continue
                 states = self.states if octave == self.states[0].octave else states
+            climbing = [k for k, end in enumerate(ends) if end is None or end.finite]
+            if not climbing:
+                break
             bucket_size = self.buckets.of(size)
             target_there = yield from self._target(
                 photos, size, bucket_size, std, network.dtype, siblings
             )
-            starts = [base] * ascent.restart_count
-            if details is not None:
-                starts = [
-                    detail if base is None else base + detail
-                    for detail in (_resized(one[None], size)[0] for one in details)
-                ]
             make = functools.partial(stepper_of, model, size, bucket_size)
             last = octave == len(sizes) - 1
+            starts = [_grown(ends[k], bases[octave - 1], base, size) for k in climbing]
             images = [
-                Start(ascent, target_there, start, restart, octave, last, state, base)
-                for restart, (start, state) in enumerate(zip(starts, states, strict=True))
+                Start(ascent, target_there, start, k, octave, last, states[k], base)
+                for k, start in zip(climbing, starts, strict=True)
             ]
-            steps_made = [0 if state is None else state.total for state in states]
+            before = octave * ascent.step_count
+            steps_made = [before if (state := states[k]) is None else state.total for k in climbing]
             rounds = steps_made if siblings else None
-            ends = yield Climb(size, bucket_size, AscentStepper, make, images, rounds)
-            if not all(end.finite for end in ends):
-                break
-            details = [end.image if base is None else end.image - base for end in ends]
-        return Optimized(torch.stack([end.picture for end in ends]), tuple(ends))
+            made = yield Climb(size, bucket_size, AscentStepper, make, images, rounds)
+            for k, end in zip(climbing, made, strict=True):
+                ends[k] = end
+        return Optimized(tuple(end for end in ends if end is not None))
 
     def _target(
         self,
@@ -280,6 +299,15 @@ def _goal_of(goal: FromPhoto, activation: Tensor) -> Goal:
         return GuideTarget(goal.layer, activation.flatten(1))
     energy = float(activation.double().square().sum())
     return CodeTarget(goal.layer, activation, max(energy, 1e-30))
+
+
+def _grown(
+    end: End | None, base_before: Tensor | None, base: Tensor | None, size: tuple[int, int]
+) -> Tensor | None:
+    """Where an image starts, 3×H×W: from the base, with what the octave before added to its own."""
+    if end is None or base is None or base_before is None:
+        return base if end is None else _resized(end.image[None], size)[0]
+    return base + _resized((end.image - base_before)[None], size)[0]
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
