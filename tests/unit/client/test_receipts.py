@@ -12,6 +12,7 @@ import numpy as np
 import pellucid
 import pytest
 from pellucid import _wire
+from pellucid._wire import photos, receipts
 from pellucid._wire.arrays import array_of
 from pellucid._wire.photos import image_of
 from pellucid.v1 import inference_pb2
@@ -125,8 +126,9 @@ def test_the_loop_waits_for_no_photo(
     def noting(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return lambda given: (threads.append(threading.get_ident()), work(given))[1]
 
-    for name in ("_read_file", "_sha256"):
-        monkeypatch.setattr(_wire, name, noting(getattr(_wire, name)))
+    for module, name in ((photos, "_read_file"), (receipts, "sha256_of")):
+        monkeypatch.setattr(module, name, noting(getattr(module, name)))
+    server.courses = [[]]
 
     async def call() -> None:
         async with pellucid.AsyncClient(server.address) as client:
@@ -134,7 +136,9 @@ def test_the_loop_waits_for_no_photo(
             await client.replay(receipt(**predicted), path)
             await client.predict(path)
             await client.explain(path)
+            with pytest.raises(pellucid.Internal, match="stream is empty"):
+                await client.attack(path).result()
 
     asyncio.run(call())
-    assert len(threads) == 4
+    assert len(threads) == 5
     assert threading.get_ident() not in threads
