@@ -3,17 +3,18 @@
 from collections.abc import Iterable
 from typing import Any
 
-from . import _wire, types
+from . import types
+from ._wire.fields import parameters_of, read
 from .adversarial import Adversarial, Attacked, LinearEffect, LinearView, TransferScore
 from .v1 import attack_pb2
 
 
 def linear(views: Iterable[attack_pb2.LinearView]) -> tuple[LinearView, ...]:
     return tuple(
-        _wire._read(
+        read(
             LinearView,
             view,
-            effects=tuple(_wire._read(LinearEffect, effect) for effect in view.effects),
+            effects=tuple(read(LinearEffect, effect) for effect in view.effects),
         )
         for view in views
     )
@@ -21,11 +22,11 @@ def linear(views: Iterable[attack_pb2.LinearView]) -> tuple[LinearView, ...]:
 
 def transfer(scores: Iterable[attack_pb2.TransferScore]) -> tuple[TransferScore, ...]:
     return tuple(
-        _wire._read(
+        read(
             TransferScore,
             score,
-            before=_wire._read(types.Prediction, score.before),
-            after=_wire._read(types.Prediction, score.after),
+            before=read(types.Prediction, score.before),
+            after=read(types.Prediction, score.after),
             source_before=score.source_before if score.HasField("source_before") else None,
             source_after=score.source_after if score.HasField("source_after") else None,
         )
@@ -35,10 +36,10 @@ def transfer(scores: Iterable[attack_pb2.TransferScore]) -> tuple[TransferScore,
 
 def adversarial(message: attack_pb2.Adversarial) -> Adversarial:
     """How an attacked photo fares."""
-    return _wire._read(
+    return read(
         Adversarial,
         message,
-        prediction=_wire._read(types.Prediction, message.prediction),
+        prediction=read(types.Prediction, message.prediction),
         goal_probability=message.goal_probability if message.HasField("goal_probability") else None,
         picture=message.perturbation.data,
         linear=linear(message.linear),
@@ -48,16 +49,16 @@ def adversarial(message: attack_pb2.Adversarial) -> Adversarial:
 
 def attacked(message: attack_pb2.AttackResult) -> Attacked:
     """The photo that was attacked."""
-    return _wire._read(
+    return read(
         Attacked,
         message,
         encoded=message.original.data,
-        prediction=_wire._read(types.Prediction, message.prediction),
+        prediction=read(types.Prediction, message.prediction),
     )
 
 
 def attack_parameters(message: attack_pb2.Attack) -> dict[str, Any]:
     """The method, its parameters, and those of every attack."""
-    found = _wire._parameters(message)
+    found = parameters_of(message)
     method = message.WhichOneof("method") or ""
     return {"method": method, **found.pop(method, {}), **found}

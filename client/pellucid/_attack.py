@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import _wire, types
+from ._wire.fields import parse, set_fields
+from ._wire.requests import class_index_of
 from .errors import BadArgument
 from .v1 import attack_pb2, optimize_pb2
 
@@ -22,7 +23,6 @@ _COMMON = ("progress_every", "preview_every", "checkpoint_every")
 
 
 def attack_request(
-    photo: "types.Photo",
     method: str,
     *,
     source: int | str | None,
@@ -33,17 +33,16 @@ def attack_request(
     include_pixels: bool,
     parameters: Mapping[str, Any],
 ) -> optimize_pb2.OptimizeSpec:
-    """What is asked, but for a checkpoint."""
+    """What is asked, but for the photo and a checkpoint."""
     if method not in METHODS:
         raise BadArgument(f"method: is {method!r}; must be one of {', '.join(METHODS)}")
     spec = optimize_pb2.OptimizeSpec()
-    _wire._set(spec, model=model, include_pixels=include_pixels)
+    set_fields(spec, model=model, include_pixels=include_pixels)
     attack = spec.attack
-    _wire._set(attack, linear_layers=linear_layers, transfer=transfer)
+    set_fields(attack, linear_layers=linear_layers, transfer=transfer)
     set_method(attack, method, parameters)
     _set_class(attack, "class_index", "label", source)
     _set_class(attack, "goal_class_index", "goal_label", goal)
-    spec.image.CopyFrom(_wire._image(photo))
     return spec
 
 
@@ -61,7 +60,7 @@ def set_method(attack: attack_pb2.Attack, method: str, parameters: Mapping[str, 
     inner = getattr(attack, method)
     inner.SetInParent()
     for name, value in parameters.items():
-        _wire._set(attack if name in _COMMON else inner, **{name: value})
+        set_fields(attack if name in _COMMON else inner, **{name: value})
 
 
 def parameters_of(method: str) -> tuple[str, ...]:
@@ -90,7 +89,7 @@ def parameter(method: str, text: str) -> tuple[str, Any]:
             f"--parameter: is {text!r}; must be NAME=VALUE, where names are {', '.join(known)}"
         )
     fields = _FIELDS if name in _COMMON else _fields_of(method)
-    return name, _wire._parse(name, fields[name], value)
+    return name, parse(name, fields[name], value)
 
 
 def _set_class(
@@ -99,4 +98,4 @@ def _set_class(
     if isinstance(value, str):
         setattr(attack, by_label, value)
     elif value is not None:
-        setattr(attack, by_index, _wire._class_index(value))
+        setattr(attack, by_index, class_index_of(value))

@@ -1,14 +1,30 @@
 """Between Python arguments and the messages of optimizations: the core that both clients share."""
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from google.protobuf.message import Message
 
-from . import _adversarial, _universal, _wire, optimizing, types
-from .errors import BadArgument, StatusError, Unavailable
-from .v1 import optimize_pb2
+from . import _adversarial, _universal, optimizing, types
+from ._wire.arrays import array_of
+from ._wire.calls import deadline_s
+from ._wire.fields import parameter_of, parse, read, set_fields, short_name
+from ._wire.photos import checked, image_of, images_of, listed
+from ._wire.requests import class_index_of
+from ._wire.responses import run_of
+from .errors import (
+    BadArgument,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+    StatusError,
+    Unavailable,
+)
+from .v1 import data_pb2, optimize_pb2
 
 _FIELDS = optimize_pb2.Ascend.DESCRIPTOR.fields_by_name
 PARAMETERS = tuple(name for name in _FIELDS if name != "objectives")
@@ -27,34 +43,29 @@ _KINDS = (
 def optimize_request(
     objectives: "optimizing.Objectives",
     *,
-    photo: "types.Photo | None",
-    guide: "types.Photo | None",
     score: str | None,
     model: str,
     format: str | None,
     include_pixels: bool,
     parameters: Mapping[str, Any],
 ) -> optimize_pb2.OptimizeSpec:
-    """What is asked, but for a checkpoint."""
+    """What is asked, but for photos and a checkpoint."""
     spec = optimize_pb2.OptimizeSpec()
-    _wire._set(spec, model=model, format=format, include_pixels=include_pixels)
+    set_fields(spec, model=model, format=format, include_pixels=include_pixels)
     unknown = [name for name in parameters if name not in PARAMETERS]
     if unknown:
         known = ", ".join(PARAMETERS)
         raise BadArgument(f"{', '.join(unknown)}: not a parameter of optimize, which has {known}")
     for one, weight in _weighted(objectives):
         message = spec.ascend.objectives.add()
-        _wire._set(message, weight=weight)
+        set_fields(message, weight=weight)
         _set_objective(message, one)
         if isinstance(one, int | str):
-            _wire._set(message, score=score)
+            set_fields(message, score=score)
     kinds = {one.WhichOneof("kind") for one in spec.ascend.objectives}
     if "preset" not in parameters:
         parameters = {**_fitting(kinds), **parameters}
-    _wire._set(spec.ascend, **parameters)
-    for name, image in (("image", photo), ("guide", guide)):
-        if image is not None:
-            getattr(spec, name).CopyFrom(_wire._image(image))
+    set_fields(spec.ascend, **parameters)
     return spec
 
 
@@ -69,11 +80,18 @@ _PAUSE_S = 0.5
 class Course:
     """An optimization over one deadline, on however many servers.
 
+    The deadline is counted from here on.
+
     Args:
-        spec: What is asked.
+        spec: What is asked, but for photos and a checkpoint.
         timeout_s: The deadline of all of it in seconds.
+        photos: Those of its fields, by name; read_photos reads them.
+        photo_set: Those of a job of many photos.
         resume: Whether it goes on from the last checkpoint when a server leaves.
-        checkpoint: What it goes on from at first; empty for nothing.
+        resume_from: What it goes on from at first; None: nothing.
+
+    Raises:
+        BadArgument: A photo or the deadline is of no use.
     """
 
     def __init__(
@@ -81,17 +99,38 @@ class Course:
         spec: optimize_pb2.OptimizeSpec,
         timeout_s: float,
         *,
+        photos: "Mapping[str, types.Photo] | None" = None,
+        photo_set: "Sequence[types.Photo]" = (),
         resume: bool,
-        checkpoint: bytes,
+        resume_from: "optimizing.Checkpoint | bytes | None",
     ) -> None:
+        self._ends_s = deadline_s(timeout_s)
         settings = spec.attack if spec.HasField("attack") else spec.ascend
         if resume and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
-        self._spec, self._resume, self._checkpoint = spec, resume, checkpoint
-        self._photos = list(spec.photos)  # which go one by one: together they may be too large
-        del spec.photos[:]
-        self._ends_s = time.monotonic() + timeout_s
+        self._spec, self._resume = spec, resume
+        self._photos = {name: checked(photo) for name, photo in (photos or {}).items()}
+        self._photo_set = listed(photo_set)
+        self._set: list[data_pb2.Image] = []  # which go one by one: together may be too large
+        if isinstance(resume_from, optimizing.Checkpoint):
+            resume_from = resume_from.data
+        self._first = resume_from or b""
+        self._own: optimizing.Checkpoint | None = None
         self._parts: list[bytes] = []
+        self._begun = self._ended = False
+        self._lost: StatusError | None = None
+        self._notes: list[str] = []
+
+    def read_photos(self) -> None:
+        """Reads them, which takes a while.
+
+        Raises:
+            PhotoNotFound: There is no such file.
+            BadArgument: One cannot be read.
+        """
+        for name, photo in self._photos.items():
+            getattr(self._spec, name).CopyFrom(image_of(photo))
+        self._set = images_of(self._photo_set)
 
     def remaining_s(self) -> float:
         return max(1e-3, self._ends_s - time.monotonic())
@@ -99,39 +138,84 @@ class Course:
     def messages(self) -> list[optimize_pb2.OptimizeRequest]:
         """What is sent: the spec, the checkpoint in parts, and a set's photos."""
         self._parts = []
-        self._spec.checkpoint_bytes = len(self._checkpoint)
-        self._spec.photo_count = len(self._photos)
+        checkpoint = self._first if self._own is None else self._own.data
+        self._spec.checkpoint_bytes = len(checkpoint)
+        self._spec.photo_count = len(self._set)
         return [
             optimize_pb2.OptimizeRequest(spec=self._spec),
             *(
                 optimize_pb2.OptimizeRequest(
-                    checkpoint_chunk=self._checkpoint[start : start + _CHUNK_BYTES]
+                    checkpoint_chunk=checkpoint[start : start + _CHUNK_BYTES]
                 )
-                for start in range(0, len(self._checkpoint), _CHUNK_BYTES)
+                for start in range(0, len(checkpoint), _CHUNK_BYTES)
             ),
-            *(optimize_pb2.OptimizeRequest(photo=photo) for photo in self._photos),
+            *(optimize_pb2.OptimizeRequest(photo=photo) for photo in self._set),
         ]
 
     def event(self, response: optimize_pb2.OptimizeResponse) -> Any:
         """An event, or the result; None: a part of one, or of a kind that came later."""
-        if not response.HasField("checkpoint"):
-            return event(response)
-        self._parts.append(response.checkpoint.chunk)
-        if not response.checkpoint.last:
-            return None
-        self._checkpoint, self._parts = b"".join(self._parts), []
-        return optimizing.Checkpoint(response.checkpoint.step, self._checkpoint)
+        self._begun, self._lost = True, None
+        if response.HasField("checkpoint"):
+            return self._checkpoint(response.checkpoint)
+        made = event(response)
+        if isinstance(made, optimizing.OptimizeResult):
+            self._ended = True
+            made = dataclasses.replace(made, notes=(*self._notes, *made.notes))
+        return made
 
-    def pause_s(self, error: StatusError) -> float:
-        """How long to wait before another server is asked.
+    def end(self) -> None:
+        """The stream is over.
 
         Raises:
-            StatusError: None is to be: it was refused, or there is no time left.
+            Internal: Without a result.
         """
-        going = self._resume and isinstance(error, Unavailable)
-        if not going or self.remaining_s() <= _PAUSE_S:
+        if not self._ended:
+            raise Internal("the server's stream ended without a result")
+
+    def pause_s(self, error: StatusError) -> float:
+        """How long to wait before a server is asked again.
+
+        Only what has begun is gone on with: from its last checkpoint, or from its beginning
+        where a server refuses that.
+
+        Raises:
+            StatusError: None is to be asked, or there is no time left.
+        """
+        if self._lost is not None and isinstance(error, DeadlineExceeded) and not error.reason:
+            raise self._lost from error  # time ran out, and this is on what
+        if not (self._resume and self._begun):
             raise error
-        return _PAUSE_S
+        if isinstance(error, Unavailable):
+            pause_s = _PAUSE_S
+        elif isinstance(error, ResourceExhausted) and error.retry_delay_s is not None:
+            pause_s = error.retry_delay_s
+        elif self._own is not None and _is_of_checkpoint(error):
+            note = f"the server refused the checkpoint of step {self._own.step} ({error})"
+            self._notes.append(f"{note}: it was started over")
+            self._own, pause_s = None, 0.0
+        else:
+            raise error
+        if pause_s >= self.remaining_s():
+            raise error
+        self._lost = error
+        return pause_s
+
+    def _checkpoint(
+        self, message: optimize_pb2.OptimizeCheckpoint
+    ) -> "optimizing.Checkpoint | None":
+        self._parts.append(message.chunk)
+        if not message.last:
+            return None
+        self._own = optimizing.Checkpoint(message.step, b"".join(self._parts))
+        self._parts = []
+        return self._own
+
+
+def _is_of_checkpoint(error: StatusError) -> bool:
+    """Whether it is the checkpoint that a server refuses: its key, its model or its size."""
+    return isinstance(error, InvalidArgument) and any(
+        violation.field.startswith("checkpoint") for violation in error.violations
+    )
 
 
 def _fitting(kinds: set[str | None]) -> dict[str, Any]:
@@ -145,14 +229,28 @@ def _fitting(kinds: set[str | None]) -> dict[str, Any]:
 
 
 def _weighted(objectives: Any) -> Iterator[tuple[Any, float | None]]:
+    """Each objective with its weight: see optimizing.Objectives."""
+    if _is_pair(objectives):
+        if all(isinstance(one, Integral) for one in objectives):
+            both, weighted = list(objectives), [objectives]
+            raise BadArgument(
+                f"objectives: is {objectives!r}; must be {both!r} for two classes, or "
+                f"{weighted!r} for one and its weight"
+            )
+        objectives = [objectives]
     several = isinstance(objectives, Sequence) and not isinstance(objectives, str)
     for one in objectives if several else [objectives]:
         if not isinstance(one, tuple):
             yield one, None
-        elif len(one) == 2:
+        elif _is_pair(one):
             yield one
         else:
             raise BadArgument(f"objectives: has {one!r}; must be (objective, weight)")
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether it is an objective and a number, its weight."""
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Real)
 
 
 def _set_objective(message: optimize_pb2.Objective, one: Any) -> None:
@@ -161,9 +259,9 @@ def _set_objective(message: optimize_pb2.Objective, one: Any) -> None:
     elif isinstance(one, _KINDS):
         inner: Message = getattr(message, type(one).__name__.lower())
         inner.SetInParent()
-        _wire._set(inner, **vars(one))
+        set_fields(inner, **vars(one))
     else:
-        _wire._set(message, class_index=_wire._class_index(one))
+        set_fields(message, class_index=class_index_of(one))
 
 
 def parameter(text: str) -> tuple[str, Any]:
@@ -173,20 +271,18 @@ def parameter(text: str) -> tuple[str, Any]:
         raise BadArgument(
             f"--parameter: is {text!r}; must be NAME=VALUE, where names are {', '.join(PARAMETERS)}"
         )
-    return name, _wire._parse(name, _FIELDS[name], value)
+    return name, parse(name, _FIELDS[name], value)
 
 
 def event(response: optimize_pb2.OptimizeResponse) -> Any:
     """An event of a stream, or its result; None: of a kind that came later than this client."""
     match response.WhichOneof("event"):
         case "queued":
-            return _wire._read(optimizing.Queued, response.queued)
+            return read(optimizing.Queued, response.queued)
         case "progress":
             return _progress(response.progress)
         case "preview":
-            return _wire._read(
-                optimizing.Preview, response.preview, jpeg=response.preview.image.data
-            )
+            return read(optimizing.Preview, response.preview, jpeg=response.preview.image.data)
         case "result":
             return result(response.result)
     return None
@@ -197,8 +293,8 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
     images = tuple(
         optimizing.OptimizedImage(
             encoded=image.image.data,
-            format=_wire._short(image.image, "format"),
-            pixels=_wire._array(image.pixels) if image.HasField("pixels") else None,
+            format=short_name(image.image, "format"),
+            pixels=array_of(image.pixels) if image.HasField("pixels") else None,
             seed=image.seed,
             progress=_progress(image.progress),
             stop_reason=image.stop_reason,
@@ -214,12 +310,12 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
     return optimizing.OptimizeResult(
         images=images,
         best=images[message.best],
-        spread=None if spread is None else _wire._read(optimizing.ScoreSpread, spread),
+        spread=None if spread is None else read(optimizing.ScoreSpread, spread),
         parameters=_ascend_parameters(message.ascend)
         if attack is None
         else _adversarial.attack_parameters(attack.attack),
         notes=tuple(message.notes),
-        run=_wire._run(message.run),
+        run=run_of(message.run),
         attack=None if attack is None or several else _adversarial.attacked(attack),
         universal=_universal.universal(message.attack.universal) if several else None,
     )
@@ -227,11 +323,11 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
 
 def _ascend_parameters(message: optimize_pb2.Ascend) -> dict[str, Any]:
     return {
-        name: _wire._parameter(message, field)
+        name: parameter_of(message, field)
         for name, field in _FIELDS.items()
         if name in PARAMETERS and (message.HasField(name) if field.has_presence else True)
     }
 
 
 def _progress(message: optimize_pb2.OptimizeProgress) -> optimizing.Progress:
-    return _wire._read(optimizing.Progress, message, terms=tuple(message.terms))
+    return read(optimizing.Progress, message, terms=tuple(message.terms))

@@ -1,7 +1,6 @@
 """The client for asyncio: the twin of client.py."""
 
 import asyncio
-import functools
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import cached_property
@@ -15,7 +14,7 @@ from . import _attack, _optimize, _universal, _wire, optimizing, types
 from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
-from .v1 import model_pb2, optimize_pb2, service_pb2_grpc
+from .v1 import model_pb2, service_pb2_grpc
 
 
 class AsyncClient:
@@ -220,19 +219,27 @@ class AsyncClient:
         timeout_s: float = 600.0,
         **parameters: Any,
     ) -> "optimizing.AsyncOptimization":
-        """Images made for what the network is after: see Client.optimize."""
-        make = functools.partial(
-            _optimize.optimize_request,
+        """Images made for what the network is after: see Client.optimize.
+
+        Photos are read at the first step, and missed there.
+        """
+        spec = _optimize.optimize_request(
             objectives,
-            photo=photo,
-            guide=guide,
             score=score,
             model=model,
             format=format,
             include_pixels=include_pixels,
             parameters=parameters,
         )
-        return self._optimization(make, timeout_s, resume, resume_from)
+        given = {"image": photo, "guide": guide}
+        course = _optimize.Course(
+            spec,
+            timeout_s,
+            photos={name: one for name, one in given.items() if one is not None},
+            resume=resume,
+            resume_from=resume_from,
+        )
+        return self._optimization(course)
 
     def attack(
         self,
@@ -251,9 +258,7 @@ class AsyncClient:
         **parameters: Any,
     ) -> "optimizing.AsyncOptimization":
         """A small change of a photo that changes what it is taken for: see Client.attack."""
-        make = functools.partial(
-            _attack.attack_request,
-            photo,
+        spec = _attack.attack_request(
             method,
             source=source,
             goal=goal,
@@ -263,7 +268,10 @@ class AsyncClient:
             include_pixels=include_pixels,
             parameters=parameters,
         )
-        return self._optimization(make, timeout_s, resume, resume_from)
+        course = _optimize.Course(
+            spec, timeout_s, photos={"image": photo}, resume=resume, resume_from=resume_from
+        )
+        return self._optimization(course)
 
     def universal(
         self,
@@ -277,28 +285,17 @@ class AsyncClient:
         **parameters: Any,
     ) -> "optimizing.AsyncOptimization":
         """One small change for many photos: see Client.universal."""
-        make = functools.partial(
-            _universal.universal_request,
-            photos,
-            model=model,
-            include_pixels=include_pixels,
-            parameters=parameters,
+        spec = _universal.universal_request(
+            model=model, include_pixels=include_pixels, parameters=parameters
         )
-        return self._optimization(make, timeout_s, resume, resume_from)
+        course = _optimize.Course(
+            spec, timeout_s, photo_set=photos, resume=resume, resume_from=resume_from
+        )
+        return self._optimization(course)
 
-    def _optimization(
-        self,
-        make: Callable[[], optimize_pb2.OptimizeSpec],
-        timeout_s: float,
-        resume: bool,
-        resume_from: "optimizing.Checkpoint | bytes | None",
-    ) -> "optimizing.AsyncOptimization":
+    def _optimization(self, course: _optimize.Course) -> "optimizing.AsyncOptimization":
         async def events() -> AsyncGenerator[Any, None]:
-            spec = await asyncio.to_thread(make)
-            data = (
-                resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
-            )
-            course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+            await asyncio.to_thread(course.read_photos)
             while True:
                 stream = self._stream("Optimize", course.messages(), course.remaining_s())
                 try:
@@ -306,6 +303,7 @@ class AsyncClient:
                         async for response in responses:
                             if (event := course.event(response)) is not None:
                                 yield event
+                    course.end()
                     return
                 except StatusError as error:
                     pause_s = course.pause_s(error)

@@ -14,7 +14,7 @@ from . import _attack, _optimize, _universal, _wire, optimizing, types
 from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
-from .v1 import model_pb2, optimize_pb2, service_pb2_grpc
+from .v1 import model_pb2, service_pb2_grpc
 
 
 class Client:
@@ -332,8 +332,8 @@ class Client:
 
         Args:
             objectives: A class by index or label, a Neuron, Direction, Code, Energy, Guide or
-                Diversity; or several of them, each with a weight if it is not 1:
-                [("goldfish", 1.0), (1, -0.5)].
+                Diversity; or a list of several of them, each in a tuple with its weight if that is
+                not 1: [("goldfish", 2), (1, -0.5)]. See Objectives.
             photo: Whose Code it is, and where start="photo" starts; see Photo.
             guide: Whose features Guide wants.
             score: Of classes: "logit" (the default), "log_probability" or "probability".
@@ -341,7 +341,8 @@ class Client:
             format: Of the images: "png" (the default) or "jpeg".
             include_pixels: Whether they come as numbers, too.
             resume: Whether it goes on by itself, from the last checkpoint and within the deadline,
-                when a server leaves: checkpoint_every is 50 steps then, unless it is given.
+                when a server leaves on the way: checkpoint_every is 50 steps then, unless it is
+                given. It is started over where that checkpoint is refused, and says so.
             resume_from: A checkpoint to go on from, of the same arguments.
             timeout_s: The deadline of all of it in seconds.
             **parameters: Those of the contract's Ascend: preset (which all others follow from:
@@ -350,23 +351,29 @@ class Client:
                 tv_penalty and so on. An enum is its short lower-case name.
 
         Returns:
-            Its events, one by one, and its result. A full queue, and every error, is met at the
-            first step.
+            Its events, one by one, and its result. A full queue, and every other error of the
+            server, is met at the first step.
 
         Raises:
             PhotoNotFound: There is no such file.
         """
         spec = _optimize.optimize_request(
             objectives,
-            photo=photo,
-            guide=guide,
             score=score,
             model=model,
             format=format,
             include_pixels=include_pixels,
             parameters=parameters,
         )
-        return self._optimization(spec, timeout_s, resume, resume_from)
+        given = {"image": photo, "guide": guide}
+        course = _optimize.Course(
+            spec,
+            timeout_s,
+            photos={name: one for name, one in given.items() if one is not None},
+            resume=resume,
+            resume_from=resume_from,
+        )
+        return self._optimization(course)
 
     def attack(
         self,
@@ -411,7 +418,6 @@ class Client:
             PhotoNotFound: There is no such file.
         """
         spec = _attack.attack_request(
-            photo,
             method,
             source=source,
             goal=goal,
@@ -421,7 +427,10 @@ class Client:
             include_pixels=include_pixels,
             parameters=parameters,
         )
-        return self._optimization(spec, timeout_s, resume, resume_from)
+        course = _optimize.Course(
+            spec, timeout_s, photos={"image": photo}, resume=resume, resume_from=resume_from
+        )
+        return self._optimization(course)
 
     def universal(
         self,
@@ -455,19 +464,15 @@ class Client:
             PhotoNotFound: There is no such file.
         """
         spec = _universal.universal_request(
-            photos, model=model, include_pixels=include_pixels, parameters=parameters
+            model=model, include_pixels=include_pixels, parameters=parameters
         )
-        return self._optimization(spec, timeout_s, resume, resume_from)
+        course = _optimize.Course(
+            spec, timeout_s, photo_set=photos, resume=resume, resume_from=resume_from
+        )
+        return self._optimization(course)
 
-    def _optimization(
-        self,
-        spec: optimize_pb2.OptimizeSpec,
-        timeout_s: float,
-        resume: bool,
-        resume_from: "optimizing.Checkpoint | bytes | None",
-    ) -> "optimizing.Optimization":
-        data = resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
-        course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+    def _optimization(self, course: _optimize.Course) -> "optimizing.Optimization":
+        course.read_photos()
 
         def events() -> Generator[Any, None, None]:
             while True:
@@ -477,6 +482,7 @@ class Client:
                         for response in responses:
                             if (event := course.event(response)) is not None:
                                 yield event
+                    course.end()
                     return
                 except StatusError as error:
                     pause_s = course.pause_s(error)

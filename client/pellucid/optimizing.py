@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adversarial import Adversarial, Attacked
-from .errors import Internal
+from .errors import Cancelled, PellucidError
 from .types import Neuron, Run, format_of, opened
 from .universal import Universal
 
@@ -75,8 +75,15 @@ class Diversity:
 Objective: TypeAlias = "int | str | Neuron | Direction | Code | Energy | Guide | Diversity"
 """What an image is to be good for: a class by index or label, a neuron, or one of the above."""
 
-Objectives: TypeAlias = "Objective | Sequence[Objective | tuple[Objective, float]]"
-"""One of them, or several that are added: (objective, weight) where the weight is not 1."""
+Objectives: TypeAlias = (
+    "Objective | tuple[Objective, float] | Sequence[Objective | tuple[Objective, float]]"
+)
+"""One of them, or a sequence of several that are added.
+
+A tuple of an objective and a number is that objective and its weight, which is 1 where none is
+given: ("goldfish", 2) is one objective, ["goldfish", 2] is two. (1, 2), on its own, may be meant
+either way and is refused; [(1, 2)] is class 1 with a weight of 2.
+"""
 
 
 # What comes out.
@@ -212,7 +219,7 @@ class OptimizeResult:
         spread: Of their scores; None of one image.
         parameters: Every parameter, filled in.
         notes: Where it went on from a checkpoint: why its bits may differ from those of a run that
-            was not interrupted; empty where they do not.
+            was not interrupted; and whether it had to be started over. Empty where neither is so.
         run: What it was computed by.
         attack: Of an attack: the photo. images are the attacked ones then.
         universal: Of a universal perturbation: it. images are the first 16 photos with it then.
@@ -247,7 +254,7 @@ class Checkpoint:
 
 Event: TypeAlias = Queued | Progress | Preview | Checkpoint
 
-_NO_RESULT = "the server's stream ended without a result"
+_CLOSED = "the optimization was closed before its result came"
 
 
 class Optimization:
@@ -255,34 +262,45 @@ class Optimization:
 
     Leaving it early cancels it: by closing it, or the block of its with statement, or by
     dropping it.
+
+    Attributes:
+        checkpoint: The last one that came, whatever it ended with; None before the first.
     """
 
     def __init__(self, events: "Generator[Event | OptimizeResult, None, None]") -> None:
         self._events = events
-        self._result: OptimizeResult | None = None
+        self.checkpoint: Checkpoint | None = None
+        self._ended: OptimizeResult | PellucidError = Cancelled(_CLOSED)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
         """The next event; it ends before the result."""
-        for event in self._events:
-            if not isinstance(event, OptimizeResult):
+        try:
+            for event in self._events:
+                if isinstance(event, OptimizeResult):
+                    self._ended = event
+                    continue
+                if isinstance(event, Checkpoint):
+                    self.checkpoint = event
                 return event
-            self._result = event
+        except PellucidError as error:
+            self._ended = error
+            raise
         raise StopIteration
 
     def result(self) -> OptimizeResult:
         """Waits for the end; events that were not taken are passed over.
 
         Raises:
-            StatusError: What the call ended with.
+            StatusError: What the call ended with; Cancelled, where it was closed.
         """
         for _ in self:
             pass
-        if self._result is None:
-            raise Internal(_NO_RESULT)
-        return self._result
+        if isinstance(self._ended, PellucidError):
+            raise self._ended
+        return self._ended
 
     def close(self) -> None:
         """Cancels it, unless it has ended."""
@@ -305,26 +323,34 @@ class AsyncOptimization:
 
     def __init__(self, events: "AsyncGenerator[Event | OptimizeResult, None]") -> None:
         self._events = events
-        self._result: OptimizeResult | None = None
+        self.checkpoint: Checkpoint | None = None
+        self._ended: OptimizeResult | PellucidError = Cancelled(_CLOSED)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
         """The next event; it ends before the result."""
-        async for event in self._events:
-            if not isinstance(event, OptimizeResult):
+        try:
+            async for event in self._events:
+                if isinstance(event, OptimizeResult):
+                    self._ended = event
+                    continue
+                if isinstance(event, Checkpoint):
+                    self.checkpoint = event
                 return event
-            self._result = event
+        except PellucidError as error:
+            self._ended = error
+            raise
         raise StopAsyncIteration
 
     async def result(self) -> OptimizeResult:
         """Waits for the end: see Optimization.result."""
         async for _ in self:
             pass
-        if self._result is None:
-            raise Internal(_NO_RESULT)
-        return self._result
+        if isinstance(self._ended, PellucidError):
+            raise self._ended
+        return self._ended
 
     async def close(self) -> None:
         """Cancels it, unless it has ended."""

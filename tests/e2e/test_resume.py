@@ -95,6 +95,25 @@ def test_a_server_that_stops_hands_its_jobs_over(
             client.optimize("goldfish", resume_from=checkpoints[0].data[:-9], **ONE).result()
 
 
+def test_a_replica_of_another_key_starts_over(
+    make_server: Any, key: Path, replica: Any, undisturbed: Any, tmp_path: Path
+) -> None:
+    other = tmp_path / "key"
+    other.write_bytes(b"a key of its own, of a server that was installed apart")
+    with (
+        make_server(checkpoint_key_file=other, buckets=(1, 4)) as leaving,
+        pellucid.Client(both(leaving.grpc, replica.grpc), caller="mine") as client,
+        started_elsewhere(replica, client) as optimization,
+    ):
+        next(event for event in optimization if isinstance(event, pellucid.Checkpoint))
+        leaving.do(leaving.server.stop())
+        result = optimization.result()
+    (note,) = result.notes
+    assert "started over" in note
+    assert np.array_equal(result.best.pixels, undisturbed)
+    assert optimization.checkpoint is not None
+
+
 @contextmanager
 def process(key: Path) -> Iterator[tuple[str, int]]:
     """A server in a process of its own: its address and process id, once it answers."""
@@ -121,7 +140,7 @@ def process(key: Path) -> Iterator[tuple[str, int]]:
 def started_elsewhere(replica: Any, client: pellucid.Client) -> Iterator[Any]:
     """An optimization on the other of two servers that take calls in turn."""
     while True:
-        with client.optimize("goldfish", checkpoint_every=20, timeout_s=120, **ONE) as optimization:
+        with client.optimize("goldfish", checkpoint_every=20, timeout_s=600, **ONE) as optimization:
             assert isinstance(next(optimization), pellucid.Queued)
             jobs = replica.server.engine.admission.jobs()
             if all(job.spec.caller != "mine" for job in jobs):

@@ -18,7 +18,14 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 from pellucid import AsyncClient, Client
-from pellucid.v1 import data_pb2, evidence_pb2, inference_pb2, model_pb2, service_pb2_grpc
+from pellucid.v1 import (
+    data_pb2,
+    evidence_pb2,
+    inference_pb2,
+    model_pb2,
+    optimize_pb2,
+    service_pb2_grpc,
+)
 from PIL import Image
 
 PREPROCESSING = model_pb2.Preprocessing(
@@ -221,6 +228,14 @@ MODEL = model_pb2.GetModelResponse(
 )
 
 
+def failure(code: grpc.StatusCode, message: str, *details: Message) -> status_pb2.Status:
+    packed = []
+    for detail in details:
+        packed.append(AnyMessage())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=code.value[0], message=message, details=packed)
+
+
 class FakeServer(service_pb2_grpc.PellucidServiceServicer):
     """Answers by hand, after the failures that a test sets; keeps what it was asked."""
 
@@ -235,17 +250,13 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
         self.attached: list[inference_pb2.AttachedExplanation] = []
         self.by_method: dict[str, inference_pb2.ExplainResponse | str] = {}
         self.events: list[inference_pb2.ExplainStreamResponse | str] = [*estimates()]
+        self.courses: list[list[optimize_pb2.OptimizeResponse | status_pb2.Status]] = []
         self.ended = threading.Event()
         self.goes_on = threading.Event()
         self.goes_on.set()
 
     def fail(self, code: grpc.StatusCode, message: str, *details: Message, times: int = 1) -> None:
-        packed = []
-        for detail in details:
-            packed.append(AnyMessage())
-            packed[-1].Pack(detail)
-        status = status_pb2.Status(code=code.value[0], message=message, details=packed)
-        self.failures += [status] * times
+        self.failures += [failure(code, message, *details)] * times
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         response = inference_pb2.PredictResponse(explanations=self.attached)
@@ -269,6 +280,14 @@ class FakeServer(service_pb2_grpc.PellucidServiceServicer):
             yield event
             if number == 0:
                 self.goes_on.wait(5)
+
+    def Optimize(self, messages: Any, context: grpc.ServicerContext) -> Any:
+        """What the next of courses says, to its end."""
+        self._answer(list(messages), context, None)
+        for event in self.courses.pop(0):
+            if isinstance(event, status_pb2.Status):
+                context.abort_with_status(rpc_status.to_status(event))
+            yield event
 
     def ListModels(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._answer(request, context, LISTED)

@@ -8,6 +8,7 @@ import numpy as np
 import pellucid
 import pytest
 from pellucid import _wire
+from pellucid._wire.photos import sha256_of
 from pellucid.v1 import data_pb2, evidence_pb2, inference_pb2
 from PIL import Image
 
@@ -184,7 +185,7 @@ def test_what_was_not_measured_is_none() -> None:
 
 def test_a_receipt_holds_them() -> None:
     asked = explain_request("rise", until=pellucid.Until(0.25), evidence=["curves"])
-    receipt = inference_pb2.Receipt(explain=asked, image_sha256=_wire._sha256(asked.image))
+    receipt = inference_pb2.Receipt(explain=asked, image_sha256=sha256_of(asked.image))
     receipt.sketch.CopyFrom(tensor(np.ones((1, 1), np.float32)))
     receipt.explain.ClearField("image")
     kept = _wire.explain_result(explained(receipt=receipt)).receipt

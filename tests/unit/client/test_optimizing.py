@@ -11,15 +11,15 @@ from PIL import Image
 
 
 def spec(objectives: object = 1, **parameters: object) -> optimize_pb2.OptimizeSpec:
-    options = {"photo": None, "guide": None, "score": None, "model": "", "format": None}
+    options = {"score": None, "model": "", "format": None}
     return _optimize.optimize_request(
         objectives, **options, include_pixels=False, parameters=parameters
     )
 
 
 def course(**options: object) -> _optimize.Course:
-    given = {"timeout_s": 60.0, "resume": True, "checkpoint": b""} | options
-    return _optimize.Course(spec(), given.pop("timeout_s"), **given)
+    given = {"timeout_s": 60.0, "resume": True, "resume_from": None} | options
+    return _optimize.Course(spec(), **given)
 
 
 def part(chunk: bytes, *, last: bool) -> optimize_pb2.OptimizeResponse:
@@ -54,6 +54,28 @@ def test_objectives_as_they_are_sent() -> None:
     assert ascend.jitter_px == 4
 
 
+def test_a_tuple_with_a_number_is_one_objective_and_its_weight() -> None:
+    goldfish = optimize_pb2.Objective(label="goldfish")
+    weighted = optimize_pb2.Objective(label="goldfish", weight=2)
+    two = optimize_pb2.Objective(class_index=2)
+    assert list(spec(("goldfish", 2)).ascend.objectives) == [weighted]
+    assert list(spec([("goldfish", 2)]).ascend.objectives) == [weighted]
+    assert list(spec(["goldfish", 2]).ascend.objectives) == [goldfish, two]
+    assert list(spec(("goldfish", "cup")).ascend.objectives) == [
+        goldfish,
+        optimize_pb2.Objective(label="cup"),
+    ]
+    energy = optimize_pb2.Objective(energy=optimize_pb2.Energy(layer="c"), weight=-0.5)
+    assert list(spec((pellucid.Energy("c"), -0.5)).ascend.objectives) == [energy]
+    class_2 = optimize_pb2.Objective(class_index=2, weight=0.5)
+    assert list(spec((2, 0.5)).ascend.objectives) == [class_2]
+    with pytest.raises(pellucid.BadArgument, match=r"is \(1, 2\); must be \[1, 2\] for two"):
+        spec((1, 2))
+    for wrong in [("goldfish", "twice")], [("goldfish", 1, 2)]:
+        with pytest.raises(pellucid.BadArgument, match=r"must be \(objective, weight\)"):
+            spec(wrong)
+
+
 def test_what_is_optimized_for_decides_where_nothing_is_said() -> None:
     assert spec(1).ascend.preset == optimize_pb2.PRESET_OLAH
     code = spec(pellucid.Code("a"), step_count=9).ascend
@@ -79,21 +101,52 @@ def test_a_checkpoint_comes_and_goes_in_parts() -> None:
     assert [m.checkpoint_chunk for m in again[1:]] == [b"abc"]
     assert again[0].spec.checkpoint_bytes == 3
     assert going.event(part(b"d", last=True)).data == b"d"
-    large = course(checkpoint=bytes(9 << 20)).messages()
+    large = course(resume_from=bytes(9 << 20)).messages()
     assert [len(m.checkpoint_chunk) >> 20 for m in large[1:]] == [4, 4, 1]
+
+
+def begun(**options: object) -> _optimize.Course:
+    going = course(**options)
+    going.event(optimize_pb2.OptimizeResponse(queued=optimize_pb2.OptimizeQueued()))
+    return going
 
 
 def test_only_a_server_that_left_is_gone_on_from() -> None:
     left, wrong = pellucid.Unavailable("left"), pellucid.InvalidArgument("wrong")
-    assert 0 < course().pause_s(left) < 2
+    assert 0 < begun().pause_s(left) < 2
+    full = pellucid.ResourceExhausted("full", retry_delay_s=3.0)
+    assert begun().pause_s(full) == 3.0
     for going, error in (
-        (course(), wrong),
-        (course(resume=False), left),
-        (course(timeout_s=0.1), left),
+        (begun(), wrong),
+        (begun(resume=False), left),
+        (begun(timeout_s=0.1), left),
+        (begun(timeout_s=2.0), full),
+        (begun(), pellucid.ResourceExhausted("too large")),
+        (course(), left),
     ):
-        with pytest.raises(type(error)):
+        with pytest.raises(type(error), match=str(error)):
             going.pause_s(error)
     assert not course(resume=False).messages()[0].spec.ascend.HasField("checkpoint_every")
+
+
+def test_time_that_runs_out_while_no_server_answers_is_theirs_to_explain() -> None:
+    left = pellucid.Unavailable("left", reason="STOPPING")
+    late = pellucid.DeadlineExceeded("Deadline Exceeded")
+    going = begun()
+    going.pause_s(left)
+    with pytest.raises(pellucid.Unavailable) as caught:
+        going.pause_s(late)
+    assert caught.value is left
+    for ends in ("another server is at work", "a server says that there is too little time"):
+        going = begun()
+        going.pause_s(left)
+        error = late
+        if ends == "another server is at work":
+            going.event(optimize_pb2.OptimizeResponse(queued=optimize_pb2.OptimizeQueued()))
+        else:
+            error = pellucid.DeadlineExceeded("costs more", reason="TOO_COSTLY")
+        with pytest.raises(pellucid.DeadlineExceeded):
+            going.pause_s(error)
 
 
 def test_events_of_a_later_contract_are_passed_over() -> None:

@@ -12,6 +12,9 @@ import numpy as np
 import pellucid
 import pytest
 from pellucid import _wire
+from pellucid._wire import photos, receipts
+from pellucid._wire.arrays import array_of
+from pellucid._wire.photos import image_of
 from pellucid.v1 import inference_pb2
 
 from .conftest import LOGITS, Call, FakeServer
@@ -45,7 +48,7 @@ def test_the_request_is_sent_again_with_the_attribution_asked_for() -> None:
     )
     expected.image.encoded = PHOTO
     assert request == expected
-    np.testing.assert_array_equal(_wire._array(before.sketch), LOGITS)
+    np.testing.assert_array_equal(array_of(before.sketch), LOGITS)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ SENT: list[tuple[Any, bytes]] = [
 @pytest.mark.parametrize(("photo", "sent"), SENT, ids=range(len(SENT)))
 def test_a_photo_is_known_by_its_type_its_shape_and_its_bytes(photo: Any, sent: bytes) -> None:
     _, _, request = _wire.replay_request(receipt(sent), photo)
-    assert request.image == _wire._image(photo)
+    assert request.image == image_of(photo)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +126,9 @@ def test_the_loop_waits_for_no_photo(
     def noting(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return lambda given: (threads.append(threading.get_ident()), work(given))[1]
 
-    for name in ("_read_file", "_sha256"):
-        monkeypatch.setattr(_wire, name, noting(getattr(_wire, name)))
+    for module, name in ((photos, "_read_file"), (receipts, "sha256_of")):
+        monkeypatch.setattr(module, name, noting(getattr(module, name)))
+    server.courses = [[]]
 
     async def call() -> None:
         async with pellucid.AsyncClient(server.address) as client:
@@ -132,7 +136,9 @@ def test_the_loop_waits_for_no_photo(
             await client.replay(receipt(**predicted), path)
             await client.predict(path)
             await client.explain(path)
+            with pytest.raises(pellucid.Internal, match="stream is empty"):
+                await client.attack(path).result()
 
     asyncio.run(call())
-    assert len(threads) == 4
+    assert len(threads) == 5
     assert threading.get_ident() not in threads

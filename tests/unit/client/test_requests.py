@@ -174,7 +174,7 @@ def test_unset_stays_unset() -> None:
     assert not explain_request().rendering.ListFields()
 
 
-@pytest.mark.parametrize("name", _wire._METHODS)
+@pytest.mark.parametrize("name", _wire.METHODS)
 def test_every_method_is_called_by_its_name(name: str) -> None:
     assert explain_request(name).WhichOneof("method") == name
 
