@@ -274,6 +274,35 @@ def test_only_who_moves_is_moved() -> None:
     assert group.stepper.stop(slots[1]).image.any()  # the last that was scored
 
 
+def test_what_is_computed_for_neighbours_does_not_end_a_diverging_image() -> None:
+    """To the step and to the bit: of pixels near the end of float32 powers and spectra are not."""
+
+    def until_it_ends(*neighbours: Ascent) -> tuple[int, End]:
+        group = Slots(4, torch.float32)
+        wild = ascent("simonyan", learning_rate=1e38, momentum=0.0, lp_penalty=0.0, step_count=1000)
+        slots = [group.join(how) for how in (wild, *neighbours)]
+        for step in range(1000):
+            told = group.step(slots)
+            if told[0].end is not None:
+                assert all(told[row].end is None for row in range(1, len(slots)))
+                return step, told[0].end
+        raise AssertionError
+
+    step, alone = until_it_ends()
+    assert step > 10
+    assert alone.image.abs().max() > 1e37
+    for neighbour in (
+        ascent("olah"),
+        ascent("mahendran", learning_rate=1.0, tv_penalty=0.0),
+        ascent("mahendran", learning_rate=1e-3, lp_penalty=0.0, tv_beta=4.0),
+        ascent("yosinski_1"),
+    ):
+        among = until_it_ends(neighbour)
+        assert among[0] == step
+        assert among[1].progress == alone.progress
+        assert torch.equal(among[1].image, alone.image)
+
+
 def test_a_score_that_a_penalty_sends_to_infinity_is_no_end() -> None:
     """|x|^12 of pixels in the thousands is beyond float32."""
     group = Slots(2, torch.float32)

@@ -6,6 +6,7 @@ import torch
 from pellucid_server.methods import draws
 from pellucid_server.methods.optimize import prelude, regularizers, updates
 from scipy import ndimage
+from torch.nn import functional
 
 SIZE = (12, 17)
 MEAN = torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64).view(3, 1, 1)
@@ -208,6 +209,20 @@ def test_warp_is_scipys(degrees: float, factor: float) -> None:
     for plane, turned in zip(IMAGES[0], made, strict=True):
         expected = ndimage.map_coordinates(plane, [from_y, from_x], order=1)
         assert np.allclose(turned.numpy()[inside], expected[inside], atol=1e-9)
+
+
+@pytest.mark.parametrize(("degrees", "factor"), [(0, 1), (10, 1.1), (-170, 0.5), (90, 1.5)])
+def test_the_way_back_of_a_warp_in_a_fixed_order(degrees: float, factor: float) -> None:
+    """As torch passes slopes back, which it does in no fixed order on a GPU."""
+    images = as_tensor(IMAGES).requires_grad_()
+    warped = prelude.warp(images, numbers(degrees, 0, 3), numbers(factor, 1, 0.9))
+    [expected] = torch.autograd.grad(warped, images, as_tensor(GRADIENTS))
+    radians, aspect = np.deg2rad([degrees, 0, 3]), SIZE[1] / SIZE[0]
+    cosine, sine = (f(radians) / np.array([factor, 1, 0.9]) for f in (np.cos, np.sin))
+    rows = [cosine, -sine / aspect, 0 * sine, sine * aspect, cosine, 0 * sine]
+    matrices = torch.from_numpy(np.stack(rows, 1)).view(-1, 2, 3)
+    grid = functional.affine_grid(matrices, list(IMAGES.shape), align_corners=False)
+    assert close(prelude.spread(as_tensor(GRADIENTS), grid), expected)
 
 
 def test_draws_are_of_seed_and_step_alone() -> None:

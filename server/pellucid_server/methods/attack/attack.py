@@ -38,7 +38,7 @@ class Attacked:
         unrounded_logits: n×classes.
         pixels: n×3×H×W, uint8: the images at 8 bits.
         logits: n×classes: theirs.
-        ends: n: how far each of them came; their own tensors may be on the device.
+        ends: n: how far each of them came.
         linear: n: of each, for the source, and for the goal or else for what it is taken for.
         transfer: n: of each, what every model that was to look makes of it.
     """

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...engine.lockstep import Moved
+from ...engine.places import upload, upload_tensor
 from ...engine.rows import MarginTarget, SumTarget
 from ..optimize import updates
 from ..optimize.snapshot import Snapshot
@@ -94,6 +95,7 @@ class Found:
 @dataclass(frozen=True)
 class _Looked:
     slots: list[int]
+    padded: list[int]
     rows: Tensor
     colors: Tensor
 
@@ -172,17 +174,19 @@ class CarliniWagnerStepper:
 
     def look(self, slots: Sequence[int]) -> tuple[Tensor, Any]:
         padded = [*slots, *[slots[0]] * (self._bucket_size - len(slots))]
-        rows = torch.tensor(padded, device=self._device)
+        rows = upload(padded, self._device)
         colors = self._stacked["parameters"][rows].tanh()
         images = (colors.view(-1, *self._shape) + 1) / 2
         inputs = (images - self._mean) / self._std
-        return inputs[: len(slots)].to(self._network_dtype), _Looked(list(slots), rows, colors)
+        return inputs[: len(slots)].to(self._network_dtype), _Looked(
+            list(slots), padded, rows, colors
+        )
 
     def step(
         self, looked: Any, gradient: Tensor, scores: Sequence[float], terms: Tensor, moved: set[int]
     ) -> Mapping[int, Moved]:
         assert isinstance(looked, _Looked)
-        rows, colors, padded = looked.rows, looked.colors, looked.rows.tolist()
+        rows, colors, padded = looked.rows, looked.colors, looked.padded
         state = {name: self._stacked[name][rows] for name in STATE}
         change = (colors - self._stacked["photo"][rows]) / 2
         squares = change.square().sum(1)
@@ -193,11 +197,15 @@ class CarliniWagnerStepper:
             slope,
             state["first"],
             state["second"],
-            *(torch.from_numpy(n).to(self._device, self._dtype) for n in (rate, count)),
+            *(
+                upload_tensor(torch.from_numpy(n).to(self._dtype), self._device)
+                for n in (rate, count)
+            ),
         )
         after = state["parameters"] + added
-        finite = after.abs().amax(1).isfinite().tolist()
-        norms = squares.sqrt().double().cpu().numpy()
+        # The one time that the host waits for the device.
+        kept = torch.stack([squares.sqrt().double(), after.abs().amax(1).isfinite()], 1)
+        norms, finite = kept.cpu().numpy().T
         going = [place for place in sorted(moved) if finite[place]]
         self._note_best(looked, norms, terms[:, 0].numpy() >= 0, sorted(moved))
         self._put_back(rows, going, {"parameters": after, "first": first, "second": second})
@@ -224,7 +232,7 @@ class CarliniWagnerStepper:
         self._put_back(looked.rows, places.tolist(), {"best": looked.colors})
 
     def _put_back(self, rows: Tensor, places: list[int], state: Mapping[str, Tensor]) -> None:
-        chosen = torch.tensor(places, dtype=torch.int64, device=self._device)
+        chosen = upload_tensor(torch.tensor(places, dtype=torch.int64), self._device)
         for name, tensor in state.items():
             self._stacked[name].index_copy_(0, rows[chosen], tensor[chosen])
 
