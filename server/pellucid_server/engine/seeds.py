@@ -5,7 +5,7 @@ of target is handled once over all the rows that use it.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,44 +62,52 @@ def score(
     plain = [target for target in targets if not isinstance(target, SumTarget)]
     if len(plain) == len(targets):
         return _score(activations, plain, place_of, classifier)
-    # Every term of every sum is a row of its own, and rows are added up in their order.
-    flat: list[tuple[int, int, _Plain, float]] = []
-    for row, target in enumerate(targets):
-        if isinstance(target, SumTarget):
-            flat += [(row, place, goal, w) for place, (goal, w) in enumerate(target.terms)]
-        else:
-            flat.append((row, 0, target, 1.0))
-    device = next(iter(activations.values())).device
-    rows = upload([row for row, _, _, _ in flat], device)
-    places = upload([place for _, place, _, _ in flat], device)
-    weights = upload_tensor(torch.tensor([w for *_, w in flat], dtype=torch.float64), device)
-    each = _score(
-        {name: activation.detach()[rows] for name, activation in activations.items()},
-        [goal for _, _, goal, _ in flat],
-        place_of,
-        classifier,
-    )
-    count, term_count = len(targets), 1 + max(place for _, place, _, _ in flat)
-    empty = torch.zeros(count, term_count, dtype=torch.float64, device=device)
-    whole = [at for at, (row, *_) in enumerate(flat) if not isinstance(targets[row], SumTarget)]
-    kept = upload(whole, device).long()
+    count, device = len(targets), next(iter(activations.values())).device
+    term_count = max(len(target.terms) for target in targets if isinstance(target, SumTarget))
     classes = torch.full((count,), -1, device=device)
-    return Scores(
-        empty[:, 0].index_add(0, rows, weights * each.values),
-        classes.index_copy(0, rows[kept], each.classes[kept]),
-        {tap: _add_up(rows, weights, seed, count) for tap, seed in each.seeds.items()},
-        empty.index_put((rows, places), each.values),
-    )
+    terms = torch.zeros(count, term_count, dtype=torch.float64, device=device)
+    weights, seeds = terms.clone(), dict[str, Tensor]()
+    for tap, members in _rounds(targets):
+        goals: list[_Plain] = [None] * count
+        weight = torch.zeros(count, dtype=torch.float64)
+        for row, (_, goal, share) in members.items():
+            goals[row], weight[row] = goal, share
+        weight = upload_tensor(weight, device)
+        each = _score({tap: activations[tap]}, goals, place_of, classifier)
+        rows = upload(list(members), device)
+        at = rows, upload([place for place, *_ in members.values()], device)
+        terms, weights = terms.index_put(at, each.values[rows]), weights.index_put(at, weight[rows])
+        seed = each.seeds[tap]
+        seed = seed * weight.to(seed.dtype).view([-1] + [1] * (seed.dim() - 1))
+        seeds[tap] = seeds[tap] + seed if tap in seeds else seed
+        whole = upload([not isinstance(target, SumTarget) for target in targets], device)
+        classes = torch.where(whole & (each.classes >= 0), each.classes, classes)
+    values = terms.new_zeros(count)
+    for place in range(term_count):
+        values = values + weights[:, place] * terms[:, place]
+    return Scores(values, classes, seeds, terms)
 
 
-def _add_up(rows: Tensor, weights: Tensor, each: Tensor, count: int) -> Tensor:
-    """The weighted sum of the terms' seeds for each row."""
-    weighted = each * weights.to(each.dtype).view([-1] + [1] * (each.dim() - 1))
-    return (
-        torch.zeros_like(each[:1])
-        .repeat(count, *[1] * (each.dim() - 1))
-        .index_add(0, rows, weighted)
-    )
+def _rounds(
+    targets: Sequence[Aim | None],
+) -> Iterator[tuple[str, Mapping[int, tuple[int, "_Plain", float]]]]:
+    """Layer by layer, the first terms of all rows, then the second ones, and so on.
+
+    However many terms there are, no more than the rows' activations is worked on at once.
+
+    Yields:
+        The layer; and by row a term of it: its place in the row's sum, its goal and its weight.
+    """
+    by_tap: dict[str, dict[int, list[tuple[int, _Plain, float]]]] = {}
+    for row, target in enumerate(targets):
+        terms = target.terms if isinstance(target, SumTarget) else ((target, 1.0),)
+        for place, (goal, weight) in enumerate(terms):
+            if goal is not None:
+                of_rows = by_tap.setdefault(goal.tap, defaultdict(list))
+                of_rows[row].append((place, goal, weight))
+    for tap, of_rows in by_tap.items():
+        for turn in range(max(len(terms) for terms in of_rows.values())):
+            yield tap, {row: terms[turn] for row, terms in of_rows.items() if turn < len(terms)}
 
 
 _Plain = Goal | TopTarget | None

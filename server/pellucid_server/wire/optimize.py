@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -156,7 +156,7 @@ def _read_ascend(
     """An ascent and its photos; None where something is wrong."""
     before = len(found)
     ascent = read_parameters(found, "ascend", request.ascend, Ascent, model, None)
-    shapes = None
+    shapes: Mapping[tuple[int, int], Shapes] | None = None
     if ascent is not None and model is not None:
         shapes = _shapes(found, ascent, model, limits)
     restarts = None if ascent is None else ascent.restart_count
@@ -173,8 +173,10 @@ def _read_ascend(
     return method, Photos(photos, (ascent.height_px, ascent.width_px))
 
 
-def _shapes(found: Violations, ascent: Ascent, model: Model, limits: Limits) -> Shapes | None:
-    """The shapes of all layers at the image's size; every octave's size is tried."""
+def _shapes(
+    found: Violations, ascent: Ascent, model: Model, limits: Limits
+) -> Mapping[tuple[int, int], Shapes] | None:
+    """The shapes of all layers at every octave's size, the smallest first."""
     fields = Fields(found, "ascend", optimize_pb2.Ascend())
     most = limits.max_optimize_pixels
     height_px, width_px = size = (ascent.height_px, ascent.width_px)
@@ -190,10 +192,10 @@ def _shapes(found: Violations, ascent: Ascent, model: Model, limits: Limits) -> 
             "step_count",
             f"times octave_count is {ascent.step_total}; must be at most {MOST_STEPS}",
         )
-    shapes: Shapes | None = None
+    shapes: dict[tuple[int, int], Shapes] = {}
     for size in ascent.octave_sizes:
         try:
-            shapes = model.network.shapes_at(*size)
+            shapes[size] = model.network.shapes_at(*size)
         except UnfitSize as unfit:
             own = f"{model.network.height_px} × {model.network.width_px}"
             why = f"it takes no other size than {own}"
@@ -233,7 +235,7 @@ def _read_objectives(
     found: Violations,
     request: optimize_pb2.OptimizeSpec,
     model: Model | None,
-    shapes: Shapes | None,
+    shapes: Mapping[tuple[int, int], Shapes] | None,
     restart_count: int | None,
 ) -> Iterator[tuple[Objective, float]]:
     objectives = request.ascend.objectives
@@ -259,7 +261,7 @@ def _read_goal(
     found: Violations,
     objective: optimize_pb2.Objective,
     model: Model | None,
-    shapes: Shapes | None,
+    shapes: Mapping[tuple[int, int], Shapes] | None,
 ) -> Objective | None:
     kind = objective.WhichOneof("kind")
     fields = Fields(found, "", objective)
@@ -274,7 +276,7 @@ def _read_goal(
             index = read_class(found, kind, getattr(objective, kind), model)
             return None if index is None else ClassTarget(index, score)
         case "neuron":
-            return read_neuron(found, kind, objective.neuron, model, shapes)
+            return _read_place(found, kind, objective.neuron, model, shapes)
         case "direction":
             return _read_direction(found, objective.direction, model, shapes)
         case "code":
@@ -290,6 +292,33 @@ def _read_goal(
             if _read_layer(found, kind, layer, model, maps=True):
                 return FromPhoto(GuideTarget, layer, -1)
     return None
+
+
+def _read_place(
+    found: Violations,
+    kind: str,
+    neuron: inference_pb2.Neuron | optimize_pb2.Direction,
+    model: Model | None,
+    shapes: Mapping[tuple[int, int], Shapes] | None,
+) -> NeuronTarget:
+    """A neuron, or the place of a direction, which every octave is to have."""
+    of_octaves = list(shapes.items()) if shapes else [((0, 0), None)]
+    before = len(found)
+    at = read_neuron(found, kind, neuron, model, of_octaves[-1][1])
+    size, smallest = of_octaves[0]
+    layer = None if model is None else model.network.layer(at.layer)
+    if len(found) > before or smallest is None or layer is None or at.y is None or at.x is None:
+        return at
+    grid = layer.at(smallest[at.layer]).grid
+    assert grid is not None
+    for name, place, length in zip(("y", "x"), (at.y, at.x), grid, strict=True):
+        if place >= length:
+            found.invalid(
+                f"{kind}.{name}",
+                f"is {place}; must be at most {length - 1}: in the smallest octave, of "
+                f"{times(size)}, {at.layer} is {times(grid)}",
+            )
+    return at
 
 
 def _read_layer(
@@ -330,9 +359,9 @@ def _read_direction(
     found: Violations,
     direction: optimize_pb2.Direction,
     model: Model | None,
-    shapes: Shapes | None,
+    shapes: Mapping[tuple[int, int], Shapes] | None,
 ) -> DirectionTarget | None:
-    at: NeuronTarget = read_neuron(found, "direction", direction, model, shapes)
+    at = _read_place(found, "direction", direction, model, shapes)
     layer = None if model is None else model.network.layer(direction.layer)
     vector = np.array(direction.vector)
     if not (np.isfinite(vector).all() and vector.any()):

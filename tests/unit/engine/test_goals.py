@@ -1,5 +1,9 @@
 """What optimizations are after: scores and seeds against autograd and against loops."""
 
+import itertools
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +22,7 @@ from pellucid_server.engine.rows import (
 )
 from pellucid_server.engine.seeds import score
 from pellucid_server.engine.siblings import Siblings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -220,3 +225,50 @@ def test_siblings_go_on_from_their_state() -> None:
 def drawn_again(*seeds: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(100 * seeds[0] + seeds[1])
     return torch.randn(1, 3, 2, 4, generator=generator, dtype=torch.float64)
+
+
+class Peak(TorchDispatchMode):
+    """Bytes of the tensors that were made meanwhile and were there at once, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = self._now = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor) and not function.is_view:
+                self._now += tensor.nbytes
+                weakref.finalize(tensor, self._gone, tensor.nbytes)
+        self.most = max(self.most, self._now)
+        return made
+
+    def _gone(self, byte_count: int) -> None:
+        self._now -= byte_count
+
+
+def test_many_terms_of_a_layer_take_no_more_memory_than_one() -> None:
+    activations = {"early": torch.randn(4, 8, 32, 32), "other": torch.randn(4, 8, 32, 32)}
+    peaks = []
+    for count in (1, 16):
+        energy = SumTarget(((EnergyTarget("early"), 0.5),) * count)
+        with Peak() as peak:
+            score(activations, [energy, energy, SumTarget(((EnergyTarget("other"), 1.0),)), None])
+        peaks.append(peak.most)
+    assert peaks[0] > activations["early"].nbytes
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_a_sum_does_not_depend_on_the_order_of_others() -> None:
+    """Three terms of three layers, added up in float64: to the bit."""
+    activations = {name: torch.randn(2, 3, 4, 4) for name in "abc"}
+    mine = SumTarget(tuple((EnergyTarget(name), 0.1) for name in "abc"))
+    for names in itertools.permutations("abc"):
+        other = SumTarget(tuple((EnergyTarget(name), 0.3) for name in names))
+        made = score(activations, [other, mine])
+        alone = score(activations, [None, mine])
+        assert made.values[1] == alone.values[1]
+        assert torch.equal(made.terms[1], alone.terms[1])
+        assert all(torch.equal(made.seeds[name][1], alone.seeds[name][1]) for name in "abc")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from pellucid.v1 import inference_pb2, optimize_pb2
 from pellucid_server import wire
+from pellucid_server.engine.rows import ClassTarget, CodeTarget, EnergyTarget, NeuronTarget
 from pellucid_server.errors import FailedPrecondition, InvalidArgument, NotFound, PellucidError
-from pellucid_server.methods.optimize.optimize import Buckets, Optimize
+from pellucid_server.methods.optimize.optimize import Buckets, FromPhoto, Optimize
 from pellucid_server.models.registry import Registry
 from torch import Tensor, nn
 
@@ -76,7 +77,7 @@ def test_diversity_is_of_several_images_and_of_maps() -> None:
         field: "is of several images: needs ascend.restart_count of 2 or more"
     }
     asked = read(one, diversity("blocks.1.1"), restart_count=2)
-    assert asked.ascend.objectives[1].diversity.layer == "blocks.1.1"
+    assert asked.request.ascend.objectives[1].diversity.layer == "blocks.1.1"
     several = {"restart_count": 2}
     assert refused(FailedPrecondition, one, diversity("classifier"), **several) == {
         f"{field}.layer": "classifier has no maps: its output is 1000"
@@ -142,7 +143,53 @@ def test_more_images_than_memory_holds() -> None:
     # Images that keep apart hold two matrices of channels by channels each, besides.
     apart = read(one, diversity("conv"), on=tiny, restart_count=2).spec.method
     assert isinstance(apart, Optimize)
-    assert apart.byte_count(tiny) == 2 * (each + 2 * 2 * 2 * 4)
+    of_layer = (2 + 16) * 2 * 32 * 32 * 4
+    assert apart.byte_count(tiny) == 2 * (each + 2 * 2 * 2 * 4 + of_layer)
+
+
+def test_layers_that_goals_are_of_count() -> None:
+    """Activation and seed of each of them, what scoring one takes, and the codes of photos."""
+    tiny = tiny_model(Pooling(), 32)
+    energy, neuron = EnergyTarget("conv"), NeuronTarget("pool", 1)
+    codes = [FromPhoto(CodeTarget, "pool", 0)] * 3
+
+    def bytes_of(*goals: Any, restart_count: int = 1) -> int:
+        method = read(Objective(class_index=1), on=tiny, restart_count=restart_count).spec.method
+        return replace(method, objectives=tuple((goal, 1.0) for goal in goals)).byte_count(tiny)
+
+    none = bytes_of(ClassTarget(1))
+    conv, pool = 2 * 32 * 32 * 4, 2 * 16 * 16 * 4
+    assert bytes_of(energy) == bytes_of(*[energy] * 16) == none + (2 + 16) * conv
+    assert bytes_of(energy, neuron) == none + (2 + 16) * conv + 2 * pool
+    assert bytes_of(*codes) == none + (2 + 16) * pool + 3 * pool
+    many = 8 * none + 4 * (2 + 16) * conv  # four to a batch
+    assert bytes_of(energy, restart_count=8) == many
+
+
+def test_places_are_in_every_octave() -> None:
+    octaves: dict[str, Any] = {
+        "height_px": 96,
+        "width_px": 128,
+        "octave_count": 3,
+        "octave_scale": 2.0,
+        "parameterization": optimize_pb2.PARAMETERIZATION_PIXELS,
+    }
+    neuron = inference_pb2.Neuron(layer="blocks.2.0", y=2, x=4)
+    assert refused(InvalidArgument, Objective(neuron=neuron), **octaves) == {
+        "ascend.objectives[0].neuron.x": "is 4; must be at most 3: in the smallest octave, of "
+        "24 × 32, blocks.2.0 is 3 × 4"
+    }
+    neuron.y, neuron.x = 12, 15
+    assert refused(InvalidArgument, Objective(neuron=neuron), **octaves) == {
+        "ascend.objectives[0].neuron.y": "is 12; must be 0 to 11"
+    }
+    vector = [1.0] * 40
+    direction = optimize_pb2.Direction(layer="blocks.2.0", vector=vector, y=11, x=15)
+    found = refused(InvalidArgument, Objective(direction=direction), **octaves)
+    assert "at most 2: in the smallest octave" in found["ascend.objectives[0].direction.y"]
+    assert "at most 3: in the smallest octave" in found["ascend.objectives[0].direction.x"]
+    neuron.y, neuron.x = 2, 3
+    assert read(Objective(neuron=neuron), **octaves)
 
 
 def test_steps_and_precisions_beyond_what_is_allowed() -> None:

@@ -27,6 +27,7 @@ from ...engine.rows import (
     Want,
 )
 from ...engine.siblings import Siblings, state_names
+from ...models.network import OUTPUT
 from ...models.registry import Model
 from .ascent import Ascent
 from .prelude import parameter_count
@@ -37,6 +38,10 @@ _SMALL_PIXELS = 512 * 512
 
 STACKED = 1 + len(STATE)
 """Tensors of an image's size that a slot holds: its state, and the last good image."""
+
+
+_SCORING = 16
+"""Activations' worth of memory that scoring takes, one layer after the other: measured."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,20 @@ class Optimize:
         slot *= 2  # slots come in twos of what there was
         for layer, channel_count in self._layers_apart.items():
             slot += len(state_names(layer)) * channel_count**2
-        return slot * dtype_of(model).itemsize * ascent.restart_count
+        return slot * dtype_of(model).itemsize * ascent.restart_count + self._goal_bytes(model)
+
+    def _goal_bytes(self, model: Model) -> int:
+        """What a batch of its images keeps of the layers that goals are of, and the codes."""
+        ascent, network = self.ascent, model.network
+        size = (ascent.height_px, ascent.width_px)
+        shapes = network.shapes_at(*size)
+        made = FromPhoto | Apart
+        taps = [goal.layer if isinstance(goal, made) else goal.tap for goal, _ in self.objectives]
+        lengths = {tap: math.prod(shapes[tap]) for tap in taps if tap != OUTPUT}
+        codes = [lengths[goal.layer] for goal, _ in self.objectives if isinstance(goal, FromPhoto)]
+        row = 2 * sum(lengths.values()) + _SCORING * max(lengths.values(), default=0)
+        rows = min(ascent.restart_count, self.buckets.of(size))
+        return (rows * row + sum(codes)) * network.dtype.itemsize
 
     @property
     def _layers_apart(self) -> Mapping[str, int]:
