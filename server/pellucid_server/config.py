@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         30.0, gt=0, description="How long a stopping server finishes what it admitted."
     )
 
+    @property
+    def max_form_bytes(self) -> int:
+        """Of a form that may bring a set of photos, or a checkpoint."""
+        return max(self.max_message_bytes, self.max_photo_set_bytes, self.max_checkpoint_bytes)
+
     @field_validator("tls_certificate")
     @classmethod
     def _certifies(cls, certificate: Path | None) -> Path | None:

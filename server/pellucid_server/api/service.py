@@ -272,7 +272,9 @@ class Service:
                 that follows; None: nothing can. What it is to be of is validated before.
         """
         limits = replace(self._limits, max_response_bytes=most_bytes)
-        follows = receive is not None and (request.checkpoint_bytes != 0 or request.photo_count != 0)
+        follows = receive is not None and (
+            request.checkpoint_bytes != 0 or request.photo_count != 0
+        )
         chunks: list[bytes] = []
 
         def read(registry: Registry, *, follows: bool = False) -> wire.AskedOptimize:
@@ -282,7 +284,7 @@ class Service:
                 chunks.clear()
             return asked
 
-        if follows:
+        if more:
             assert receive is not None
             first = functools.partial(read, self._open_registry(), follows=True)
             async with _in_time(call):

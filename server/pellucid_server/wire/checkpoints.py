@@ -76,7 +76,7 @@ def write_checkpoint(
         for name, tensor in snapshot.tensors.items()
     }
     factors: dict[str, float] = {}
-    if _in_halves(settings):
+    if in_halves(settings):
         for name, tensor in tensors.items():
             if tensor.is_floating_point():
                 tensors[name], factors[name] = halved(tensor)
@@ -100,11 +100,12 @@ def write_checkpoint(
 def _chunks(parts: Iterable[bytes | memoryview], chunk_bytes: int) -> Iterator[bytes]:
     """The same bytes, so many at a time."""
     chunk = bytearray()
-    for part in map(memoryview, parts):
-        while part:
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
             room = chunk_bytes - len(chunk)
-            chunk += part[:room]
-            part = part[room:]
+            chunk += rest[:room]
+            rest = rest[room:]
             if len(chunk) == chunk_bytes:
                 yield bytes(chunk)
                 chunk.clear()
@@ -118,7 +119,7 @@ def _response(step: int, chunk: bytes, *, last: bool) -> optimize_pb2.OptimizeRe
     )
 
 
-def most_checkpoint_bytes(spec: Spec, settings: Settings) -> int:
+def most_checkpoint_bytes(spec: Spec, *, in_halves: bool = False) -> int:
     """Bytes of the largest checkpoint that a job can make, or go on from; 0: it makes none."""
     method = cast(Resumable, spec.method)
     tensors = snapshot_bytes(method, spec.model)
@@ -126,7 +127,7 @@ def most_checkpoint_bytes(spec: Spec, settings: Settings) -> int:
         return 0
     entries = max(len(one.tensors) + len(one.numbers) for one in method.declared(spec.model))
     written = _MOST_HEADER_BYTES + method.image_count * (1 + entries) * _MOST_ENTRY_BYTES
-    return written + (tensors // 2 if _in_halves(settings) else tensors)
+    return written + (tensors // 2 if in_halves else tensors)
 
 
 _MOST_HEADER_BYTES = 64 << 10
@@ -200,7 +201,8 @@ _WORDS = {
 }
 
 
-def _in_halves(settings: Settings) -> bool:
+def in_halves(settings: Settings) -> bool:
+    """Whether checkpoints are of half precision."""
     half = optimize_pb2.CHECKPOINT_PRECISION_HALF
     return isinstance(settings, optimize_pb2.Ascend) and settings.checkpoint_precision == half
 

@@ -27,7 +27,7 @@ from ..engine.rows import (
 from ..inputs import Photos, PhotoSet
 from ..methods.attack.algorithm import Crafted
 from ..methods.attack.attack import Attack, Attacked
-from ..methods.attack.universal import UniversalAttack, Universalized
+from ..methods.attack.universal import SHOWN_PHOTOS, UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
 from ..methods.optimize.optimize import Apart, FromPhoto, Objective, Optimize, Optimized
 from ..methods.optimize.stepper import End, Preview, Progress
@@ -35,7 +35,7 @@ from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
 from .attack import read_attack, write_attack, write_attack_result
-from .checkpoints import read_checkpoint
+from .checkpoints import in_halves, most_checkpoint_bytes, read_checkpoint
 from .fields import (
     Fields,
     Violations,
@@ -56,6 +56,11 @@ MOST_OBJECTIVES = 16
 MOST_CHANNELS_APART = 512
 """Of a layer in which images are unlike each other: each keeps two matrices of channels²."""
 _PREVIEW_PX = 512
+
+_PICTURE_BYTES = 3.05
+"""Of a pixel of noise in a PNG, by measurement; in a JPEG it has 2.5."""
+_BESIDE_BYTES = 2 << 10
+"""Of a picture's file besides, and of what is told of an image."""
 
 _OPTIMIZATIONS = ("ascend", "attack")
 
@@ -157,20 +162,10 @@ def read_optimize(
             settings = _write_ascend(request, method)
     _check_checkpoints(found, spec, settings, limits)
     _check_result(found, request, method, model, limits)
-    count = len(request.checkpoint) + request.checkpoint_bytes
-    most = most_checkpoint_bytes(spec, settings, in_full=True)
-    missing = request.checkpoint_bytes - sum(map(len, chunks))
-    where = "checkpoint_bytes" if request.checkpoint_bytes else "checkpoint"
-    if request.checkpoint_bytes < 0:
-        found.invalid(where, f"is {request.checkpoint_bytes}; must be at least 0")
-    elif count > most:
-        words = f"makes one of {count} bytes; one of this job has at most {most}"
-        found.invalid(where, words if most else "is for jobs that make some; this one makes none")
-    elif missing and not follows:
-        found.invalid(where, "is for streams, in which it follows; here all of it is in checkpoint")
+    given = _check_checkpoint(found, request, spec, chunks, follows=follows)
     found.raise_any()
     notes: tuple[str, ...] = ()
-    if count and not follows:
+    if given and not follows:
         data = b"".join([request.checkpoint, *chunks])
         states, notes = read_checkpoint(found, spec, settings, data, limits.checkpoint_key)
         found.raise_any()
@@ -178,11 +173,34 @@ def read_optimize(
     return AskedOptimize(spec, request, settings, cast(render.Format, picture), notes)
 
 
+def _check_checkpoint(
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    spec: Spec,
+    chunks: Sequence[bytes],
+    *,
+    follows: bool,
+) -> bool:
+    """Whether there is a checkpoint, of a size that this job's have, and nothing of it missing."""
+    byte_count, most = request.checkpoint_bytes, most_checkpoint_bytes(spec)
+    field = "checkpoint_bytes" if byte_count else "checkpoint"
+    count = len(request.checkpoint) + byte_count
+    if byte_count < 0:
+        found.invalid(field, f"is {byte_count}; must be at least 0")
+    elif count and not most:
+        found.invalid(field, "is for jobs that make checkpoints; this one makes none")
+    elif count > most:
+        found.invalid(field, f"makes {count} bytes; a checkpoint of this job has at most {most}")
+    elif byte_count != sum(map(len, chunks)) and not follows:
+        found.invalid(field, "is for streams, in which more follows; here checkpoint has it all")
+    return count > 0
+
+
 def _check_checkpoints(
-    found: Violations, spec: Spec, settings: Settings, limits: Limits
+    found: Violations, spec: Spec, settings: optimize_pb2.Ascend | attack_pb2.Attack, limits: Limits
 ) -> None:
     """What a job gives away it can be given again."""
-    byte_count = most_checkpoint_bytes(spec, settings)
+    byte_count = most_checkpoint_bytes(spec, in_halves=in_halves(settings))
     if settings.checkpoint_every and byte_count > limits.max_checkpoint_bytes:
         found.invalid(
             f"{settings.DESCRIPTOR.name.lower()}.checkpoint_every",
@@ -198,20 +216,30 @@ def _check_result(
     model: Model,
     limits: Limits,
 ) -> None:
-    """The result is sure to fit into a message: nobody waits for one that does not."""
+    """What comes of a job is sure to fit into a response: nobody waits for what cannot be sent."""
+    count, pixel_count = method.image_count, model.network.pixel_count
+    pictures, others = 1, 0  # of each image, and beside them
     match method:
         case Optimize(ascent=ascent):
-            count, pictures, floats = ascent.restart_count, 1, 0
-            pixels = ascent.height_px * ascent.width_px
+            pixel_count = ascent.height_px * ascent.width_px
         case UniversalAttack():
-            count, pictures, floats = min(SHOWN_PHOTOS, method.photos.photo_count), 1, 1
-            pixels = model.network.pixel_count
+            count, others = min(SHOWN_PHOTOS, method.photos.photo_count), 1
         case _:
-            count, pictures, floats = method.image_count, 2, 0
-            pixels = model.network.pixel_count
-    each = pictures * math.ceil(_PICTURE_BYTES * pixels) + _BESIDE_BYTES
-    sent = count * each
-    shared = (2 - (count > 0) * 0)
+            pictures, others = 2, 1
+    picture = math.ceil(_PICTURE_BYTES * pixel_count) + _BESIDE_BYTES
+    tensor = 3 * 4 * pixel_count
+    byte_count = count * (pictures * picture + request.include_pixels * tensor) + others * picture
+    byte_count += tensor * isinstance(method, UniversalAttack)
+    if byte_count > limits.max_response_bytes:
+        pixels = ", as numbers too" if request.include_pixels else ""
+        found.invalid(
+            "include_pixels" if request.include_pixels else "method",
+            f"{count} images of {pixel_count} pixels{pixels} may take {byte_count} bytes; at most "
+            f"{limits.max_response_bytes} are sent: ask for fewer or smaller ones"
+            + (", or none as numbers" if request.include_pixels else ""),
+        )
+
+
 def _read_ascend(
     found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
 ) -> tuple[Optimize, Photos] | None:
