@@ -84,6 +84,11 @@ class Settings(BaseSettings):
         ge=1 << 10,
         description="Cap of all photos of a set, and of a form that may bring one.",
     )
+    max_checkpoint_bytes: int = Field(
+        256 << 20,
+        ge=1 << 10,
+        description="Cap of a checkpoint that a job makes or goes on from, and of its form.",
+    )
     max_photo_pixels: int = Field(40_000_000, ge=1, description="Cap of a photo, pixels.")
     optimize_bucket: int | None = Field(
         None,

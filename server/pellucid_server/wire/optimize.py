@@ -93,9 +93,24 @@ class AskedOptimize:
 
 
 def read_optimize(
-    request: optimize_pb2.OptimizeSpec, call: Call, registry: Registry, limits: Limits
+    request: optimize_pb2.OptimizeSpec,
+    call: Call,
+    registry: Registry,
+    limits: Limits,
+    chunks: Sequence[bytes] = (),
+    *,
+    follows: bool = False,
 ) -> AskedOptimize:
     """An OptimizeSpec.
+
+    Args:
+        request: What is asked.
+        call: By whom, and until when.
+        registry: All models.
+        limits: The server's.
+        chunks: The parts of its checkpoint that followed it.
+        follows: Whether what it says follows it is yet to come: it is then read without that, to
+            be read again once all is there.
 
     Raises:
         InvalidArgument, NotFound, FailedPrecondition: With every violation.
@@ -112,7 +127,7 @@ def read_optimize(
         case "ascend", _:
             read = _read_ascend(found, request, model, limits)
         case "attack", "universal":
-            read = read_universal(found, request, model, limits)
+            read = read_universal(found, request, model, limits, follows=follows)
         case "attack", _:
             read = read_attack(found, request, model, registry, limits)
         case _:
@@ -140,16 +155,63 @@ def read_optimize(
             settings = write_universal(method)
         case _:
             settings = _write_ascend(request, method)
+    _check_checkpoints(found, spec, settings, limits)
+    _check_result(found, request, method, model, limits)
+    count = len(request.checkpoint) + request.checkpoint_bytes
+    most = most_checkpoint_bytes(spec, settings, in_full=True)
+    missing = request.checkpoint_bytes - sum(map(len, chunks))
+    where = "checkpoint_bytes" if request.checkpoint_bytes else "checkpoint"
+    if request.checkpoint_bytes < 0:
+        found.invalid(where, f"is {request.checkpoint_bytes}; must be at least 0")
+    elif count > most:
+        words = f"makes one of {count} bytes; one of this job has at most {most}"
+        found.invalid(where, words if most else "is for jobs that make some; this one makes none")
+    elif missing and not follows:
+        found.invalid(where, "is for streams, in which it follows; here all of it is in checkpoint")
+    found.raise_any()
     notes: tuple[str, ...] = ()
-    if request.checkpoint:
-        states, notes = read_checkpoint(
-            found, spec, settings, request.checkpoint, limits.checkpoint_key
-        )
+    if count and not follows:
+        data = b"".join([request.checkpoint, *chunks])
+        states, notes = read_checkpoint(found, spec, settings, data, limits.checkpoint_key)
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))
     return AskedOptimize(spec, request, settings, cast(render.Format, picture), notes)
 
 
+def _check_checkpoints(
+    found: Violations, spec: Spec, settings: Settings, limits: Limits
+) -> None:
+    """What a job gives away it can be given again."""
+    byte_count = most_checkpoint_bytes(spec, settings)
+    if settings.checkpoint_every and byte_count > limits.max_checkpoint_bytes:
+        found.invalid(
+            f"{settings.DESCRIPTOR.name.lower()}.checkpoint_every",
+            f"makes checkpoints of {byte_count} bytes; this server goes on from at most "
+            f"{limits.max_checkpoint_bytes}",
+        )
+
+
+def _check_result(
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    method: AnyOptimize,
+    model: Model,
+    limits: Limits,
+) -> None:
+    """The result is sure to fit into a message: nobody waits for one that does not."""
+    match method:
+        case Optimize(ascent=ascent):
+            count, pictures, floats = ascent.restart_count, 1, 0
+            pixels = ascent.height_px * ascent.width_px
+        case UniversalAttack():
+            count, pictures, floats = min(SHOWN_PHOTOS, method.photos.photo_count), 1, 1
+            pixels = model.network.pixel_count
+        case _:
+            count, pictures, floats = method.image_count, 2, 0
+            pixels = model.network.pixel_count
+    each = pictures * math.ceil(_PICTURE_BYTES * pixels) + _BESIDE_BYTES
+    sent = count * each
+    shared = (2 - (count > 0) * 0)
 def _read_ascend(
     found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
 ) -> tuple[Optimize, Photos] | None:

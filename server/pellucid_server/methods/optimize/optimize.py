@@ -31,7 +31,7 @@ from ...models.network import OUTPUT
 from ...models.registry import Model
 from .ascent import Ascent
 from .prelude import parameter_count
-from .snapshot import Declared, Snapshot
+from .snapshot import Declared, Snapshot, held_bytes
 from .stepper import STATE, AscentStepper, End, Start
 
 _SMALL_PIXELS = 512 * 512
@@ -165,7 +165,9 @@ class Optimize:
         slot *= 2  # slots come in twos of what there was
         for layer, channel_count in self._layers_apart.items():
             slot += len(state_names(layer)) * channel_count**2
-        return slot * dtype_of(model).itemsize * ascent.restart_count + self._goal_bytes(model)
+        slots = slot * dtype_of(model).itemsize * ascent.restart_count
+        shown = held_bytes(self, model, ascent.checkpoint_every)
+        return slots + shown + self._goal_bytes(model)
 
     def _goal_bytes(self, model: Model) -> int:
         """What a batch of its images keeps of the layers that goals are of, and the codes."""
