@@ -5,7 +5,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,6 +94,11 @@ class Device(Protocol):
         ...
 
     @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Device work that the next launch waits for, not behind the one on its way."""
+        yield
+
+    @contextmanager
     def aside(self, flight: Flight | None = None) -> Iterator[None]:
         """Device work on what a landed flight brought, not behind the next one.
 
@@ -102,7 +107,7 @@ class Device(Protocol):
         yield
 
     def download(self, result: Any) -> Any:
-        """A dataclass with its tensors, and those in its dataclasses and mappings, on the host."""
+        """A dataclass with its tensors, and those in what it holds, on the host."""
         ...
 
     def release_memory(self) -> None: ...
@@ -239,6 +244,11 @@ class TorchDevice:
         return float(flight.started.elapsed_time(flight.landed))
 
     @contextmanager
+    def ahead(self) -> Iterator[None]:
+        with torch.cuda.stream(self._side) if self.pipelined else nullcontext():
+            yield
+
+    @contextmanager
     def aside(self, flight: Flight | None = None) -> Iterator[None]:
         if not self.pipelined:
             yield
@@ -254,6 +264,8 @@ class TorchDevice:
             return self._fetch(result)
         if isinstance(result, Mapping):
             return {name: self.download(one) for name, one in result.items()}
+        if type(result) is tuple:
+            return tuple(self.download(one) for one in result)
         if not dataclasses.is_dataclass(result) or isinstance(result, type):
             return result
         fetched = {

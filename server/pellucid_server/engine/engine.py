@@ -48,7 +48,8 @@ _TOO_LITTLE_MEMORY = "the device has too little memory for this request"
 
 _Returned = TypeVar("_Returned")
 Outcome = Done | PellucidError
-_Launched = tuple[Batch, Flight, Any]
+_Launched = tuple[Batch, Flight, list[Pick], Any]
+"""A batch on its way, what was picked for it, which is kept until then, and what was looked at."""
 
 
 class Observer(Protocol):
@@ -101,6 +102,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._schedule = Schedule()
         self._groups: dict[Hashable, Group] = {}
+        self._flying: _Launched | None = None
         self._shown: list[tuple[Job, Done]] = []
         self._finished: list[tuple[Job, Outcome]] = []
         self._numbers = itertools.count()
@@ -185,8 +187,10 @@ class Engine:
 
         def hand_over() -> None:
             self._handing_over = True
-            for job in self.admission.jobs():
-                self._hand_over(job)
+            self._land()  # what is on its way has begun to change the state of its jobs
+            with self._device.aside():
+                for job in self.admission.jobs():
+                    self._guarded([job], functools.partial(self._hand_over, job))
 
         self._inbox.put(hand_over)
 
@@ -264,19 +268,22 @@ class Engine:
             self._deliver()
 
     def _loop(self) -> None:
-        flying: _Launched | None = None
         while not self._stopping:
-            self._read_inbox(wait=flying is None and not len(self._schedule))
+            self._read_inbox(wait=self._flying is None and not len(self._schedule))
             self._drop_dead()
             batch = self._schedule.next_batch(self._costs)
             launched = self._launch(batch) if batch else None
-            if flying:
-                self._settle(*flying)
-            flying = launched
-            if flying and not self._device.pipelined:
-                self._settle(*flying)
-                flying = None
+            self._land()
+            self._flying = launched
+            if not self._device.pipelined:
+                self._land()
             self._deliver()
+
+    def _land(self) -> None:
+        """Settles what is on its way."""
+        flying, self._flying = self._flying, None
+        if flying:
+            self._settle(*flying)
 
     def _read_inbox(self, *, wait: bool) -> None:
         try:
@@ -305,9 +312,11 @@ class Engine:
             timing.launched_s = timing.launched_s or now_s
         out_of_memory = False
         try:
-            picks, looked = _picks(batch)
+            with self._device.ahead():
+                picks, looked = _picks(batch)
             network = batch.key.model.network
-            return batch, self._device.launch(network, picks, batch.bucket_size), looked
+            flight = self._device.launch(network, picks, batch.bucket_size)
+            return batch, flight, picks, looked
         except Exception as error:
             out_of_memory = is_out_of_memory(error)
             if not out_of_memory:
@@ -316,7 +325,7 @@ class Engine:
         if out_of_memory:
             log.warning("out of memory at bucket size %d", batch.bucket_size)
             self._device.release_memory()
-            if batch.key.scale <= 1:
+            if batch.key.scale <= 1 and batch.key.group is None:
                 self._costs[batch.key.model.name].cap(batch.key.lane, batch.bucket_size)
         self._isolate(batch, out_of_memory)
         return None
@@ -324,21 +333,19 @@ class Engine:
     def _isolate(self, batch: Batch, out_of_memory: bool) -> None:
         """Runs parts of a batch that failed; a row that fails alone fails its job.
 
-        Where memory ran out, parts are the next smaller bucket, and halves otherwise. A bucket
-        that a request fixed has no smaller one.
+        Where memory ran out, parts are the next smaller bucket. Otherwise, and in a bucket that a
+        request fixed, they are halves: it may be one row's own target that takes too much.
         """
-        smaller = [b for b in self.buckets if b < batch.bucket_size and not batch.key.bucket_size]
-        part = (len(batch.tickets) + 1) // 2
-        if out_of_memory:
-            part = smaller[-1] if smaller else 0
-        elif len(batch.tickets) == 1:
-            part = 0
+        count = len(batch.tickets)
+        part = (count + 1) // 2 if count > 1 else 0
+        if out_of_memory and not batch.key.bucket_size:
+            part = max((b for b in self.buckets if b < batch.bucket_size), default=0)
         if not part:
             for ticket in batch.tickets:
                 error = OutOfMemory(_TOO_LITTLE_MEMORY) if out_of_memory else Internal()
                 self._end(ticket.job, error)
             return
-        for start in range(0, len(batch.tickets), part):
+        for start in range(0, count, part):
             tickets = batch.tickets[start : start + part]
             if all(ticket.job.ended for ticket in tickets):
                 continue
@@ -349,8 +356,11 @@ class Engine:
             if launched:
                 self._settle(*launched)
 
-    def _settle(self, batch: Batch, flight: Flight, looked: Any) -> None:
-        """Hands results to their jobs, and goes on with those that have all they waited for."""
+    def _settle(self, batch: Batch, flight: Flight, picks: list[Pick], looked: Any) -> None:
+        """Hands results to their jobs, and goes on with those that have all they waited for.
+
+        What was picked is not let go of before the flight has landed.
+        """
         batch_ms = self._device.land(flight)
         if batch.key.scale == 1:
             self._costs[batch.key.model.name].record(batch.key.lane, batch.bucket_size, batch_ms)
@@ -476,7 +486,10 @@ class Engine:
             job.work = Work(wanted)
             self._schedule.add(job)
         elif isinstance(wanted, Climb):
-            job.work = Climbing(self._group(job.spec.model, wanted), wanted)
+            try:
+                job.work = Climbing(self._group(job.spec.model, wanted), wanted)
+            finally:
+                self._close_groups()  # one that nobody could join
             self._schedule.add(job)
         else:
             do = wanted.do
@@ -505,9 +518,13 @@ class Engine:
     def _close_work(self, job: Job) -> None:
         if job.work is not None:
             job.work.close()
-            if job.work.group is not None:  # the last one ends it
-                self._groups = {key: g for key, g in self._groups.items() if g.slot_count}
+            if job.work.group is not None:
+                self._close_groups()
         job.work = None
+
+    def _close_groups(self) -> None:
+        """The last one out ends a group."""
+        self._groups = {key: group for key, group in self._groups.items() if group.slot_count}
 
     def _show(self, job: Job, value: Any) -> None:
         if job.outlet is not None:

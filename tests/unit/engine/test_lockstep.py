@@ -116,7 +116,7 @@ KINDS = (
 
 def bits_of(made: Optimized | Attacked) -> list[torch.Tensor]:
     if isinstance(made, Optimized):
-        return [made.pictures]
+        return made.pictures
     return [made.unrounded, made.unrounded_logits, made.pixels, made.logits, made.base.logits]
 
 
@@ -281,10 +281,10 @@ def test_what_is_not_finite_ends_with_the_last_good_image_alone() -> None:
     assert not bad.ends[0].finite
     assert bad.ends[0].progress.step < 40
     assert bad.ends[0].image.isfinite().all()
-    assert bad.pictures.isfinite().all()
+    assert bad.pictures[0].isfinite().all()
     assert math.isfinite(bad.ends[0].progress.score)
     for made, expected in zip(good, alone, strict=True):
-        assert torch.equal(made.pictures, expected.pictures)
+        assert all(map(torch.equal, made.pictures, expected.pictures))
 
 
 class Fussy(SpyDevice):
@@ -316,6 +316,93 @@ def test_memory_that_runs_out_does_not_end_the_engine() -> None:
         with pytest.raises(OutOfMemory):
             run(runner, optimize(ClassTarget(13), step_count=2))
         assert run(runner, optimize(ClassTarget(1), step_count=2))
+
+
+def test_memory_that_runs_out_for_one_row_ends_that_one() -> None:
+    """At the bucket that its group has: neighbours go on, and explanations keep their buckets."""
+    methods = [optimize(ClassTarget(k), step_count=2) for k in (1, 13, 2, 3)]
+    with running(Fussy(torch.OutOfMemoryError("no memory"))) as runner:
+        with runner.held():
+            jobs = [submit(runner, method) for method in methods]
+        with pytest.raises(OutOfMemory):
+            jobs[1].future.result(60)
+        for k in (0, 2, 3):
+            alone = run(runner, methods[k])
+            assert all(map(torch.equal, jobs[k].future.result(60).result.pictures, alone.pictures))
+        assert runner.engine.costs_of(model(NAME))._cap[Lane.GRADIENT] == 16
+        assert runner.engine._groups == {}
+
+
+def test_a_group_that_nobody_could_join_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def join(*_: object) -> int:
+        raise torch.OutOfMemoryError("no memory for a slot")
+
+    with running() as runner:
+        with monkeypatch.context() as patched:
+            patched.setattr(AscentStepper, "join", join)
+            with pytest.raises(OutOfMemory):
+                run(runner, optimize(ClassTarget(1), step_count=1))
+        assert runner.engine.call(lambda: runner.engine._groups) == {}
+        assert run(runner, optimize(ClassTarget(1), step_count=1))
+
+
+def test_a_diverging_image_ends_as_it_would_alone() -> None:
+    """Neighbours have penalties and spectra, which it has not: they compute what is not for it."""
+    wild = optimize(
+        EnergyTarget("conv_stem"),
+        preset="simonyan",
+        learning_rate=1e12,
+        momentum=0.0,
+        lp_penalty=0.0,
+        start="noise",
+        step_count=40,
+    )
+    others = [
+        optimize(ClassTarget(1), preset="mahendran", step_count=20, learning_rate=1.0, tv_beta=3.0),
+        optimize(ClassTarget(2), step_count=20),
+    ]
+    with running() as runner:
+        alone = run(runner, wild).ends[0]
+        with runner.held():
+            jobs = [submit(runner, method) for method in (*others, wild)]
+        end = jobs[2].future.result(60).result.ends[0]
+        assert all(job.future.result(60).result.ends[0].finite for job in jobs[:2])
+    assert not end.finite
+    assert 1 < end.progress.step < 40
+    assert end.progress == alone.progress
+    assert torch.equal(end.image, alone.image)
+
+
+def test_who_cannot_go_on_leaves_the_others_to_their_octaves() -> None:
+    """One of three ends in the first of two: as it is, and the others as if nothing had been."""
+
+    class Spoiling(SpyDevice):
+        def launch(self, network: Network, picks: Sequence[Pick], bucket_size: int) -> Flight:
+            flight = super().launch(network, picks, bucket_size)
+            if len(self.launches) in (3, 4):  # its third look, and once more, alone
+                flight.finite[1 if len(picks) > 1 else 0] = False
+            return flight
+
+    method = optimize(
+        EnergyTarget("blocks.1.0"),
+        preset="mordvintsev",
+        step_count=4,
+        octave_count=2,
+        restart_count=3,
+        start="noise",
+    )
+    device = Spoiling()
+    with running() as runner:
+        expected = run(runner, method).ends
+    with running(device) as runner:
+        ends = run(runner, method).ends
+    assert [len(picks) for picks in device.launches[2:5]] == [3, 1, 2]
+    assert [end.finite for end in ends] == [True, False, True]
+    assert [end.progress.step for end in ends] == [8, 2, 8]
+    assert [end.picture.shape[-1] for end in ends] == [96, 69, 96]
+    for k in (0, 2):
+        assert torch.equal(ends[k].picture, expected[k].picture)
+        assert ends[k].progress == expected[k].progress
 
 
 def test_a_stepper_that_fails_ends_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,11 +464,11 @@ def test_other_sizes_and_their_buckets() -> None:
     with running(device) as runner:
         made = run(runner, method)
         assert set(device.buckets) == {4}
-        assert made.pictures.shape == (1, 3, 64, 80)
+        assert made.pictures[0].shape == (3, 64, 80)
         assert made.ends[0].progress.terms[0] > -1.5
         device.buckets.clear()
         alone = replace(large, objectives=((ClassTarget(3), 1.0),), ascent=large.ascent)
-        assert run(runner, alone).pictures.shape == (1, 3, 512, 520)
+        assert run(runner, alone).pictures[0].shape == (3, 512, 520)
         assert set(device.buckets) == {1}
 
 
@@ -439,7 +526,7 @@ def test_images_that_keep_apart_have_the_bits_of_their_job_alone() -> None:
             jobs = [submit(runner, method) for method in (*other, apart(), octaves)]
         together = [job.future.result(120).result for job in jobs[3:]]
     for made, expected in zip(together, alone, strict=True):
-        assert torch.equal(made.pictures, expected.pictures)
+        assert all(map(torch.equal, made.pictures, expected.pictures))
         assert [end.progress for end in made.ends] == [end.progress for end in expected.ends]
         assert all(-1 <= end.progress.terms[1] < -0.1 for end in made.ends)
 

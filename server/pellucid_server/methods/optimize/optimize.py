@@ -95,12 +95,16 @@ class Optimized:
     """What came of all images of a job, in the order of their seeds.
 
     Attributes:
-        pictures: 3×H×W each, red, green and blue from 0 to 1.
-        ends: Their scores, and whether they could be made to the end.
+        ends: Each with its scores, and whether it could be made to the end. One that could not is
+            of the octave that it came to.
     """
 
-    pictures: Tensor
     ends: tuple[End, ...]
+
+    @property
+    def pictures(self) -> list[Tensor]:
+        """3×H×W each, red, green and blue from 0 to 1."""
+        return [end.picture for end in self.ends]
 
 
 @dataclass(frozen=True)
@@ -211,37 +215,34 @@ class Optimize:
             layer: Siblings(ascent.restart_count, layer, channel_count, dtype, network.device)
             for layer, channel_count in self._layers_apart.items()
         }
-        details: Sequence[Tensor] | None = None
-        ends: list[End] = []
+        ends: list[End | None] = [None] * ascent.restart_count
         for octave, (size, base) in enumerate(zip(sizes, bases, strict=True)):
             states: Sequence[Snapshot | None] = [None] * ascent.restart_count
             if self.states:
                 if octave < self.states[0].octave:
                     continue
                 states = self.states if octave == self.states[0].octave else states
+            climbing = [k for k, end in enumerate(ends) if end is None or end.finite]
+            if not climbing:
+                break
             bucket_size = self.buckets.of(size)
             target_there = yield from self._target(
                 photos, size, bucket_size, std, network.dtype, siblings
             )
-            starts = [base] * ascent.restart_count
-            if details is not None:
-                starts = [
-                    detail if base is None else base + detail
-                    for detail in (_resized(one[None], size)[0] for one in details)
-                ]
             make = functools.partial(stepper_of, model, size, bucket_size)
             last = octave == len(sizes) - 1
+            starts = [_grown(ends[k], bases[octave - 1], base, size) for k in climbing]
             images = [
-                Start(ascent, target_there, start, restart, octave, last, state, base)
-                for restart, (start, state) in enumerate(zip(starts, states, strict=True))
+                Start(ascent, target_there, start, k, octave, last, states[k], base)
+                for k, start in zip(climbing, starts, strict=True)
             ]
-            steps_made = [0 if state is None else state.total for state in states]
+            before = octave * ascent.step_count
+            steps_made = [before if (state := states[k]) is None else state.total for k in climbing]
             rounds = steps_made if siblings else None
-            ends = yield Climb(size, bucket_size, AscentStepper, make, images, rounds)
-            if not all(end.finite for end in ends):
-                break
-            details = [end.image if base is None else end.image - base for end in ends]
-        return Optimized(torch.stack([end.picture for end in ends]), tuple(ends))
+            made = yield Climb(size, bucket_size, AscentStepper, make, images, rounds)
+            for k, end in zip(climbing, made, strict=True):
+                ends[k] = end
+        return Optimized(tuple(end for end in ends if end is not None))
 
     def _target(
         self,
@@ -300,6 +301,15 @@ def _goal_of(goal: FromPhoto, activation: Tensor) -> Goal:
         return GuideTarget(goal.layer, activation.flatten(1))
     energy = float(activation.double().square().sum())
     return CodeTarget(goal.layer, activation, max(energy, 1e-30))
+
+
+def _grown(
+    end: End | None, base_before: Tensor | None, base: Tensor | None, size: tuple[int, int]
+) -> Tensor | None:
+    """Where an image starts, 3×H×W: from the base, with what the octave before added to its own."""
+    if end is None or base is None or base_before is None:
+        return base if end is None else _resized(end.image[None], size)[0]
+    return base + _resized((end.image - base_before)[None], size)[0]
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

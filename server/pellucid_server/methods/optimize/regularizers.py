@@ -5,6 +5,7 @@ the image after a step, and leave rows alone that they are off for.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _NATURAL = 57.4
@@ -97,12 +98,24 @@ def _blur_matrices(length: int, sigma_px: Tensor, most_px: float) -> Tensor:
     weights = (-scaled.square() / 2).exp()
     within = offsets.abs() <= (BLUR_REACH * sigma_px + 0.5).floor()[:, None]
     weights = torch.where(within, weights, 0)
-    weights = weights / weights.sum(1, keepdim=True)
-    at = (torch.arange(length, device=sigma_px.device)[:, None] + offsets) % (2 * length)
-    at = torch.where(at < length, at, 2 * length - 1 - at)
+    period_px, last = 2 * length, length - 1
+    weights = F.pad(weights / weights.sum(1, keepdim=True), (period_px, period_px))
     matrices = weights.new_zeros(len(sigma_px), length, length)
-    spread = weights[:, None].expand(-1, length, -1)
-    return matrices.scatter_add(2, at.expand(len(sigma_px), -1, -1), spread)
+
+    def windows(first: int) -> Tensor:
+        """N×length×length: the weight of offset first + i + j."""
+        start = first + reach + period_px
+        return weights[:, start : start + length + last].unfold(1, length, 1)
+
+    # Mirrored, the line repeats every two lengths: at each a pixel is there once more, and its
+    # image before it. They are read off: what is scattered adds up in no fixed order on a GPU.
+    farthest = reach // period_px + 1
+    for away in range(-farthest * period_px, (farthest + 1) * period_px, period_px):
+        if -reach <= away - 1 and away - 1 - 2 * last <= reach:
+            matrices += windows(1 - away)
+        if -reach <= away + last and away - last <= reach:
+            matrices += windows(away - last).flip(1)
+    return matrices
 
 
 def clip_small_norms(images: Tensor, percentile: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine.lockstep import Moved
+from ...engine.places import upload, upload_tensor
 from ...engine.rows import SumTarget
 from .. import draws
 from . import prelude, regularizers, updates
@@ -33,6 +34,12 @@ _OPERATORS = (
 _RULES = ("adam", "momentum", "normalized", "progress", "sign", "unit")
 _FLAGS = ("spectral", "clip_pixels", *(f"{rule}_rule" for rule in _RULES))
 
+
+_ARRAYS = (
+    *("_scored", "_scores", "_terms", "_before", "_steps"),
+    *("_seeds", "_numbers", "_flags"),
+)
+"""What is kept of every slot on the host."""
 
 _ANCHOR = "anchor"
 """The stacked tensor that is there only once a slot needs it."""
@@ -118,6 +125,7 @@ class End:
 @dataclass(frozen=True)
 class _Looked:
     slots: list[int]
+    padded: list[int]
     rows: Tensor
     parameters: Tensor
     images: Tensor
@@ -154,7 +162,10 @@ class AscentStepper:
         self._mean = torch.tensor(mean, dtype=dtype, device=device).view(3, 1, 1)
         self._std = torch.tensor(std, dtype=dtype, device=device).view(3, 1, 1)
         self._starts: list[Start | None] = []
-        self._lasts: list[Progress | None] = []
+        self._scored = np.zeros(0, bool)
+        self._scores = np.zeros((0, 3))  # the last one, penalties subtracted; and these
+        self._terms = np.zeros((0, 1))
+        self._before = np.zeros(0, np.int64)  # steps of smaller octaves
         self._steps = np.zeros(0, np.int64)
         self._seeds = np.zeros(0, np.int64)
         self._numbers = np.zeros((0, len(_NUMBERS)))
@@ -188,12 +199,13 @@ class AscentStepper:
             kept[_ANCHOR] = prelude.from_pixels(anchor, self._size)[0]
         for name, tensor in self._stacked.items():
             tensor[slot] = kept[name].to(tensor) if name in kept else 0
+        self._before[slot] = start.octave * ascent.step_count
         self._steps[slot] = 0 if state is None else state.step
         self._seeds[slot] = seed
         self._numbers[slot] = [getattr(ascent, name) for name in _NUMBERS]
         rules = [ascent.update == rule for rule in _RULES]
         self._flags[slot] = [ascent.spectral, ascent.clip_pixels, *rules]
-        self._lasts[slot] = None
+        self._scored[slot] = False
         self._starts[slot] = start
         return slot
 
@@ -205,12 +217,11 @@ class AscentStepper:
         more = max(len(self._starts), self._bucket_size)
         for name, tensor in self._stacked.items():
             self._stacked[name] = torch.cat([tensor, tensor.new_zeros(more, tensor.shape[1])])
-        self._steps, self._seeds, self._numbers, self._flags = (
-            np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
-            for array in (self._steps, self._seeds, self._numbers, self._flags)
-        )
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            grown = np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
+            setattr(self, name, grown)
         self._starts += [None] * more
-        self._lasts += [None] * more
 
     def _parameters_of(self, start: Start, seed: int) -> Tensor:
         ascent, image = start.ascent, start.image
@@ -222,89 +233,107 @@ class AscentStepper:
         if ascent.spectral:
             shape = (prelude.parameter_count(*self._size),)
         noise = ascent.noise_std if ascent.start == "noise" else 0.0
-        flat = noise * draws.normal(seed, 0, shape).to(self._device, self._dtype)[None]
+        drawn = draws.normal(seed, 0, shape).to(self._dtype)
+        flat = noise * upload_tensor(drawn, self._device)[None]
         return (flat if ascent.spectral else prelude.from_pixels(flat, self._size))[0]
 
     # Steps.
 
     def target(self, slot: int) -> SumTarget:
-        start = self._starts[slot]
-        assert start is not None
+        start = self._start(slot)
         return start.target.at(start.restart, self._step_of(slot))
 
     def look(self, slots: Sequence[int]) -> tuple[Tensor, Any]:
         padded = [*slots, *[slots[0]] * (self._bucket_size - len(slots))]
-        rows = torch.tensor(padded, device=self._device)
+        rows = upload(padded, self._device)
         with torch.enable_grad():
             parameters = self._valid(self._stacked["parameters"][rows], padded).requires_grad_()
             images = self._images(parameters, padded)
             final = self._steps[padded] >= self._of("step_count", padded)
             inputs = self._transformed(images, padded, final) / (255 * self._std)
             penalties = self._penalties(images, padded)
-        looked = _Looked(list(slots), rows, parameters, images, inputs, penalties, final)
+        looked = _Looked(list(slots), padded, rows, parameters, images, inputs, penalties, final)
         return inputs.detach()[: len(slots)].to(self._network_dtype), looked
 
     def step(
         self, looked: Any, gradient: Tensor, scores: Sequence[float], terms: Tensor, moved: set[int]
     ) -> Mapping[int, Moved]:
         assert isinstance(looked, _Looked)
-        [slope] = torch.autograd.grad(
-            [looked.inputs, looked.penalties],
-            looked.parameters,
-            [gradient.to(looked.inputs), -torch.ones_like(looked.penalties)],
-        )
-        padded = looked.rows.tolist()
+        count, padded = len(looked.slots), looked.padded
+        outputs, slopes = [looked.inputs], [gradient.to(looked.inputs)]
+        if looked.penalties.requires_grad:
+            outputs.append(looked.penalties)
+            slopes.append(-torch.ones_like(looked.penalties))
+        [slope] = torch.autograd.grad(outputs, looked.parameters, slopes)
         state = {name: self._stacked[name][looked.rows] for name in ("first", "second")}
         change, state = self._change(slope, state, padded)
         after = self._regularized(looked.parameters.detach() + change, slope, padded)
         after = self._valid(after, padded)
-        finite = after.abs().amax(1).isfinite().tolist()
-        penalties = looked.penalties.detach().double().cpu()
-        going = [place for place in sorted(moved) if finite[place] and not looked.final[place]]
-        self._put_back(looked, {"parameters": after, **state}, going, sorted(moved))
-        told: dict[int, Moved] = {}
-        for place in sorted(moved):
-            slot = looked.slots[place]
-            start = self._starts[slot]
-            assert start is not None
-            count = len(start.target.terms)
-            self._steps[slot] += place in going
-            told[place] = self._told(
-                slot,
-                start,
-                scores[place],
-                tuple(terms[place, :count].tolist()),
-                penalties[place],
-                final=bool(looked.final[place]),
-                finite=finite[place],
+        finite = after.abs().amax(1).isfinite()
+        penalties = looked.penalties.detach().double()
+        # The one time that the host waits for the device.
+        told = torch.cat([penalties, finite[:, None]], 1)[:count].cpu().numpy()
+        slots, final, fine = np.array(looked.slots), looked.final[:count], told[:, 2] > 0
+        totals = np.array(scores) - told[:, 0] - told[:, 1]
+        live = np.isin(np.arange(count), list(moved))
+        scored = live & np.isfinite(totals)
+        going = scored & fine & ~final
+        self._put_back(looked, {"parameters": after, **state}, going, scored)
+        self._steps[slots[going]] += 1
+        self._note(slots[scored], totals[scored], told[scored, :2], terms.numpy()[scored])
+        stopped = live & ~going & ~(scored & final)
+        due = live & (~going | self._due(looked.slots))
+        return {
+            int(place): self._told(
+                looked.slots[place], stopped=bool(stopped[place]), final=bool(final[place])
             )
-        return told
+            for place in np.flatnonzero(due)
+        }
 
     def stop(self, slot: int) -> Any:
-        start, last = self._starts[slot], self._lasts[slot]
-        assert start is not None
         image = self._image(slot, "good")
-        nothing = (float("nan"),) * len(start.target.terms)
-        done = last or Progress(start.restart, self._step_of(slot), float("nan"), nothing, 0.0, 0.0)
-        return End(image, self._picture(image), done, finite=False)
+        return End(image, self._picture(image), self._progress(slot), finite=False)
 
-    def _told(
+    def _note(
         self,
-        slot: int,
-        start: Start,
-        score: float,
-        terms: tuple[float, ...],
-        penalties: Tensor,
-        *,
-        final: bool,
-        finite: bool,
-    ) -> Moved:
-        step, ascent = int(self._steps[slot]), start.ascent
-        lp, tv = penalties.abs().tolist()
-        progress = Progress(start.restart, self._step_of(slot), score - lp - tv, terms, lp, tv)
-        self._lasts[slot] = progress
-        if not final and not finite:
+        slots: NDArray[np.int64],
+        totals: NDArray[np.float64],
+        penalties: NDArray[np.float64],
+        terms: NDArray[np.float64],
+    ) -> None:
+        """Keeps the scores of slots, one row each."""
+        more = terms.shape[1] - self._terms.shape[1]
+        if more > 0:
+            self._terms = np.pad(self._terms, ((0, 0), (0, more)))
+        self._scored[slots] = True
+        self._scores[slots] = np.column_stack([totals, penalties])
+        self._terms[slots, : terms.shape[1]] = terms
+
+    def _progress(self, slot: int) -> Progress:
+        """How far it is, by its last score; of no number where it has none."""
+        start = self._start(slot)
+        count, step = len(start.target.terms), self._step_of(slot)
+        if not self._scored[slot]:
+            nothing = float("nan")
+            return Progress(start.restart, step, nothing, (nothing,) * count, 0.0, 0.0)
+        total, lp, tv = self._scores[slot].tolist()
+        terms = tuple(self._terms[slot, :count].tolist())
+        return Progress(start.restart, step, total, terms, lp, tv)
+
+    def _due(self, slots: list[int]) -> NDArray[np.bool_]:
+        """Of which slots, as they have moved, there is something to tell."""
+        steps = self._steps[slots]
+        due: NDArray[np.bool_] = steps == self._of("step_count", slots)
+        for name in ("progress_every", "preview_every", "checkpoint_every"):
+            every = self._of(name, slots)
+            due = due | ((every > 0) & (steps % np.maximum(every, 1) == 0))
+        return due
+
+    def _told(self, slot: int, *, stopped: bool, final: bool) -> Moved:
+        if stopped:
             return Moved(end=self.stop(slot))
+        start, step, progress = self._start(slot), int(self._steps[slot]), self._progress(slot)
+        ascent = start.ascent
         if final:
             image = self._image(slot, "parameters")
             return Moved((progress,), End(image, self._picture(image), progress, finite=True))
@@ -313,7 +342,7 @@ class AscentStepper:
             shown.append(progress)
         if ascent.preview_every and step % ascent.preview_every == 0:
             picture = self._picture(self._image(slot, "parameters"))
-            shown.append(Preview(start.restart, self._step_of(slot), picture))
+            shown.append(Preview(start.restart, progress.step, picture))
         if ascent.checkpoint_every and step % ascent.checkpoint_every == 0:
             shown.append(self.snapshot(slot))
         if step == ascent.step_count and not start.last:
@@ -322,8 +351,7 @@ class AscentStepper:
         return Moved(shown)
 
     def snapshot(self, slot: int) -> Any:
-        start = self._starts[slot]
-        assert start is not None
+        start = self._start(slot)
         if not start.ascent.checkpoint_every:
             return None
         step, total = int(self._steps[slot]), self._step_of(slot)
@@ -333,21 +361,27 @@ class AscentStepper:
         together = bool(start.target.kept_apart)
         return Snapshot(start.restart, start.octave, step, total, tensors, together=together)
 
-    def _step_of(self, slot: int) -> int:
-        """Steps that it has made over all octaves."""
+    def _start(self, slot: int) -> Start:
         start = self._starts[slot]
         assert start is not None
-        return start.octave * start.ascent.step_count + int(self._steps[slot])
+        return start
+
+    def _step_of(self, slot: int) -> int:
+        """Steps that it has made over all octaves."""
+        return int(self._before[slot] + self._steps[slot])
 
     def _put_back(
-        self, looked: _Looked, state: Mapping[str, Tensor], going: list[int], good: list[int]
+        self,
+        looked: _Looked,
+        state: Mapping[str, Tensor],
+        going: NDArray[np.bool_],
+        scored: NDArray[np.bool_],
     ) -> None:
-        places = torch.tensor(good, dtype=torch.int64, device=self._device)
-        before = looked.parameters.detach()
-        self._stacked["good"].index_copy_(0, looked.rows[places], before[places])
-        places = torch.tensor(going, dtype=torch.int64, device=self._device)
-        for name, tensor in state.items():
-            self._stacked[name].index_copy_(0, looked.rows[places], tensor[places])
+        good = {"good": looked.parameters.detach()}
+        for tensors, which in ((good, scored), (state, going)):
+            places = upload_tensor(torch.from_numpy(np.flatnonzero(which)), self._device)
+            for name, tensor in tensors.items():
+                self._stacked[name].index_copy_(0, looked.rows[places], tensor[places])
 
     # What rows have numbers of.
 
@@ -359,7 +393,7 @@ class AscentStepper:
         return self._upload(self._of(name, slots))
 
     def _upload(self, numbers: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(numbers).to(self._device, self._dtype)
+        return upload_tensor(torch.from_numpy(numbers).to(self._dtype), self._device)
 
     def _which(self, name: str, slots: list[int]) -> NDArray[np.bool_]:
         flags: NDArray[np.bool_] = self._flags[slots, _FLAGS.index(name)]
@@ -369,7 +403,7 @@ class AscentStepper:
         """Rows of the one where they are meant, and of the other elsewhere."""
         if which.all():
             return yes
-        mask = torch.from_numpy(which).to(self._device)
+        mask = upload_tensor(torch.from_numpy(which), self._device)
         return torch.where(mask.view([-1] + [1] * (yes.dim() - 1)), yes, no)
 
     def _where_any(
@@ -378,13 +412,21 @@ class AscentStepper:
         """As _chosen; nothing is made where no row is meant."""
         return self._chosen(which, make(), otherwise) if which.any() else otherwise
 
+    def _only(self, which: NDArray[np.bool_], rows: Tensor) -> Tensor:
+        """Rows as they are where they are meant, and zeros elsewhere.
+
+        What is computed of rows that are not meant is not used, but its slope is passed back: as 0
+        times what may be infinite in an image that diverges.
+        """
+        return self._chosen(which, rows, torch.zeros_like(rows))
+
     # The prelude.
 
     def _images(self, parameters: Tensor, slots: list[int]) -> Tensor:
         spectral = self._which("spectral", slots)
         return self._where_any(
             spectral,
-            lambda: prelude.from_spectrum(parameters, self._size, self._mean),
+            lambda: prelude.from_spectrum(self._only(spectral, parameters), self._size, self._mean),
             prelude.pixels_of(parameters, self._size),
         )
 
@@ -411,7 +453,7 @@ class AscentStepper:
         name: str,
         slots: list[int],
     ) -> Tensor:
-        rows = torch.tensor(slots, device=self._device)
+        rows = upload(slots, self._device)
         return within(parameters, self._stacked[_ANCHOR][rows], self._rate(name, slots))
 
     def _transformed(self, images: Tensor, slots: list[int], final: NDArray[np.bool_]) -> Tensor:
@@ -421,7 +463,8 @@ class AscentStepper:
 
         def rolled() -> Tensor:
             shifts = np.floor(draw[:, :2] * (2 * jitter + 1)[:, None]) - jitter[:, None]
-            down, right = torch.from_numpy(shifts.astype(np.int64)).to(self._device).unbind(1)
+            whole = torch.from_numpy(shifts.astype(np.int64))
+            down, right = upload_tensor(whole, self._device).unbind(1)
             return prelude.roll(images, down, right)
 
         images = rolled() if jitter.any() else images
@@ -436,22 +479,24 @@ class AscentStepper:
         return self._where_any((rotation > 0) | (scaling > 0), warped, images)
 
     def _clock(self, slots: list[int]) -> NDArray[np.int64]:
-        return np.array([self._step_of(slot) for slot in slots])
+        return self._before[slots] + self._steps[slots]
 
     def _penalties(self, images: Tensor, slots: list[int]) -> Tensor:
         """What is subtracted, n×2: for Lp and for total variation."""
         lp, tv = self._of("lp_penalty", slots), self._of("tv_penalty", slots)
-        nothing = torch.zeros_like(images[:, 0, 0, 0]) * images[:, 0, 0, 0]
+        nothing = images.new_zeros(len(images))
         of_lp = self._where_any(
             lp > 0,
             lambda: regularizers.lp_penalty(
-                images, self._upload(lp), self._rate("lp_order", slots)
+                self._only(lp > 0, images), self._upload(lp), self._rate("lp_order", slots)
             ),
             nothing,
         )
         of_tv = self._where_any(
             tv > 0,
-            lambda: regularizers.tv_penalty(images, self._upload(tv), self._rate("tv_beta", slots)),
+            lambda: regularizers.tv_penalty(
+                self._only(tv > 0, images), self._upload(tv), self._rate("tv_beta", slots)
+            ),
             nothing,
         )
         return torch.stack([of_lp, of_tv], 1)
