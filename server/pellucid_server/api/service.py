@@ -316,7 +316,7 @@ class Service:
                         answer = await self._finish(Priority.OPTIMIZE, call, response, write)
                     yield answer
                     continue
-                collector = collector or wire.Collector(asked.image_count)
+                collector = collector or wire.Collector(asked.image_count, asked.states)
                 snapshots = collector.add(done.result)
                 if snapshots is None:
                     continue

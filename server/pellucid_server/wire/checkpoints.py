@@ -28,11 +28,12 @@ class Collector:
 
     Args:
         count: Of images.
+        states: Where the job goes on from: of what has ended already there is nothing newer.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, states: Sequence[Snapshot] = ()) -> None:
         self._count = count
-        self._snapshots: dict[int, Snapshot] = {}
+        self._snapshots = {state.restart: state for state in states if state.ended}
 
     def add(self, snapshot: Snapshot) -> Sequence[Snapshot] | None:
         """All of them, in order, once the last one has come."""
@@ -41,7 +42,8 @@ class Collector:
         self._snapshots[snapshot.restart] = snapshot
         if len(self._snapshots) < self._count:
             return None
-        complete, self._snapshots = self._snapshots, {}
+        complete = self._snapshots
+        self._snapshots = {k: s for k, s in complete.items() if s.ended}
         return [complete[restart] for restart in range(self._count)]
 
 
@@ -68,7 +70,14 @@ def write_checkpoint(
         most_bytes: Of a response, as it is or in base64.
     """
     images = [
-        {"step": one.step, "total": one.total, "numbers": dict(one.numbers)} for one in snapshots
+        {
+            "octave": one.octave,
+            "step": one.step,
+            "total": one.total,
+            "ended": one.ended,
+            "numbers": dict(one.numbers),
+        }
+        for one in snapshots
     ]
     tensors = {
         f"{name} {snapshot.restart}": tensor
@@ -83,7 +92,6 @@ def write_checkpoint(
     header = {
         **_belongs_to(spec, settings),
         **_made_by(spec),
-        "octave": snapshots[0].octave,
         "images": images,
         "factors": factors,
         "notes": list(notes),
@@ -157,17 +165,18 @@ def _read(
             raise BadCheckpoint(f"is of another {_WORDS.get(name, name)}")
     method = cast(Resumable, spec.method)
     try:
-        declared, images = method.declared(spec.model)[header["octave"]], header["images"]
+        declared, images = method.declared(spec.model), header["images"]
         if len(images) != method.image_count:
             raise ValueError(f"it has {len(images)} images")
         snapshots = tuple(
             Snapshot(
                 restart,
-                header["octave"],
+                image["octave"],
                 image["step"],
                 image["total"],
-                _tensors_of(checkpoint, restart, declared),
-                {name: float(image["numbers"][name]) for name in declared.numbers},
+                _tensors_of(checkpoint, restart, declared[image["octave"]]),
+                {name: float(image["numbers"][name]) for name in declared[image["octave"]].numbers},
+                ended=image["ended"],
             )
             for restart, image in enumerate(images)
         )

@@ -30,6 +30,7 @@ from ..methods.attack.attack import Attack, Attacked
 from ..methods.attack.universal import SHOWN_PHOTOS, UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
 from ..methods.optimize.optimize import Apart, FromPhoto, Objective, Optimize, Optimized
+from ..methods.optimize.snapshot import Snapshot
 from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
@@ -90,6 +91,13 @@ class AskedOptimize:
         method = self.spec.method
         assert isinstance(method, AnyOptimize)
         return method.image_count
+
+    @property
+    def states(self) -> tuple[Snapshot, ...]:
+        """Where its images go on from."""
+        method = self.spec.method
+        assert isinstance(method, AnyOptimize)
+        return method.states
 
     @property
     def byte_count(self) -> int:

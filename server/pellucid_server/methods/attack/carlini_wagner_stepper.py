@@ -209,7 +209,7 @@ class CarliniWagnerStepper:
             progress = Progress(0, self._step_of(slot), scores[place] - square, (term,), 0.0, 0.0)
             self._lasts[slot] = progress
             told[place] = (
-                self._told(slot, progress) if finite[place] else Moved(end=self.stop(slot))
+                self._told(slot, progress) if finite[place] else self.stop(slot)
             )
         return told
 
@@ -264,11 +264,11 @@ class CarliniWagnerStepper:
             {name: float(self._numbers[name][slot]) for name in NUMBERS},
         )
 
-    def stop(self, slot: int) -> Any:
+    def stop(self, slot: int) -> Moved:
         nothing = float("nan")
         last = self._lasts[slot]
         last = last or Progress(0, self._step_of(slot), nothing, (nothing,), 0.0, 0.0)
-        return self._found(slot, last, finite=False)
+        return Moved(end=self._found(slot, last, finite=False))
 
     def _found(self, slot: int, progress: Progress, *, finite: bool) -> Found:
         best = self._stacked["best"][slot].clone()

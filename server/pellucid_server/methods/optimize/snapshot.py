@@ -24,6 +24,8 @@ class Snapshot:
         numbers: Likewise: finite or not, of float64.
         together: Whether it is worth something only beside those of images that have made as
             many steps, or one more or less.
+        ended: Whether it goes no further, since its score or its gradient was not finite. It is
+            then worth something beside all that have come as far.
     """
 
     restart: int
@@ -33,9 +35,16 @@ class Snapshot:
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, float] = field(default_factory=dict)
     together: bool = False
+    ended: bool = False
 
     def fits(self, other: "Snapshot") -> bool:
         """Whether a job can go on from both."""
+        if self.ended and other.ended:
+            return True
+        if self.ended or other.ended:
+            ended, going = (self, other) if self.ended else (other, self)
+            as_far = going.total >= ended.total or not ended.together
+            return going.octave >= ended.octave and as_far
         apart = abs(self.total - other.total)
         return self.octave == other.octave and not (self.together and apart > 1)
 
