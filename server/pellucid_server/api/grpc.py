@@ -216,9 +216,7 @@ class PellucidServicer:
         held: Held,
     ) -> None:
         """Reads the photos that follow; whoever sends some then ends the messages."""
-        count, most = spec.photo_count, wire.MOST_PHOTOS - len(spec.photos)
-        if not 0 <= count <= most:
-            _refuse("photo_count", f"is {count}; must be 0 to {max(0, most)}, with those of photos")
+        count = spec.photo_count
         left = self._max_photo_set_bytes - sum(photo.ByteSize() for photo in spec.photos)
         for place in range(count):
             message = await self._inbox.receive_if_any(messages, call)

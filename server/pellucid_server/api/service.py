@@ -272,9 +272,7 @@ class Service:
                 that follows; None: nothing can. What it is to be of is validated before.
         """
         limits = replace(self._limits, max_response_bytes=most_bytes)
-        follows = receive is not None and (
-            request.checkpoint_bytes != 0 or request.photo_count != 0
-        )
+        more = receive is not None and bool(request.checkpoint_bytes or request.photo_count)
         chunks: list[bytes] = []
 
         def read(registry: Registry, *, follows: bool = False) -> wire.AskedOptimize:

@@ -274,7 +274,10 @@ def _read_ascend(
 def _shapes(
     found: Violations, ascent: Ascent, model: Model, limits: Limits
 ) -> Mapping[tuple[int, int], Shapes] | None:
-    """The shapes of all layers at every octave's size, the smallest first."""
+    """The shapes of all layers at the smallest octave's size, and at the largest.
+
+    Trying a size takes a while: those in between are tried by the job itself, before its steps.
+    """
     fields = Fields(found, "ascend", optimize_pb2.Ascend())
     most = limits.max_optimize_pixels
     height_px, width_px = size = (ascent.height_px, ascent.width_px)
@@ -291,7 +294,7 @@ def _shapes(
             f"times octave_count is {ascent.step_total}; must be at most {MOST_STEPS}",
         )
     shapes: dict[tuple[int, int], Shapes] = {}
-    for size in ascent.octave_sizes:
+    for size in dict.fromkeys((ascent.octave_sizes[0], ascent.octave_sizes[-1])):
         try:
             shapes[size] = model.network.shapes_at(*size)
         except UnfitSize as unfit:

@@ -72,14 +72,16 @@ def read_universal(
             found.invalid(field, why)
     if Fields(found, "", request).choice("format", "png") != "png":
         found.invalid("format", "must be IMAGE_FORMAT_PNG: others change the pixels")
-    following = request.photo_count
+    sources: tuple[PhotoSource, ...] = ()
+    following, most = request.photo_count, max(0, MOST_PHOTOS - len(request.photos))
     if following and not follows:
         found.invalid(
             "photo_count", "is for streams, in which photos follow; here all are in photos"
         )
-    elif not 0 <= following <= MOST_PHOTOS:
-        found.invalid("photo_count", f"is {following}; must be 0 to {MOST_PHOTOS}")
-    sources = _read_photos(found, request, model, limits)
+    elif not 0 <= following <= most:
+        found.invalid("photo_count", f"is {following}; must be 0 to {most}, with those of photos")
+    else:
+        sources = _read_photos(found, request, model, limits)
     if len(found) > before or universal is None or shows is None or model is None:
         return None
     photos = PhotoSet(sources, (model.network.height_px, model.network.width_px))

@@ -26,11 +26,13 @@ from pellucid_server.config import Settings
 from pellucid_server.errors import InvalidArgument, Unavailable
 from pellucid_server.methods.optimize.optimize import Buckets, Optimize, Optimized
 from pellucid_server.methods.optimize.snapshot import Declared, Snapshot
+from pellucid_server.methods.optimize.stepper import Preview, Progress
 from pellucid_server.models.registry import Registry
 from pellucid_server.wire.checkpoints import most_checkpoint_bytes, read_checkpoint
 from pellucid_server.wire.fields import Violations
+from torch import Tensor, nn
 
-from tests.harness import Runner, model, photo, running
+from tests.harness import Runner, model, photo, running, tiny_model
 
 KEY, OTHER_KEY = b"0123456789abcdef", b"fedcba9876543210"
 NAME = "efficientnet_lite0"
@@ -128,7 +130,7 @@ def refused(request: optimize_pb2.OptimizeSpec, *args: Any, **options: Any) -> d
 
 def run(runner: Runner, asked: wire.AskedOptimize) -> tuple[Optimized, list[bytes]]:
     """What comes of it, and all checkpoints on the way."""
-    collector, checkpoints = wire.Collector(asked.image_count), []
+    collector, checkpoints = wire.Collector(asked.image_count, asked.states), []
 
     def keep(done: Any) -> None:
         if isinstance(done.result, Snapshot):
@@ -171,6 +173,95 @@ def test_going_on_from_any_checkpoint_ends_in_the_same_bits(parameters: dict[str
             rest, _ = run(runner, asked)
             assert all(map(torch.equal, rest.pictures, whole.pictures))
             assert [end.progress for end in rest.ends] == [end.progress for end in whole.ends]
+
+
+class Cliff(nn.Module):
+    """The mean of red, which is no number beyond a limit."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.conv, self.limit = nn.Conv2d(3, 2, 1, bias=False), limit
+        self.conv.weight.data = torch.tensor([[1.0, 0, 0], [0, 0, 1]]).view(2, 3, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        level = self.conv(images).mean((2, 3))
+        return level + 0 * (self.limit - level[:, :1]).sqrt()
+
+
+def climbing(apart: bool, **parameters: Any) -> optimize_pb2.OptimizeSpec:
+    ascend = optimize_pb2.Ascend(
+        objectives=[optimize_pb2.Objective(class_index=0)],
+        preset=optimize_pb2.PRESET_MORDVINTSEV,
+        start=optimize_pb2.START_NOISE,
+        update=optimize_pb2.UPDATE_RULE_SIGN,
+        **{"noise_std": 100, "learning_rate": 0.1, "octave_count": 2, "step_count": 4}
+        | {"restart_count": 3, "checkpoint_every": 1, "progress_every": 1, "jitter_px": 0}
+        | parameters,
+    )
+    if apart:
+        ascend.objectives.add(diversity=optimize_pb2.Diversity(layer="conv"), weight=1e-3)
+    return optimize_pb2.OptimizeSpec(ascend=ascend)
+
+
+def same(rest: Optimized, whole: Optimized) -> bool:
+    told = [[(end.finite, repr(end.progress)) for end in one.ends] for one in (rest, whole)]
+    pairs = zip(rest.ends, whole.ends, strict=True)
+    return told[0] == told[1] and all(torch.equal(a.picture, b.picture) for a, b in pairs)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["each", "apart"])
+def test_an_image_that_ended_early_is_in_every_later_checkpoint(apart: bool) -> None:
+    with running() as runner:
+        free = read(climbing(apart), on=tiny_model(Cliff(1e6), 64))
+        scores: dict[int, list[float]] = {}
+
+        def note(done: Any) -> None:
+            if isinstance(done.result, Progress):
+                scores.setdefault(done.result.restart, []).append(done.result.terms[0])
+
+        runner.engine.submit(free.spec, outlet=note).future.result(60)
+        first = max(scores, key=lambda restart: scores[restart][0])
+        cliff = tiny_model(Cliff((scores[first][1] + scores[first][2]) / 2), 64)
+        asked = read(climbing(apart), on=cliff)
+        whole, checkpoints = run(runner, asked)
+        assert [end.finite for end in whole.ends] == [k != first for k in range(3)]
+        assert whole.ends[first].progress.step == 2
+        assert len(checkpoints) >= 7
+        for place, checkpoint in enumerate(checkpoints):
+            request = climbing(apart)
+            request.checkpoint = checkpoint
+            rest, later = run(runner, read(request, on=cliff))
+            assert same(rest, whole)
+            assert len(later) >= 6 - place
+            if place:
+                assert later[-1:] in ([], checkpoints[-1:])
+
+
+def test_a_server_that_stops_as_some_images_have_made_their_last_step() -> None:
+    """The one of an octave's: others have a step to go. Batches are of one image."""
+    one = replace(LIMITS, optimize_buckets=Buckets(1))
+    given = {"preview_every": 4, "checkpoint_every": 1000, "restart_count": 2}
+    shown: list[Snapshot] = []
+    with running() as runner:
+        asked = read(climbing(False, **given), on=tiny_model(Cliff(1e6), 64), limits=one)
+        whole, _ = run(runner, asked)
+
+        def keep(done: Any) -> None:
+            if isinstance(done.result, Snapshot):
+                shown.append(done.result)
+            elif isinstance(done.result, Preview):
+                runner.engine.hand_over()
+
+        job = runner.engine.submit(asked.spec, outlet=keep)
+        with pytest.raises(Unavailable):
+            job.future.result(60)
+    assert sorted(one.step for one in shown) == [3, 4]
+    assert [one.octave for one in shown] == [0, 0]
+    request = climbing(False, **given)
+    request.checkpoint = packed(asked, sorted(shown, key=lambda one: one.restart))
+    with running() as runner:
+        rest, _ = run(runner, read(request, on=tiny_model(Cliff(1e6), 64), limits=one))
+    assert same(rest, whole)
 
 
 def test_what_is_done_is_not_paid_for_again() -> None:

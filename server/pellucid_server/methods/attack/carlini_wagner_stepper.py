@@ -208,9 +208,7 @@ class CarliniWagnerStepper:
             term, square = float(terms[place, 0]), float(norms[place]) ** 2
             progress = Progress(0, self._step_of(slot), scores[place] - square, (term,), 0.0, 0.0)
             self._lasts[slot] = progress
-            told[place] = (
-                self._told(slot, progress) if finite[place] else self.stop(slot)
-            )
+            told[place] = self._told(slot, progress) if finite[place] else self.stop(slot)
         return told
 
     def _note_best(self, looked: _Looked, norms: Any, reached: Any, moved: Sequence[int]) -> None:

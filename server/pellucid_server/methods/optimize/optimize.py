@@ -13,6 +13,7 @@ from torch import Tensor
 from ...engine.job import Priority
 from ...engine.lockstep import Climb, Pace
 from ...engine.rows import (
+    Chore,
     CodeTarget,
     DirectionTarget,
     DiversityTarget,
@@ -27,8 +28,10 @@ from ...engine.rows import (
     Want,
 )
 from ...engine.siblings import Siblings, state_names
+from ...errors import FailedPrecondition, Violation
 from ...models.network import OUTPUT
 from ...models.registry import Model
+from ...models.sizes import UnfitSize
 from .ascent import Ascent
 from .prelude import parameter_count
 from .snapshot import Declared, Snapshot, held_bytes
@@ -210,6 +213,8 @@ class Optimize:
         std = torch.tensor(steps.std, dtype=dtype, device=image.device).view(3, 1, 1)
         photos = image.to(dtype) * (255 * std)
         sizes = ascent.octave_sizes
+        if len(sizes) > 2:
+            yield Chore(lambda _: _check_sizes(model, sizes[1:-1]))
         bases: list[Tensor | None] = [None] * len(sizes)
         if ascent.start == "photo":
             bases = [_resized(photos[:1], size)[0] for size in sizes]
@@ -289,6 +294,25 @@ class Optimize:
             else:
                 terms.append((goal, weight))
         return SumTarget(tuple(terms))
+
+
+def _check_sizes(model: Model, sizes: Sequence[tuple[int, int]]) -> None:
+    """Tries sizes of octaves: those around them fit, and hardly any network takes these and not all.
+
+    Raises:
+        FailedPrecondition: The network does not take one.
+    """
+    for size in sizes:
+        try:
+            model.network.shapes_at(*size)
+        except UnfitSize as unfit:
+            where = "" if unfit.layer is None else f": it gets no further than {unfit.layer}"
+            found = Violation(
+                "ascend.octave_scale",
+                f"{model.name} does not run on the octave of {size[0]} × {size[1]}{where}",
+            )
+            words = f"{found.field}: {found.description}"
+            raise FailedPrecondition(words, violations=[found]) from None
 
 
 def dtype_of(model: Model) -> torch.dtype:

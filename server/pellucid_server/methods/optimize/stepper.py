@@ -57,7 +57,6 @@ def numbers_of(term_count: int) -> tuple[str, ...]:
     return ("score", "lp_penalty", "tv_penalty", *terms)
 
 
-
 @dataclass(frozen=True)
 class Start:
     """An image that is to be optimized.
