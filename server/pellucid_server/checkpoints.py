@@ -4,17 +4,17 @@ import hashlib
 import hmac
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
-_MAGIC = b"pellucid checkpoint 2\n"
+_MAGIC = b"pellucid checkpoint 3\n"
 _LENGTH_BYTES = 4
 _SIGNATURE_BYTES = hashlib.sha256().digest_size
 _LEAST_KEY_BYTES = 16
@@ -37,11 +37,51 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
 
     def pack(self, key: bytes) -> bytes:
-        """As signed bytes: magic, the header's length, the header, safetensors, HMAC-SHA256."""
+        """As signed bytes."""
+        return b"".join(self.parts(key))
+
+    def parts(self, key: bytes) -> Iterator[bytes | memoryview]:
+        """The same bit by bit, tensors as they lie in memory: nothing is copied.
+
+        They are magic, the header's length, the header, safetensors, HMAC-SHA256.
+        """
+        signature = hmac.new(key, digestmod="sha256")
         header = json.dumps(self.header, sort_keys=True).encode()
         length = len(header).to_bytes(_LENGTH_BYTES, "little")
-        body = b"".join([_MAGIC, length, header, save(dict(self.tensors))])
-        return body + _sign(body, key)
+        for part in (_MAGIC, length, header, *_as_safetensors(self.tensors)):
+            signature.update(part)
+            yield part
+        yield signature.digest()
+
+
+def _as_safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """Tensors as a file of their format has them: the widest first, so that all are aligned."""
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    entries, end = {}, 0
+    for name, tensor in ordered:
+        start, end = end, end + tensor.numel() * tensor.itemsize
+        entries[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    yield len(header).to_bytes(8, "little")
+    yield header
+    for _, tensor in ordered:
+        array = tensor.detach().cpu().contiguous().numpy()
+        little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        yield little_endian.reshape(-1).view("u1").data
+
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.int64: "I64",
+}
+"""What may be in a checkpoint, by its name in safetensors."""
 
 
 def unpack(data: bytes, key: bytes) -> Checkpoint:
@@ -52,15 +92,15 @@ def unpack(data: bytes, key: bytes) -> Checkpoint:
     """
     if not data.startswith(_MAGIC):
         raise BadCheckpoint("is no checkpoint of this version")
-    body, signature = data[:-_SIGNATURE_BYTES], data[-_SIGNATURE_BYTES:]
-    if not hmac.compare_digest(_sign(body, key), signature):
+    body, signature = memoryview(data)[:-_SIGNATURE_BYTES], data[-_SIGNATURE_BYTES:]
+    if not hmac.compare_digest(hmac.digest(key, body, "sha256"), signature):
         raise BadCheckpoint(
             "is damaged, or was signed with another key: servers need the same checkpoint_key_file"
         )
     start = len(_MAGIC) + _LENGTH_BYTES
     end = start + int.from_bytes(body[len(_MAGIC) : start], "little")
     try:
-        return Checkpoint(json.loads(body[start:end]), load(body[end:]))
+        return Checkpoint(json.loads(bytes(body[start:end])), load(bytes(body[end:])))
     except (ValueError, SafetensorError) as error:  # this key signed what this code cannot read
         raise BadCheckpoint("is no checkpoint of this version") from error
 
@@ -86,10 +126,6 @@ def restored(tensor: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
     """The way back of halved."""
     roots = tensor.double() / factor
     return (roots * roots.abs()).to(dtype)
-
-
-def _sign(body: bytes, key: bytes) -> bytes:
-    return hmac.digest(key, body, "sha256")
 
 
 def read_key(path: Path) -> bytes:

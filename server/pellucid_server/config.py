@@ -84,6 +84,11 @@ class Settings(BaseSettings):
         ge=1 << 10,
         description="Cap of all photos of a set, and of a form that may bring one.",
     )
+    max_checkpoint_bytes: int = Field(
+        256 << 20,
+        ge=1 << 10,
+        description="Cap of a checkpoint that a job makes or goes on from, and of its form.",
+    )
     max_photo_pixels: int = Field(40_000_000, ge=1, description="Cap of a photo, pixels.")
     optimize_bucket: int | None = Field(
         None,
@@ -107,6 +112,11 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         30.0, gt=0, description="How long a stopping server finishes what it admitted."
     )
+
+    @property
+    def max_form_bytes(self) -> int:
+        """Of a form that may bring a set of photos, or a checkpoint."""
+        return max(self.max_message_bytes, self.max_photo_set_bytes, self.max_checkpoint_bytes)
 
     @field_validator("tls_certificate")
     @classmethod

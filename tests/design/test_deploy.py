@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 
-COMPONENTS = ("cpu", "models", "tls")
+COMPONENTS = ("checkpoints", "cpu", "models", "tls")
 OVERLAYS = ("overlays/cpu", "overlays/gpu")
-COMBINATIONS = ["+".join(c) for n in range(4) for c in itertools.combinations(COMPONENTS, n)]
+COMBINATIONS = ["+".join(c) for n in range(5) for c in itertools.combinations(COMPONENTS, n)]
 DEPLOYED = (*COMBINATIONS, *OVERLAYS)
 """All that is deployed without KServe: the base with some components, "" with none; overlays."""
 
@@ -162,13 +162,14 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root below which all volumes are, with what they hold."""
     root = tmp_path_factory.mktemp("root")
     secrets = root / "etc" / "pellucid"
-    for folder in (root / "models", secrets / "tls", secrets / "tokens"):
+    for folder in (root / "models", secrets / "tls", secrets / "tokens", secrets / "checkpoints"):
         folder.mkdir(parents=True)
     certificate = trustme.CA().issue_cert("pellucid")
     certificate.private_key_pem.write_to_path(secrets / "tls" / "tls.key")
     for part in certificate.cert_chain_pems:
         part.write_to_path(secrets / "tls" / "tls.crt", append=True)
     (secrets / "tokens" / "tokens").write_text("batch 0123456789abcdef0123456789abcdef\n")
+    (secrets / "checkpoints" / "key").write_text("0123456789abcdef0123456789abcdef\n")
     return root
 
 
@@ -193,6 +194,7 @@ def test_settings_are_the_servers(
     assert (settings.model_folders is not None) == ("models" in name)
     assert (settings.tls_certificate is not None) == ("tls" in name)
     assert (settings.token_file is not None) == ("tls" in name)
+    assert (settings.checkpoint_key_file is not None) == ("checkpoints" in name)
     memory = container_of(documents)["resources"]["limits"]["memory"]
     assert settings.queue_bytes * 2 <= int(memory.removesuffix("Gi")) << 30
 
@@ -379,9 +381,9 @@ def test_resources_are_bounded(documents: list[Document], name: str) -> None:
 def test_secrets_are_mounted_and_not_written_down(render: Any) -> None:
     for name in (*DEPLOYED, "kserve"):
         assert not [one for one in render(name) if one["kind"] == "Secret"]
-    volumes = pod_of(render("tls"))["volumes"]
+    volumes = pod_of(render("checkpoints+tls"))["volumes"]
     modes = [volume["secret"]["defaultMode"] for volume in volumes if "secret" in volume]
-    assert modes == [0o440, 0o440]
+    assert modes == [0o440, 0o440, 0o440]
 
 
 # KServe.

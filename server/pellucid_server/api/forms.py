@@ -253,8 +253,13 @@ class FormField:
 
 
 def file_fields(request: Descriptor) -> tuple[str, ...]:
-    """Names of the fields that are files in a form: the images."""
-    return tuple(f.name for f in request.fields if f.message_type is data_pb2.Image.DESCRIPTOR)
+    """Names of the fields that are files in a form: the images, and what is of bytes."""
+    image = data_pb2.Image.DESCRIPTOR
+    return tuple(f.name for f in request.fields if f.message_type is image or _is_bytes(f))
+
+
+def _is_bytes(field: FieldDescriptor) -> bool:
+    return field.type == FieldDescriptor.TYPE_BYTES
 
 
 def files_are_optional(request: Descriptor) -> bool:
@@ -426,8 +431,10 @@ def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part])
     read_texts(found, asked, texts, (*files, TIMEOUT))
     optional = files_are_optional(descriptor)
     for name, given in files.items():
-        read = _read_files if descriptor.fields_by_name[name].is_repeated else _read_file
-        read(found, getattr(request, name), name, given, optional=optional)
+        if descriptor.fields_by_name[name].is_repeated:
+            _read_files(found, getattr(request, name), name, given, optional=optional)
+        else:
+            _read_file(found, request, name, given, optional=optional)
     return timeouts
 
 
@@ -475,7 +482,7 @@ def _decode_text(found: list[Violation], part: _Part) -> str | None:
 
 def _read_file(
     found: list[Violation],
-    image: data_pb2.Image,
+    request: Message,
     name: str,
     given: Sequence[_Part],
     *,
@@ -487,7 +494,11 @@ def _read_file(
         many = f"given {len(given)} times; exactly one file" if given else "required; a file"
         found.append(Violation(name, many))
     elif _is_file(found, name, given[0]):
-        image.encoded = bytes(given[0].data)
+        data = bytes(given[0].data)
+        if _is_bytes(_descriptor_of(request).fields_by_name[name]):
+            setattr(request, name, data)
+        else:
+            getattr(request, name).encoded = data
 
 
 def _read_files(

@@ -1,6 +1,7 @@
 """gRPC: translation only."""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn, TypeVar
 
@@ -44,7 +45,6 @@ class PellucidServicer:
     def __init__(self, service: Service, settings: Settings, inbox: Inbox) -> None:
         self._service = service
         self._max_message_bytes = settings.max_message_bytes
-        self._max_checkpoint_bytes = settings.queue_bytes
         self._max_photo_set_bytes = settings.max_photo_set_bytes
         self._inbox = inbox
 
@@ -152,9 +152,14 @@ class PellucidServicer:
                 held.add(request.ByteSize())
                 if not request.HasField("spec"):
                     _refuse("spec", "required in the first message")
-                await self._receive_checkpoint(request.spec, messages, call, held)
-                await self._receive_photos(request.spec, messages, call, held)
-                shown = self._service.optimize(request.spec, call, held, self._fitting)
+                shown = self._service.optimize(
+                    request.spec,
+                    call,
+                    held,
+                    self._fitting,
+                    self._max_message_bytes,
+                    functools.partial(self._receive_rest, request.spec, messages, call, held),
+                )
                 async with contextlib.aclosing(shown):
                     async for response in shown:
                         yield response
@@ -184,18 +189,15 @@ class PellucidServicer:
             held.add(request.ByteSize())
             return await method(request, call, held, self._fitting)
 
-    async def _receive_checkpoint(
+    async def _receive_rest(
         self,
         spec: optimize_pb2.OptimizeSpec,
         messages: AsyncIterator[optimize_pb2.OptimizeRequest],
         call: wire.Call,
         held: Held,
-    ) -> None:
-        """Reads the parts of a checkpoint that follow its spec."""
-        missing, parts = spec.checkpoint_bytes, [spec.checkpoint]
-        most = self._max_checkpoint_bytes
-        if not 0 <= missing <= most:
-            _refuse("checkpoint_bytes", f"is {missing}; must be 0 to {most}")
+    ) -> list[bytes]:
+        """Reads what follows a spec that has been validated: its checkpoint, and its photos."""
+        missing, parts = spec.checkpoint_bytes, []
         while missing > 0:
             message = await self._inbox.receive(messages, call)
             held.add(len(message.checkpoint_chunk))
@@ -203,7 +205,8 @@ class PellucidServicer:
             missing -= len(message.checkpoint_chunk)
             if not message.checkpoint_chunk or missing < 0:
                 _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
-        spec.checkpoint = b"".join(parts)
+        await self._receive_photos(spec, messages, call, held)
+        return parts
 
     async def _receive_photos(
         self,
@@ -213,9 +216,7 @@ class PellucidServicer:
         held: Held,
     ) -> None:
         """Reads the photos that follow; whoever sends some then ends the messages."""
-        count, most = spec.photo_count, wire.MOST_PHOTOS - len(spec.photos)
-        if not 0 <= count <= most:
-            _refuse("photo_count", f"is {count}; must be 0 to {max(0, most)}, with those of photos")
+        count = spec.photo_count
         left = self._max_photo_set_bytes - sum(photo.ByteSize() for photo in spec.photos)
         for place in range(count):
             message = await self._inbox.receive_if_any(messages, call)

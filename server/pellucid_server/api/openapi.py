@@ -49,12 +49,12 @@ _DESCRIPTIONS = {
 }
 
 
-def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool = False) -> Schema:
+def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = False) -> Schema:
     """The whole document.
 
     Args:
         max_body_bytes: The cap of a body, which the document states.
-        max_photo_set_bytes: The cap of a form that may bring a set of photos, if it is higher.
+        max_form_bytes: The cap of a form that may bring a set of photos, or a checkpoint.
         locked: Whether calls need a token.
     """
     messages = inference_pb2.DESCRIPTOR.message_types_by_name
@@ -80,7 +80,7 @@ def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool 
             "version": version("pellucid"),
             "description": "Serves vision networks and says why they answered as they did. Bodies "
             f"have at most {max_body_bytes} bytes, forms of optimizations "
-            f"{max(max_body_bytes, max_photo_set_bytes)}. JSON names may be in lowerCamelCase, as "
+            f"{max(max_body_bytes, max_form_bytes)}. JSON names may be in lowerCamelCase, as "
             "here, or as in the proto files. In answers a zero is said like any other value.",
         },
         "paths": {
@@ -361,13 +361,12 @@ def _enum(enum: EnumDescriptor, *, answered: bool) -> Schema:
 
 def _form(request: Descriptor) -> Schema:
     files, batch = forms.file_fields(request), forms.asked_of_each(request)
-    one_file = {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
-    properties: dict[str, Schema] = {
-        name: {"type": "array", "items": one_file}
-        if request.fields_by_name[name].is_repeated
-        else one_file
-        for name in files
-    }
+    properties: dict[str, Schema] = {}
+    for name in files:
+        described = request.fields_by_name[name]
+        what = f"{name}." if described.message_type is None else "A JPEG, PNG or WebP file."
+        file = {"type": "string", "format": "binary", "description": what}
+        properties[name] = {"type": "array", "items": file} if described.is_repeated else file
     if batch is not None:
         assert batch.message_type is not None
         request = batch.message_type

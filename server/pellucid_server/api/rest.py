@@ -94,7 +94,7 @@ class _Rest:
         self._settings = settings
         self._document = openapi.document(
             settings.max_message_bytes,
-            max_photo_set_bytes=settings.max_photo_set_bytes,
+            max_form_bytes=settings.max_form_bytes,
             locked=settings.token_file is not None,
         )
 
@@ -161,11 +161,13 @@ class _Rest:
         async with contextlib.AsyncExitStack() as open_parts:
             held = open_parts.enter_context(self._service.arrival(lambda: message))
             _accepted(request, [EVENTS])
-            most_bytes = self._settings.max_message_bytes
-            if _boundary(request) is not None:  # a form may bring a set of photos
-                most_bytes = max(most_bytes, self._settings.max_photo_set_bytes)
+            settings = self._settings
+            most_bytes = settings.max_message_bytes
+            if _boundary(request) is not None:  # a form may bring a set of photos, or a checkpoint
+                most_bytes = settings.max_form_bytes
             call = await self._read(request, message, Priority.OPTIMIZE, held, most_bytes)
-            shown = self._service.optimize(message, call, held, self._write_event)
+            in_base64 = settings.max_message_bytes * 3 // 4
+            shown = self._service.optimize(message, call, held, self._write_event, in_base64)
             await open_parts.enter_async_context(contextlib.aclosing(shown))
             first = await http.unless_gone(request, anext(shown))
             parts = open_parts.pop_all()

@@ -11,10 +11,10 @@ from collections.abc import (
     Awaitable,
     Callable,
     Hashable,
-    Iterable,
     Iterator,
     Sequence,
 )
+from dataclasses import replace
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -91,6 +91,7 @@ class Service:
             if settings.checkpoint_key_file is None
             else read_key(settings.checkpoint_key_file),
             settings.queue_bytes,
+            settings.max_checkpoint_bytes,
         )
         self._registry: Registry | None = None
         self._permits_left = settings.max_requests
@@ -254,14 +255,39 @@ class Service:
         call: wire.Call,
         held: Held,
         write: Callable[[optimize_pb2.OptimizeResponse], _Answer],
+        most_bytes: int,
+        receive: Callable[[], Awaitable[list[bytes]]] | None = None,
     ) -> AsyncGenerator[_Answer, None]:
         """The events of an optimization, the result last. Closing it, and the deadline, cancel it.
 
         Of events that come faster than they are taken the newest of each kind and image is left.
-        """
 
-        def read(registry: Registry) -> wire.AskedOptimize:
-            return wire.read_optimize(request, call, registry, self._limits)
+        Args:
+            request: What is asked.
+            call: By whom, and until when.
+            held: What is counted of it.
+            write: Makes a response what is sent; runs in a worker.
+            most_bytes: Of a response.
+            receive: Has the photos that follow added to the request, and returns the checkpoint
+                that follows; None: nothing can. What it is to be of is validated before.
+        """
+        limits = replace(self._limits, max_response_bytes=most_bytes)
+        more = receive is not None and bool(request.checkpoint_bytes or request.photo_count)
+        chunks: list[bytes] = []
+
+        def read(registry: Registry, *, follows: bool = False) -> wire.AskedOptimize:
+            asked = wire.read_optimize(request, call, registry, limits, chunks, follows=follows)
+            if not follows:  # it has become states, which are counted instead
+                request.ClearField("checkpoint")
+                chunks.clear()
+            return asked
+
+        if more:
+            assert receive is not None
+            first = functools.partial(read, self._open_registry(), follows=True)
+            async with _in_time(call):
+                await self._read(Priority.OPTIMIZE, call, first)
+                chunks += await receive()
 
         def made(
             asked: wire.AskedOptimize, job: Job, done: Done | None, last: bool
@@ -282,31 +308,34 @@ class Service:
         async with contextlib.aclosing(stream) as shown:
             async for one in shown:
                 asked, _, done, _ = one
-                collector = collector or wire.Collector(asked.image_count)
-                responses: Iterable[Callable[[], optimize_pb2.OptimizeResponse]]
-                responses = [functools.partial(made, *one)]
-                if done is not None and isinstance(done.result, Snapshot):
-                    responses = await self._checkpoint(call, asked, collector.add(done.result))
-                for response in responses:
+                if done is None or not isinstance(done.result, Snapshot):
                     async with _in_time(call):
+                        response = functools.partial(made, *one)
                         answer = await self._finish(Priority.OPTIMIZE, call, response, write)
                     yield answer
+                    continue
+                collector = collector or wire.Collector(asked.image_count, asked.states)
+                snapshots = collector.add(done.result)
+                if snapshots is None:
+                    continue
+                checkpoint = map(write, self._checkpoint(asked, snapshots, most_bytes))
+                del snapshots
+                part = functools.partial(next, checkpoint, None)
+                while True:
+                    async with _in_time(call):
+                        sent = await self._work(Priority.OPTIMIZE, call, part)
+                    if sent is None:
+                        break
+                    yield sent
 
-    async def _checkpoint(
-        self, call: wire.Call, asked: wire.AskedOptimize, snapshots: Sequence[Snapshot] | None
-    ) -> list[Callable[[], optimize_pb2.OptimizeResponse]]:
-        """The parts of a checkpoint, where all that goes into it is there."""
-        if snapshots is None:
-            return []
+    def _checkpoint(
+        self, asked: wire.AskedOptimize, snapshots: Sequence[Snapshot], most_bytes: int
+    ) -> Iterator[optimize_pb2.OptimizeResponse]:
+        """Its parts, made in workers as they are taken."""
         key = self._limits.checkpoint_key
-
-        def write() -> list[optimize_pb2.OptimizeResponse]:
-            parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, key, asked.notes)
-            return list(parts)
-
-        async with _in_time(call):
-            parts = await self._work(Priority.OPTIMIZE, call, write)
-        return [functools.partial(_same, part) for part in parts]
+        return wire.write_checkpoint(
+            asked.spec, asked.settings, snapshots, key, asked.notes, most_bytes
+        )
 
     async def _stream(
         self,
@@ -330,7 +359,7 @@ class Service:
             timer = loop.call_later(call.deadline_s - arrived_s, holding.close)
             holding.callback(timer.cancel)
             async with _in_time(call):
-                asked = await self._read(call, lambda: read(registry))
+                asked = await self._read(priority, call, lambda: read(registry))
                 held.add(asked.byte_count)
             job = self._engine.submit(asked.spec, arrived_s, newest.put)
             holding.callback(self._engine.cancel, job)
@@ -406,9 +435,13 @@ class Service:
             async with _in_time(call):
                 yield registry, arrived_s
 
-    async def _read(self, call: wire.Call, read: Callable[[], _Returned]) -> _Returned:
-        # Reading headers is short: what must be refused is, before any rendering.
-        return await self._work(Priority.PREDICT, call, read)
+    async def _read(
+        self, priority: Priority, call: wire.Call, read: Callable[[], _Returned]
+    ) -> _Returned:
+        # Reading headers is short: what must be refused is, before any rendering. Trying the sizes
+        # of an optimization is not, nor is reading a checkpoint.
+        urgent = priority if priority is Priority.OPTIMIZE else Priority.PREDICT
+        return await self._work(urgent, call, read)
 
     async def _one(
         self,
@@ -421,7 +454,7 @@ class Service:
     ) -> _Answer:
         """Validates, runs and renders a request."""
         async with self._underway(priority, call) as (registry, arrived_s):
-            asked = await self._read(call, lambda: read(registry))
+            asked = await self._read(priority, call, lambda: read(registry))
             held.add(asked.byte_count)
             made = await run(asked, arrived_s)
             return await self._finish(priority, call, made, write)
@@ -447,7 +480,7 @@ class Service:
                 except PellucidError as error:
                     return error
 
-            each = await self._read(call, lambda: read(registry))
+            each = await self._read(priority, call, lambda: read(registry))
             held.add(sum(asked.byte_count for asked in each if isinstance(asked, wire.Asked)))
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(asked)) for asked in each]
@@ -588,10 +621,6 @@ async def _in_time(call: wire.Call) -> AsyncIterator[None]:
     with _answerable():
         async with asyncio.timeout(call.deadline_s - time.monotonic()):
             yield
-
-
-def _same(response: _Returned) -> _Returned:
-    return response
 
 
 def _expired() -> DeadlineExpired:

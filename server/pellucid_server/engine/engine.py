@@ -406,7 +406,7 @@ class Engine:
                 work.suspects.append(index)  # see _settle_work
                 continue
             if place not in moved:
-                here = Moved(end=stepper.stop(work.slot(index)))
+                here = stepper.stop(work.slot(index))
             for value in here.shown:
                 self._show(job, value)
             self.admission.progress(job, job.row_ms * work.scale(job.spec.model.network))

@@ -53,8 +53,8 @@ class Stepper(Protocol):
         """The slot's whole state, for the job's outlet; None where nobody asked for it."""
         ...
 
-    def stop(self, slot: int) -> Any:
-        """What came of a slot that cannot go on: its score or its gradient is not finite."""
+    def stop(self, slot: int) -> "Moved":
+        """Ends a slot that cannot go on: its score or its gradient is not finite."""
         ...
 
 
@@ -186,9 +186,8 @@ class Climbing:
         self._early = [place for place in self._early if rounds[place] > least]
 
     def snapshots(self) -> list[Any]:
-        """The whole state of every image that has not ended; empty where nobody asked for it."""
-        going = [slot for place, slot in enumerate(self._slots) if place not in self._ends]
-        made = [self.group.stepper.snapshot(slot) for slot in going]
+        """The whole state of every image, as it ended too; empty where nobody asked for it."""
+        made = [self.group.stepper.snapshot(slot) for slot in self._slots]
         return [one for one in made if one is not None]
 
     @property

@@ -48,6 +48,7 @@ class Sizes:
         self._class_count, self._dtype = class_count, dtype
         self._kept: OrderedDict[tuple[int, int], Shapes | UnfitSize] = OrderedDict()
         self._lock = threading.Lock()
+        self._trying = threading.Lock()  # one at a time: the network's hooks are shared
 
     def at(self, height_px: int, width_px: int) -> Shapes:
         """The shapes of all layers at an input's size.
@@ -56,15 +57,22 @@ class Sizes:
             UnfitSize: The network does not take it.
         """
         size = (height_px, width_px)
-        with self._lock:
-            if size not in self._kept:
-                self._kept[size] = self._try(size)
+        found = self._known(size)
+        if found is None:
+            with self._trying:
+                found = self._known(size) or self._try(size)
+            with self._lock:
+                self._kept[size] = found
                 if len(self._kept) > _MOST_KEPT:
                     self._kept.popitem(last=False)
-            found = self._kept[size]
         if isinstance(found, UnfitSize):
             raise found
         return found
+
+    def _known(self, size: tuple[int, int]) -> Shapes | UnfitSize | None:
+        """What was found before: whoever asks for that waits for no other size to be tried."""
+        with self._lock:
+            return self._kept.get(size)
 
     def _try(self, size: tuple[int, int]) -> Shapes | UnfitSize:
         shapes: dict[str, tuple[int, ...]] = {}

@@ -1,20 +1,25 @@
 """Checkpoints of optimizations: what they belong to, and what they hold."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from pellucid.v1 import attack_pb2, optimize_pb2
 from torch import Tensor
 
 from ..checkpoints import BadCheckpoint, Checkpoint, halved, restored, unpack
 from ..engine.job import Spec
-from ..methods.optimize.snapshot import Declared, Resumable, Snapshot
+from ..methods.optimize.snapshot import Declared, Resumable, Snapshot, snapshot_bytes
 from ..versions import VERSIONS
 from .fields import Violations
 
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 2 << 20
+"""Clients of gRPC that set no cap of their own take messages of 4 MiB."""
+
 _EVENTS = ("progress_every", "preview_every", "checkpoint_every", "checkpoint_precision")
 
 
@@ -23,11 +28,12 @@ class Collector:
 
     Args:
         count: Of images.
+        states: Where the job goes on from: of what has ended already there is nothing newer.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, states: Sequence[Snapshot] = ()) -> None:
         self._count = count
-        self._snapshots: dict[int, Snapshot] = {}
+        self._snapshots = {state.restart: state for state in states if state.ended}
 
     def add(self, snapshot: Snapshot) -> Sequence[Snapshot] | None:
         """All of them, in order, once the last one has come."""
@@ -36,7 +42,8 @@ class Collector:
         self._snapshots[snapshot.restart] = snapshot
         if len(self._snapshots) < self._count:
             return None
-        complete, self._snapshots = self._snapshots, {}
+        complete = self._snapshots
+        self._snapshots = {k: s for k, s in complete.items() if s.ended}
         return [complete[restart] for restart in range(self._count)]
 
 
@@ -50,10 +57,27 @@ def write_checkpoint(
     snapshots: Sequence[Snapshot],
     key: bytes,
     notes: Sequence[str] = (),
+    most_bytes: int = 2 * _CHUNK_BYTES,
 ) -> Iterator[optimize_pb2.OptimizeResponse]:
-    """A checkpoint, in parts; notes are those of what the job itself went on from."""
+    """A checkpoint, in parts that are made as they are taken.
+
+    Args:
+        spec: Of the job.
+        settings: Of the request.
+        snapshots: Of all images, in their order.
+        key: Signs it.
+        notes: Those of what the job itself went on from.
+        most_bytes: Of a response, as it is or in base64.
+    """
     images = [
-        {"step": one.step, "total": one.total, "numbers": dict(one.numbers)} for one in snapshots
+        {
+            "octave": one.octave,
+            "step": one.step,
+            "total": one.total,
+            "ended": one.ended,
+            "numbers": dict(one.numbers),
+        }
+        for one in snapshots
     ]
     tensors = {
         f"{name} {snapshot.restart}": tensor
@@ -61,26 +85,62 @@ def write_checkpoint(
         for name, tensor in snapshot.tensors.items()
     }
     factors: dict[str, float] = {}
-    if _in_halves(settings):
+    if in_halves(settings):
         for name, tensor in tensors.items():
             if tensor.is_floating_point():
                 tensors[name], factors[name] = halved(tensor)
     header = {
         **_belongs_to(spec, settings),
         **_made_by(spec),
-        "octave": snapshots[0].octave,
         "images": images,
         "factors": factors,
         "notes": list(notes),
     }
-    data = Checkpoint(header, tensors).pack(key)
     step = min(snapshot.total for snapshot in snapshots)
-    for start in range(0, len(data), _CHUNK_BYTES):
-        chunk = data[start : start + _CHUNK_BYTES]
-        last = start + _CHUNK_BYTES >= len(data)
-        yield optimize_pb2.OptimizeResponse(
-            checkpoint=optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk, last=last)
-        )
+    chunks = _chunks(Checkpoint(header, tensors).parts(key), min(_CHUNK_BYTES, most_bytes // 2))
+    chunk = next(chunks)
+    for after in chunks:
+        yield _response(step, chunk, last=False)
+        chunk = after
+    yield _response(step, chunk, last=True)
+
+
+def _chunks(parts: Iterable[bytes | memoryview], chunk_bytes: int) -> Iterator[bytes]:
+    """The same bytes, so many at a time."""
+    chunk = bytearray()
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
+            room = chunk_bytes - len(chunk)
+            chunk += rest[:room]
+            rest = rest[room:]
+            if len(chunk) == chunk_bytes:
+                yield bytes(chunk)
+                chunk.clear()
+    if chunk:
+        yield bytes(chunk)
+
+
+def _response(step: int, chunk: bytes, *, last: bool) -> optimize_pb2.OptimizeResponse:
+    return optimize_pb2.OptimizeResponse(
+        checkpoint=optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk, last=last)
+    )
+
+
+def most_checkpoint_bytes(spec: Spec, *, in_halves: bool = False) -> int:
+    """Bytes of the largest checkpoint that a job can make, or go on from; 0: it makes none."""
+    method = cast(Resumable, spec.method)
+    tensors = snapshot_bytes(method, spec.model)
+    if not tensors:
+        return 0
+    entries = max(len(one.tensors) + len(one.numbers) for one in method.declared(spec.model))
+    written = _MOST_HEADER_BYTES + method.image_count * (1 + entries) * _MOST_ENTRY_BYTES
+    return written + (tensors // 2 if in_halves else tensors)
+
+
+_MOST_HEADER_BYTES = 64 << 10
+_MOST_ENTRY_BYTES = 512
+"""Of a tensor's name, shape, place and factor; of a number and its name; of an image's steps."""
 
 
 def read_checkpoint(
@@ -105,17 +165,18 @@ def _read(
             raise BadCheckpoint(f"is of another {_WORDS.get(name, name)}")
     method = cast(Resumable, spec.method)
     try:
-        declared, images = method.declared(spec.model)[header["octave"]], header["images"]
+        declared, images = method.declared(spec.model), header["images"]
         if len(images) != method.image_count:
             raise ValueError(f"it has {len(images)} images")
         snapshots = tuple(
             Snapshot(
                 restart,
-                header["octave"],
+                image["octave"],
                 image["step"],
                 image["total"],
-                _tensors_of(checkpoint, restart, declared),
-                {name: float(image["numbers"][name]) for name in declared.numbers},
+                _tensors_of(checkpoint, restart, declared[image["octave"]]),
+                {name: float(image["numbers"][name]) for name in declared[image["octave"]].numbers},
+                ended=image["ended"],
             )
             for restart, image in enumerate(images)
         )
@@ -149,7 +210,8 @@ _WORDS = {
 }
 
 
-def _in_halves(settings: Settings) -> bool:
+def in_halves(settings: Settings) -> bool:
+    """Whether checkpoints are of half precision."""
     half = optimize_pb2.CHECKPOINT_PRECISION_HALF
     return isinstance(settings, optimize_pb2.Ascend) and settings.checkpoint_precision == half
 
@@ -162,14 +224,38 @@ def _belongs_to(spec: Spec, settings: Settings) -> Mapping[str, str]:
         if name in asked.DESCRIPTOR.fields_by_name:
             asked.ClearField(name)
     method = settings.DESCRIPTOR.name.lower()
+    text = json.dumps(_canonical(asked), sort_keys=True, allow_nan=False)
     return {
         "model": spec.model.name,
         "model_version": spec.model.weights_sha256,
         "precision": spec.model.precision.value,
         "method": method,
-        method: hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest(),
+        method: hashlib.sha256(text.encode()).hexdigest(),
         "photos": spec.source.sha256,
     }
+
+
+def _canonical(message: Message, *, filled_in: bool = True) -> Mapping[str, Any]:
+    """A message as JSON's types, which no version of protobuf writes otherwise.
+
+    Where parameters are all filled in, those that are 0 or false are left out: one that is new, and
+    off, is not another setting. In lists, of objectives, 0 is kept apart from nothing.
+    """
+    made: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.is_repeated:
+            nested = field.message_type is not None
+            made[field.name] = [_canonical(v, filled_in=False) if nested else v for v in value]
+        elif field.message_type is not None:
+            made[field.name] = _canonical(value, filled_in=filled_in)
+        elif value or not filled_in or _is_of_several(field):
+            made[field.name] = value
+    return made
+
+
+def _is_of_several(field: FieldDescriptor) -> bool:
+    """Whether that it is set says which of a oneof's fields is; `optional` makes a oneof of one."""
+    return field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
 
 
 def _made_by(spec: Spec) -> Mapping[str, Any]:

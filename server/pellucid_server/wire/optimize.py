@@ -27,15 +27,16 @@ from ..engine.rows import (
 from ..inputs import Photos, PhotoSet
 from ..methods.attack.algorithm import Crafted
 from ..methods.attack.attack import Attack, Attacked
-from ..methods.attack.universal import UniversalAttack, Universalized
+from ..methods.attack.universal import SHOWN_PHOTOS, UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
 from ..methods.optimize.optimize import Apart, FromPhoto, Objective, Optimize, Optimized
+from ..methods.optimize.snapshot import Snapshot
 from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
 from .attack import read_attack, write_attack, write_attack_result
-from .checkpoints import read_checkpoint
+from .checkpoints import in_halves, most_checkpoint_bytes, read_checkpoint
 from .fields import (
     Fields,
     Violations,
@@ -56,6 +57,11 @@ MOST_OBJECTIVES = 16
 MOST_CHANNELS_APART = 512
 """Of a layer in which images are unlike each other: each keeps two matrices of channels²."""
 _PREVIEW_PX = 512
+
+_PICTURE_BYTES = 3.05
+"""Of a pixel of noise in a PNG, by measurement; in a JPEG it has 2.5."""
+_BESIDE_BYTES = 2 << 10
+"""Of a picture's file besides, and of what is told of an image."""
 
 _OPTIMIZATIONS = ("ascend", "attack")
 
@@ -87,15 +93,37 @@ class AskedOptimize:
         return method.image_count
 
     @property
+    def states(self) -> tuple[Snapshot, ...]:
+        """Where its images go on from."""
+        method = self.spec.method
+        assert isinstance(method, AnyOptimize)
+        return method.states
+
+    @property
     def byte_count(self) -> int:
         """Bytes that it holds until it is answered."""
         return self.spec.byte_count
 
 
 def read_optimize(
-    request: optimize_pb2.OptimizeSpec, call: Call, registry: Registry, limits: Limits
+    request: optimize_pb2.OptimizeSpec,
+    call: Call,
+    registry: Registry,
+    limits: Limits,
+    chunks: Sequence[bytes] = (),
+    *,
+    follows: bool = False,
 ) -> AskedOptimize:
     """An OptimizeSpec.
+
+    Args:
+        request: What is asked.
+        call: By whom, and until when.
+        registry: All models.
+        limits: The server's.
+        chunks: The parts of its checkpoint that followed it.
+        follows: Whether what it says follows it is yet to come: it is then read without that, to
+            be read again once all is there.
 
     Raises:
         InvalidArgument, NotFound, FailedPrecondition: With every violation.
@@ -112,7 +140,7 @@ def read_optimize(
         case "ascend", _:
             read = _read_ascend(found, request, model, limits)
         case "attack", "universal":
-            read = read_universal(found, request, model, limits)
+            read = read_universal(found, request, model, limits, follows=follows)
         case "attack", _:
             read = read_attack(found, request, model, registry, limits)
         case _:
@@ -140,14 +168,84 @@ def read_optimize(
             settings = write_universal(method)
         case _:
             settings = _write_ascend(request, method)
+    _check_checkpoints(found, spec, settings, limits)
+    _check_result(found, request, method, model, limits)
+    given = _check_checkpoint(found, request, spec, chunks, follows=follows)
+    found.raise_any()
     notes: tuple[str, ...] = ()
-    if request.checkpoint:
-        states, notes = read_checkpoint(
-            found, spec, settings, request.checkpoint, limits.checkpoint_key
-        )
+    if given and not follows:
+        data = b"".join([request.checkpoint, *chunks])
+        states, notes = read_checkpoint(found, spec, settings, data, limits.checkpoint_key)
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))
     return AskedOptimize(spec, request, settings, cast(render.Format, picture), notes)
+
+
+def _check_checkpoint(
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    spec: Spec,
+    chunks: Sequence[bytes],
+    *,
+    follows: bool,
+) -> bool:
+    """Whether there is a checkpoint, of a size that this job's have, and nothing of it missing."""
+    byte_count, most = request.checkpoint_bytes, most_checkpoint_bytes(spec)
+    field = "checkpoint_bytes" if byte_count else "checkpoint"
+    count = len(request.checkpoint) + byte_count
+    if byte_count < 0:
+        found.invalid(field, f"is {byte_count}; must be at least 0")
+    elif count and not most:
+        found.invalid(field, "is for jobs that make checkpoints; this one makes none")
+    elif count > most:
+        found.invalid(field, f"makes {count} bytes; a checkpoint of this job has at most {most}")
+    elif byte_count != sum(map(len, chunks)) and not follows:
+        found.invalid(field, "is for streams, in which more follows; here checkpoint has it all")
+    return count > 0
+
+
+def _check_checkpoints(
+    found: Violations, spec: Spec, settings: optimize_pb2.Ascend | attack_pb2.Attack, limits: Limits
+) -> None:
+    """What a job gives away it can be given again."""
+    byte_count = most_checkpoint_bytes(spec, in_halves=in_halves(settings))
+    if settings.checkpoint_every and byte_count > limits.max_checkpoint_bytes:
+        found.invalid(
+            f"{settings.DESCRIPTOR.name.lower()}.checkpoint_every",
+            f"makes checkpoints of {byte_count} bytes; this server goes on from at most "
+            f"{limits.max_checkpoint_bytes}",
+        )
+
+
+def _check_result(
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    method: AnyOptimize,
+    model: Model,
+    limits: Limits,
+) -> None:
+    """What comes of a job is sure to fit into a response: nobody waits for what cannot be sent."""
+    count, pixel_count = method.image_count, model.network.pixel_count
+    pictures, others = 1, 0  # of each image, and beside them
+    match method:
+        case Optimize(ascent=ascent):
+            pixel_count = ascent.height_px * ascent.width_px
+        case UniversalAttack():
+            count, others = min(SHOWN_PHOTOS, method.photos.photo_count), 1
+        case _:
+            pictures, others = 2, 1
+    picture = math.ceil(_PICTURE_BYTES * pixel_count) + _BESIDE_BYTES
+    tensor = 3 * 4 * pixel_count
+    byte_count = count * (pictures * picture + request.include_pixels * tensor) + others * picture
+    byte_count += tensor * isinstance(method, UniversalAttack)
+    if byte_count > limits.max_response_bytes:
+        pixels = ", as numbers too" if request.include_pixels else ""
+        found.invalid(
+            "include_pixels" if request.include_pixels else "method",
+            f"{count} images of {pixel_count} pixels{pixels} may take {byte_count} bytes; at most "
+            f"{limits.max_response_bytes} are sent: ask for fewer or smaller ones"
+            + (", or none as numbers" if request.include_pixels else ""),
+        )
 
 
 def _read_ascend(
@@ -176,7 +274,10 @@ def _read_ascend(
 def _shapes(
     found: Violations, ascent: Ascent, model: Model, limits: Limits
 ) -> Mapping[tuple[int, int], Shapes] | None:
-    """The shapes of all layers at every octave's size, the smallest first."""
+    """The shapes of all layers at the smallest octave's size, and at the largest.
+
+    Trying a size takes a while: those in between are tried by the job itself, before its steps.
+    """
     fields = Fields(found, "ascend", optimize_pb2.Ascend())
     most = limits.max_optimize_pixels
     height_px, width_px = size = (ascent.height_px, ascent.width_px)
@@ -193,7 +294,7 @@ def _shapes(
             f"times octave_count is {ascent.step_total}; must be at most {MOST_STEPS}",
         )
     shapes: dict[tuple[int, int], Shapes] = {}
-    for size in ascent.octave_sizes:
+    for size in dict.fromkeys((ascent.octave_sizes[0], ascent.octave_sizes[-1])):
         try:
             shapes[size] = model.network.shapes_at(*size)
         except UnfitSize as unfit:

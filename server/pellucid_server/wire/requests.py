@@ -69,6 +69,8 @@ class Limits:
     optimize_buckets: Buckets
     checkpoint_key: bytes
     max_optimize_bytes: int = 1 << 30
+    max_checkpoint_bytes: int = 256 << 20
+    max_response_bytes: int = 32 << 20
 
 
 @dataclass(frozen=True)

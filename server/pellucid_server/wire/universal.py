@@ -28,7 +28,6 @@ MOST_PHOTOS = 1024
 _ELSEWHERE = {
     "image": "is for other attacks; Universal has photos",
     "guide": "is for Guide of ascend",
-    "photo_count": "is for streams, in which photos follow; here all are in photos",
 }
 """Fields of a request that are for other methods."""
 
@@ -37,9 +36,22 @@ _OF_ONE_PHOTO = ("source", "goal", "linear_layers", "transfer")
 
 
 def read_universal(
-    found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec,
+    model: Model | None,
+    limits: Limits,
+    *,
+    follows: bool,
 ) -> tuple[UniversalAttack, PhotoSet] | None:
-    """A universal perturbation, and its photos; None where something is wrong with it."""
+    """A universal perturbation, and its photos; None where something is wrong with it.
+
+    Args:
+        found: Where violations are noted.
+        request: What is asked.
+        model: None where there is none of that name.
+        limits: The server's.
+        follows: Whether more photos come, as many as the request says.
+    """
     before, message = len(found), request.attack
     universal = read_parameters(
         found, "attack.universal", message.universal, Universal, model, None
@@ -60,7 +72,16 @@ def read_universal(
             found.invalid(field, why)
     if Fields(found, "", request).choice("format", "png") != "png":
         found.invalid("format", "must be IMAGE_FORMAT_PNG: others change the pixels")
-    sources = _read_photos(found, request, model, limits)
+    sources: tuple[PhotoSource, ...] = ()
+    following, most = request.photo_count, max(0, MOST_PHOTOS - len(request.photos))
+    if following and not follows:
+        found.invalid(
+            "photo_count", "is for streams, in which photos follow; here all are in photos"
+        )
+    elif not 0 <= following <= most:
+        found.invalid("photo_count", f"is {following}; must be 0 to {most}, with those of photos")
+    else:
+        sources = _read_photos(found, request, model, limits)
     if len(found) > before or universal is None or shows is None or model is None:
         return None
     photos = PhotoSet(sources, (model.network.height_px, model.network.width_px))
@@ -70,7 +91,7 @@ def read_universal(
 def _read_photos(
     found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
 ) -> tuple[PhotoSource, ...]:
-    count = len(request.photos)
+    count = len(request.photos) + request.photo_count
     if not 1 <= count <= MOST_PHOTOS:
         found.invalid("photos", f"has {count}; must have 1 to {MOST_PHOTOS}")
         return ()

@@ -2,14 +2,17 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
+from google.protobuf import json_format
+from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.checkpoints import (
     BadCheckpoint,
@@ -23,11 +26,13 @@ from pellucid_server.config import Settings
 from pellucid_server.errors import InvalidArgument, Unavailable
 from pellucid_server.methods.optimize.optimize import Buckets, Optimize, Optimized
 from pellucid_server.methods.optimize.snapshot import Declared, Snapshot
+from pellucid_server.methods.optimize.stepper import Preview, Progress
 from pellucid_server.models.registry import Registry
-from pellucid_server.wire.checkpoints import read_checkpoint
+from pellucid_server.wire.checkpoints import most_checkpoint_bytes, read_checkpoint
 from pellucid_server.wire.fields import Violations
+from torch import Tensor, nn
 
-from tests.harness import Runner, model, photo, running
+from tests.harness import Runner, model, photo, running, tiny_model
 
 KEY, OTHER_KEY = b"0123456789abcdef", b"fedcba9876543210"
 NAME = "efficientnet_lite0"
@@ -40,6 +45,22 @@ def test_there_and_back() -> None:
     back = unpack(data, KEY)
     assert back.header == MADE.header
     assert torch.equal(back.tensors["a"], MADE.tensors["a"])
+
+
+def test_tensors_are_as_safetensors_reads_them() -> None:
+    """By that library's own reader; whatever their layout and width are."""
+    tensors = {
+        "odd": torch.rand(3, generator=GENERATOR.manual_seed(1)).half(),
+        "turned": torch.rand(2, 3, 4, dtype=torch.float64).permute(2, 0, 1),
+        "counts": torch.tensor([2**60, -1]),
+        "one": torch.tensor(0.5),
+    }
+    data = Checkpoint({}, tensors).pack(KEY)
+    back = safetensors.torch.load(data[data.index(b"{}") + 2 : -32])
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert back[name].dtype is tensor.dtype
+        assert torch.equal(back[name], tensor)
 
 
 def test_no_changed_byte_goes_unseen() -> None:
@@ -84,20 +105,32 @@ def spec(**parameters: Any) -> optimize_pb2.OptimizeSpec:
     return optimize_pb2.OptimizeSpec(ascend=ascend, image=data_pb2.Image(tensor=image))
 
 
+LIMITS = wire.Limits(10**6, (1,), 10**6, Buckets(4), KEY)
+
+
 def read(
-    request: optimize_pb2.OptimizeSpec, key: bytes = KEY, bucket: int = 4, on: Any = None
+    request: optimize_pb2.OptimizeSpec,
+    chunks: Sequence[bytes] = (),
+    on: Any = None,
+    limits: wire.Limits = LIMITS,
+    *,
+    follows: bool = False,
+    **limited: Any,
 ) -> wire.AskedOptimize:
-    return wire.read_optimize(
-        request,
-        wire.Call("", time.monotonic() + 120),
-        Registry([on or model(NAME)]),
-        wire.Limits(10**6, (1,), 10**6, Buckets(bucket), key),
-    )
+    call = wire.Call("", time.monotonic() + 120)
+    registry, limits = Registry([on or model(NAME)]), replace(limits, **limited)
+    return wire.read_optimize(request, call, registry, limits, chunks, follows=follows)
+
+
+def refused(request: optimize_pb2.OptimizeSpec, *args: Any, **options: Any) -> dict[str, str]:
+    with pytest.raises(InvalidArgument) as caught:
+        read(request, *args, **options)
+    return {one.field: one.description for one in caught.value.violations}
 
 
 def run(runner: Runner, asked: wire.AskedOptimize) -> tuple[Optimized, list[bytes]]:
     """What comes of it, and all checkpoints on the way."""
-    collector, checkpoints = wire.Collector(asked.image_count), []
+    collector, checkpoints = wire.Collector(asked.image_count, asked.states), []
 
     def keep(done: Any) -> None:
         if isinstance(done.result, Snapshot):
@@ -142,6 +175,95 @@ def test_going_on_from_any_checkpoint_ends_in_the_same_bits(parameters: dict[str
             assert [end.progress for end in rest.ends] == [end.progress for end in whole.ends]
 
 
+class Cliff(nn.Module):
+    """The mean of red, which is no number beyond a limit."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.conv, self.limit = nn.Conv2d(3, 2, 1, bias=False), limit
+        self.conv.weight.data = torch.tensor([[1.0, 0, 0], [0, 0, 1]]).view(2, 3, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        level = self.conv(images).mean((2, 3))
+        return level + 0 * (self.limit - level[:, :1]).sqrt()
+
+
+def climbing(apart: bool, **parameters: Any) -> optimize_pb2.OptimizeSpec:
+    ascend = optimize_pb2.Ascend(
+        objectives=[optimize_pb2.Objective(class_index=0)],
+        preset=optimize_pb2.PRESET_MORDVINTSEV,
+        start=optimize_pb2.START_NOISE,
+        update=optimize_pb2.UPDATE_RULE_SIGN,
+        **{"noise_std": 100, "learning_rate": 0.1, "octave_count": 2, "step_count": 4}
+        | {"restart_count": 3, "checkpoint_every": 1, "progress_every": 1, "jitter_px": 0}
+        | parameters,
+    )
+    if apart:
+        ascend.objectives.add(diversity=optimize_pb2.Diversity(layer="conv"), weight=1e-3)
+    return optimize_pb2.OptimizeSpec(ascend=ascend)
+
+
+def same(rest: Optimized, whole: Optimized) -> bool:
+    told = [[(end.finite, repr(end.progress)) for end in one.ends] for one in (rest, whole)]
+    pairs = zip(rest.ends, whole.ends, strict=True)
+    return told[0] == told[1] and all(torch.equal(a.picture, b.picture) for a, b in pairs)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["each", "apart"])
+def test_an_image_that_ended_early_is_in_every_later_checkpoint(apart: bool) -> None:
+    with running() as runner:
+        free = read(climbing(apart), on=tiny_model(Cliff(1e6), 64))
+        scores: dict[int, list[float]] = {}
+
+        def note(done: Any) -> None:
+            if isinstance(done.result, Progress):
+                scores.setdefault(done.result.restart, []).append(done.result.terms[0])
+
+        runner.engine.submit(free.spec, outlet=note).future.result(60)
+        first = max(scores, key=lambda restart: scores[restart][0])
+        cliff = tiny_model(Cliff((scores[first][1] + scores[first][2]) / 2), 64)
+        asked = read(climbing(apart), on=cliff)
+        whole, checkpoints = run(runner, asked)
+        assert [end.finite for end in whole.ends] == [k != first for k in range(3)]
+        assert whole.ends[first].progress.step == 2
+        assert len(checkpoints) >= 7
+        for place, checkpoint in enumerate(checkpoints):
+            request = climbing(apart)
+            request.checkpoint = checkpoint
+            rest, later = run(runner, read(request, on=cliff))
+            assert same(rest, whole)
+            assert len(later) >= 6 - place
+            if place:
+                assert later[-1:] in ([], checkpoints[-1:])
+
+
+def test_a_server_that_stops_as_some_images_have_made_their_last_step() -> None:
+    """The one of an octave's: others have a step to go. Batches are of one image."""
+    one = replace(LIMITS, optimize_buckets=Buckets(1))
+    given = {"preview_every": 4, "checkpoint_every": 1000, "restart_count": 2}
+    shown: list[Snapshot] = []
+    with running() as runner:
+        asked = read(climbing(False, **given), on=tiny_model(Cliff(1e6), 64), limits=one)
+        whole, _ = run(runner, asked)
+
+        def keep(done: Any) -> None:
+            if isinstance(done.result, Snapshot):
+                shown.append(done.result)
+            elif isinstance(done.result, Preview):
+                runner.engine.hand_over()
+
+        job = runner.engine.submit(asked.spec, outlet=keep)
+        with pytest.raises(Unavailable):
+            job.future.result(60)
+    assert sorted(one.step for one in shown) == [3, 4]
+    assert [one.octave for one in shown] == [0, 0]
+    request = climbing(False, **given)
+    request.checkpoint = packed(asked, sorted(shown, key=lambda one: one.restart))
+    with running() as runner:
+        rest, _ = run(runner, read(request, on=tiny_model(Cliff(1e6), 64), limits=one))
+    assert same(rest, whole)
+
+
 def test_what_is_done_is_not_paid_for_again() -> None:
     with running() as runner:
         asked = read(spec(restart_count=2))
@@ -160,13 +282,13 @@ def test_on_another_bucket_it_says_that_bits_may_differ() -> None:
         _, checkpoints = run(runner, read(spec()))
         request = spec()
         request.checkpoint = checkpoints[0]
-        asked = read(request, bucket=1)
+        asked = read(request, optimize_buckets=Buckets(1))
         assert asked.notes == ("bits may differ: bucket_size was 4, is 1",)
         rest, later = run(runner, asked)
         assert rest.ends[0].finite
         # Where it goes on from that in turn, it is still not the run that was not interrupted.
         request.checkpoint = later[0]
-        assert read(request, bucket=1).notes == asked.notes
+        assert read(request, optimize_buckets=Buckets(1)).notes == asked.notes
 
 
 HALF = optimize_pb2.CHECKPOINT_PRECISION_HALF
@@ -214,6 +336,103 @@ def checkpoint() -> bytes:
         return run(runner, read(spec()))[1][0]
 
 
+def test_parts_fit_and_are_made_as_they_are_taken() -> None:
+    """Of a cap of responses, whichever it is: in base64 they fit as well."""
+    attack = attack_pb2.Attack(class_index=3)
+    whole = written(attack, STATES)
+    for most_bytes in (1 << 10, 1000, 1 << 30):
+        parts = list(wire.write_checkpoint(searching(), attack, STATES, KEY, (), most_bytes))
+        assert b"".join(part.checkpoint.chunk for part in parts) == whole
+        assert [part.checkpoint.last for part in parts] == [False] * (len(parts) - 1) + [True]
+        for part in parts:
+            assert len(json_format.MessageToJson(part.checkpoint)) <= most_bytes
+            assert part.ByteSize() <= most_bytes
+    assert len(parts) == 1
+    torn = replace(STATES[1], tensors={"image": torch.ones(2, dtype=torch.complex64)})
+    lazy = wire.write_checkpoint(searching(), attack, [STATES[0], torn], KEY)
+    with pytest.raises(KeyError):
+        list(lazy)
+
+
+def test_a_checkpoint_is_bound_to_values_not_to_how_they_are_written() -> None:
+    """A parameter that an older server did not know, and that is off, is no other setting."""
+    settings = optimize_pb2.Ascend(seed=3, l2_decay=0.5, step_count=6)
+    settings.objectives.add(neuron=inference_pb2.Neuron(layer="a"), weight=1)
+    data, found = written(settings, STATES), Violations()
+    newer = optimize_pb2.Ascend.FromString(settings.SerializeToString())
+    newer.tv_penalty, newer.clip_pixels, newer.progress_every = 0, False, 7
+    read_checkpoint(found, searching(), newer, data, KEY)
+    found.raise_any()
+    for change in ({"seed": 4}, {"l2_decay": 0.0}, {"tv_penalty": 1e-9}, {"clip_pixels": True}):
+        other = optimize_pb2.Ascend.FromString(settings.SerializeToString())
+        other.MergeFrom(optimize_pb2.Ascend(**change))
+        found = Violations()
+        read_checkpoint(found, searching(), other, data, KEY)
+        assert len(found) == 1
+    other = optimize_pb2.Ascend.FromString(settings.SerializeToString())
+    other.objectives[0].neuron.channel = 0  # one channel is not all of them
+    found = Violations()
+    read_checkpoint(found, searching(), other, data, KEY)
+    assert len(found) == 1
+    first, second = (attack_pb2.Attack(class_index=0), attack_pb2.Attack())
+    found = Violations()
+    read_checkpoint(found, searching(), second, written(first, STATES), KEY)
+    assert len(found) == 1
+
+
+def test_no_checkpoint_is_larger_than_is_said() -> None:
+    """Of the full and of the half form, and of images that are kept apart."""
+    for parameters in ({}, {"restart_count": 2}, APART, OCTAVES, {"checkpoint_precision": HALF}):
+        with running() as runner:
+            asked = read(spec(**parameters))
+            _, checkpoints = run(runner, asked)
+            half = "checkpoint_precision" in parameters
+            most = most_checkpoint_bytes(asked.spec, in_halves=half)
+            largest = max(map(len, checkpoints))
+            assert largest <= most <= 1.1 * largest + (80 << 10)
+
+
+def test_what_is_no_checkpoint_of_the_job_is_refused_by_its_size() -> None:
+    request = spec()
+    most = most_checkpoint_bytes(read(request).spec)
+    for byte_count, said in (
+        (most + 1, f"makes {most + 1} bytes; a checkpoint of this job has at most {most}"),
+        (-1, "is -1; must be at least 0"),
+    ):
+        request.checkpoint_bytes = byte_count
+        assert refused(request, follows=True) == {"checkpoint_bytes": said}
+    request.checkpoint_bytes = 100
+    said = "is for streams, in which more follows; here checkpoint has it all"
+    assert refused(request) == {"checkpoint_bytes": said}
+    assert refused(request, [b"0" * 99]) == {"checkpoint_bytes": said}
+    assert set(refused(request, [b"0" * 100])) == {"checkpoint"}
+    assert read(request, follows=True).spec.method.states == ()
+    request.checkpoint_bytes, request.checkpoint = 0, bytes(most + 1)
+    assert refused(request) == {
+        "checkpoint": f"makes {most + 1} bytes; a checkpoint of this job has at most {most}"
+    }
+
+
+def test_a_server_makes_none_that_it_would_not_take() -> None:
+    small = replace(LIMITS, max_checkpoint_bytes=300_000)
+    said = refused(spec(), limits=small)
+    assert "goes on from at most 300000" in said.pop("ascend.checkpoint_every")
+    assert not said
+    assert read(spec(checkpoint_every=0), limits=small)
+
+
+def test_snapshots_count_as_memory() -> None:
+    """Four sets of those that a job makes, and those that it came from; by hand."""
+    one = 3 * 4 * 3 * 96 * (96 // 2 + 1) * 2
+    counts = [read(spec(restart_count=2, checkpoint_every=every)).byte_count for every in (0, 1)]
+    assert counts[1] - counts[0] == 4 * 2 * one
+    with running() as runner:
+        _, [first, *_] = run(runner, read(spec(restart_count=2)))
+    request = spec(restart_count=2, checkpoint_every=0)
+    request.checkpoint = first
+    assert read(request).byte_count - counts[0] == 2 * one
+
+
 def test_how_often_events_come_may_differ(checkpoint: bytes) -> None:
     request = spec(checkpoint_every=0, progress_every=1, preview_every=3)
     request.checkpoint = checkpoint
@@ -238,7 +457,7 @@ def test_a_checkpoint_of_something_else_is_refused(checkpoint: bytes) -> None:
     assert refusal(other) == "is of another photo"
     renamed = replace(model(NAME), weights_sha256="f" * 64)
     assert refusal(spec(), on=renamed) == "is of another model version"
-    assert "signed with another key" in refusal(spec(), key=OTHER_KEY)
+    assert "signed with another key" in refusal(spec(), checkpoint_key=OTHER_KEY)
     tampered = spec()
     tampered.checkpoint = checkpoint[:-1] + bytes([checkpoint[-1] ^ 1])
     assert "is damaged" in refusal(tampered)

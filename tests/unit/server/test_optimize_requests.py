@@ -4,17 +4,20 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pellucid import render
 from pellucid.v1 import inference_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.engine.rows import ClassTarget, CodeTarget, EnergyTarget, NeuronTarget
 from pellucid_server.errors import FailedPrecondition, InvalidArgument, NotFound, PellucidError
 from pellucid_server.methods.optimize.optimize import Buckets, FromPhoto, Optimize
 from pellucid_server.models.registry import Registry
+from PIL import Image
 from torch import Tensor, nn
 
-from tests.harness import model, tiny_model
+from tests.harness import model, running, tiny_model
 
 NAME = "efficientnet_lite0"
 LIMITS = wire.Limits(10**6, (1,), 10**6, Buckets(4), b"")
@@ -52,9 +55,10 @@ class Skipping(nn.Module):
 def read(
     *objectives: optimize_pb2.Objective, on: Any = None, limits: wire.Limits = LIMITS, **given: Any
 ) -> wire.AskedOptimize:
+    pixels = given.pop("include_pixels", False)
     ascend = optimize_pb2.Ascend(objectives=objectives, **given)
     call = wire.Call("", time.monotonic() + 60)
-    request = optimize_pb2.OptimizeSpec(ascend=ascend)
+    request = optimize_pb2.OptimizeSpec(ascend=ascend, include_pixels=pixels)
     return wire.read_optimize(request, call, Registry([on or model(NAME)]), limits)
 
 
@@ -190,6 +194,88 @@ def test_places_are_in_every_octave() -> None:
     assert "at most 3: in the smallest octave" in found["ascend.objectives[0].direction.x"]
     neuron.y, neuron.x = 2, 3
     assert read(Objective(neuron=neuron), **octaves)
+
+
+class Doubling(nn.Module):
+    """Adds its maps to themselves, halved and doubled: of odd sides that cannot be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.dense = nn.MaxPool2d(2), nn.Linear(3, 4)
+        self.double = nn.Upsample(scale_factor=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.dense((images + self.double(self.pool(images))).mean((2, 3)))
+
+
+def test_sizes_of_octaves_are_tried_before_any_step() -> None:
+    """The outermost on arrival; one between them by the job, which then ends at once."""
+    octaves: dict[str, Any] = {
+        "octave_count": 3,
+        "octave_scale": 1.5,
+        "parameterization": optimize_pb2.PARAMETERIZATION_PIXELS,
+        "step_count": 1,
+        "progress_every": 1,
+    }
+    tiny, tried = tiny_model(Doubling(), 64), []
+    at = tiny.network.shapes_at
+
+    def noted(*size: int) -> Any:
+        tried.append(size)
+        return at(*size)
+
+    tiny.network.shapes_at = noted  # type: ignore[method-assign]
+    asked = read(Objective(class_index=1), on=tiny, **octaves)
+    assert set(tried) == {(28, 28), (64, 64)}
+    shown: list[Any] = []
+    with running() as runner, pytest.raises(FailedPrecondition) as caught:
+        runner.engine.submit(asked.spec, outlet=shown.append).future.result(60)
+    [violation] = caught.value.violations
+    assert violation.field == "ascend.octave_scale"
+    assert violation.description == (
+        "Doubling does not run on the octave of 43 × 43: it gets no further than double"
+    )
+    assert not shown
+
+
+def test_results_that_cannot_be_sent_are_refused_before_they_are_made() -> None:
+    """64 × 64: 12 bytes of numbers a pixel, exactly; pictures as of noise, which are largest."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    largest = max(
+        len(render.encode(Image.fromarray(noise), file_format)) for file_format in ("png", "jpeg")
+    )
+    one, tiny = Objective(class_index=1), tiny_model(Pooling(), 64)
+
+    def most_sent(**given: Any) -> int:
+        """The least cap that a request of this kind is taken with."""
+        low, high = 0, 1 << 30
+        while high - low > 1:
+            cap = (low + high) // 2
+            try:
+                read(one, on=tiny, limits=replace(LIMITS, max_response_bytes=cap), **given)
+                high = cap
+            except InvalidArgument as error:
+                [violation] = error.violations
+                assert violation.field in ("method", "include_pixels")
+                low = cap
+        return high
+
+    pictures = most_sent(restart_count=8)
+    assert 8 * largest < pictures < 8 * (largest + 3000)
+    assert most_sent(restart_count=8, include_pixels=True) == pictures + 8 * 12 * 64 * 64
+    limits = replace(LIMITS, max_response_bytes=pictures - 1)
+    assert refused(InvalidArgument, one, on=tiny, limits=limits, restart_count=8) == {
+        "method": f"8 images of 4096 pixels may take {pictures} bytes; at most {pictures - 1} are "
+        "sent: ask for fewer or smaller ones"
+    }
+
+
+def test_the_rate_of_a_preset_is_of_the_images_size() -> None:
+    """Mahendran's 0.001, before a gradient times height·width·3·57.4²."""
+    given = {"preset": optimize_pb2.PRESET_MAHENDRAN, "height_px": 32, "width_px": 48}
+    method = read(Objective(class_index=1), on=tiny_model(Pooling(), 64), **given).spec.method
+    assert isinstance(method, Optimize)
+    assert method.ascent.learning_rate == pytest.approx(0.001 * 32 * 48 * 3 * 57.4**2)
 
 
 def test_steps_and_precisions_beyond_what_is_allowed() -> None:

@@ -18,7 +18,7 @@ from ...engine.rows import Chore, Lane, Program, Rows, Target, TopTarget, Want
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize.optimize import Buckets
-from ..optimize.snapshot import Declared, Snapshot
+from ..optimize.snapshot import Declared, Snapshot, held_bytes
 from . import linear
 from .algorithm import Algorithm, Base, Crafted, Scene, Shows
 from .linear import LinearView, linear_views
@@ -129,7 +129,8 @@ class Attack:
         layers = [layer for name in self.layers if (layer := model.network.layer(name))]
         largest = max((math.prod(layer.shape) for layer in layers), default=0)
         each = self.buckets.bucket_size + 3 + self.image_count
-        return images + 8 * each * largest + self.algorithm.byte_count(model)
+        shown = held_bytes(self, model, self.shows.checkpoint_every)
+        return images + 8 * each * largest + shown + self.algorithm.byte_count(model)
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Attacked]:
         """Args are those of every method, but that the image is all photos, 1×3×H×W."""

@@ -216,9 +216,7 @@ class CarliniWagnerStepper:
             term, square = float(terms[place, 0]), float(norms[place]) ** 2
             progress = Progress(0, self._step_of(slot), scores[place] - square, (term,), 0.0, 0.0)
             self._lasts[slot] = progress
-            told[place] = (
-                self._told(slot, progress) if finite[place] else Moved(end=self.stop(slot))
-            )
+            told[place] = self._told(slot, progress) if finite[place] else self.stop(slot)
         return told
 
     def _note_best(self, looked: _Looked, norms: Any, reached: Any, moved: Sequence[int]) -> None:
@@ -272,11 +270,11 @@ class CarliniWagnerStepper:
             {name: float(self._numbers[name][slot]) for name in NUMBERS},
         )
 
-    def stop(self, slot: int) -> Any:
+    def stop(self, slot: int) -> Moved:
         nothing = float("nan")
         last = self._lasts[slot]
         last = last or Progress(0, self._step_of(slot), nothing, (nothing,), 0.0, 0.0)
-        return self._found(slot, last, finite=False)
+        return Moved(end=self._found(slot, last, finite=False))
 
     def _found(self, slot: int, progress: Progress, *, finite: bool) -> Found:
         best = self._stacked["best"][slot].clone()

@@ -22,7 +22,7 @@ from ..optimize.ascent import MOST_RESTARTS, MOST_STEPS, PLAIN, Ascent
 from ..optimize.optimize import STACKED, dtype_of, stepper_of
 from ..optimize.prelude import parameter_count
 from ..optimize.snapshot import Declared
-from ..optimize.stepper import STATE, AscentStepper, End, Start
+from ..optimize.stepper import STATE, AscentStepper, End, Start, end_of, numbers_of
 from ..parameters import MOST_SEED, Known, choice, number, positive
 from .algorithm import Algorithm, Budget, Crafted, Norm, Scene
 
@@ -79,7 +79,8 @@ class GradientAttack(Algorithm):
 
     def declared(self, model: Model) -> Sequence[Declared]:
         shape = (parameter_count(*_size_of(model)),)
-        return [Declared({name: (shape, dtype_of(model)) for name in STATE})]
+        tensors = {name: (shape, dtype_of(model)) for name in STATE}
+        return [Declared(tensors, frozenset(numbers_of(1)))]
 
     def craft(self, scene: Scene) -> Program[Sequence[Crafted]]:
         size, base = scene.size, scene.base
@@ -103,7 +104,14 @@ class GradientAttack(Algorithm):
             for restart in range(self.image_count)
         ]
         make = functools.partial(stepper_of, scene.model, size, scene.bucket_size)
-        ends: list[End] = yield Climb(size, scene.bucket_size, AscentStepper, make, starts)
+        ended = [start.state is not None and start.state.ended for start in starts]
+        going = [start for start, over in zip(starts, ended, strict=True) if not over]
+        climb = Climb(size, scene.bucket_size, AscentStepper, make, going)
+        made = iter((yield climb) if going else ())
+        ends: list[End] = [
+            end_of(make(), start) if over else next(made)
+            for start, over in zip(starts, ended, strict=True)
+        ]
         return [Crafted((end.image + mean).clamp(0, 255), end.progress, end.finite) for end in ends]
 
     def _ascent(self, scene: Scene) -> Ascent:

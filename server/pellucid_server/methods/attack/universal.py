@@ -13,7 +13,7 @@ from ...engine.rows import Chore, Event, Lane, Program, Rows, State, Target, Top
 from ...models.registry import Model
 from .. import draws
 from ..optimize.optimize import Buckets
-from ..optimize.snapshot import Declared, Snapshot
+from ..optimize.snapshot import Declared, Snapshot, held_bytes
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Parameters, choice, number, positive, seed
 from .algorithm import Budget, Norm, Shows
@@ -182,7 +182,8 @@ class UniversalAttack:
         network, count = model.network, self.photos.photo_count
         images = 4 + 2 * self.universal.candidate_count + 2 * CHUNK_PHOTOS
         logits = 2 * 4 * count * network.class_count
-        return logits + images * 3 * network.pixel_count * 8
+        shown = held_bytes(self, model, self.shows.checkpoint_every)
+        return logits + shown + images * 3 * network.pixel_count * 8
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Universalized]:
         """Args are those of every method, but that there is no image."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...models.registry import Model
 from ..parameters import MOST_SEED, Known, Parameters, choice, flag, number
+from .regularizers import NATURAL_STD
 
 MOST_STEPS = 10_000
 MOST_RESTARTS = 64
@@ -42,13 +43,27 @@ PLAIN: dict[str, Any] = {
     "octave_scale": 1.4,
 }
 
+
+def _of_energy(rate: float) -> Callable[[Known], float | None]:
+    """A rate times the expected energy of a photo of the image's size."""
+
+    def of(known: Known) -> float | None:
+        size = known.values["height_px"], known.values["width_px"]
+        return None if None in size else rate * 3 * size[0] * size[1] * NATURAL_STD**2
+
+    return of
+
+
 _YOSINSKI = (
     PLAIN | {"update": "momentum", "momentum": 0.0, "learning_rate": 100.0} | {"clip_pixels": True}
 )
 _PROGRESS = _YOSINSKI | {"update": "progress"}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # Olah, Mordvintsev and Schubert 2017, doi:10.23915/distill.00007, by the code they published.
+    # Olah, Mordvintsev and Schubert 2017, doi:10.23915/distill.00007, by the code they published,
+    # lucid. What is ours: where theirs pads the image with 12 pixels of grey, and jitters by 8 and,
+    # once it is turned, by 4 more, cropping each time, ours is shifted in a circle by 8, and mirrored
+    # beyond its edges; angles and scales are any of the range, where theirs are of a list.
     "olah": PLAIN
     | {
         "step_count": 512,
@@ -86,18 +101,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "blur_sigma_px": 0.5,
         "small_contribution_percentile": 90.0,
     },
-    # Mahendran and Vedaldi 2014, arXiv:1412.0035, by the code they published: its learning rate of
-    # 0.001 stands before a gradient that is multiplied by what penalties are divided by.
+    # Mahendran and Vedaldi 2014, arXiv:1412.0035, by the code they published: the steps of its
+    # invert_nn, the penalties of its experiments with networks, which take total variation at 1, 10
+    # or 100 by layer. Its rate of 0.001 stands before a gradient that is multiplied by what
+    # penalties are divided by. What is ours: the rate stays at its first value, where theirs falls
+    # by 10 after 800, 1300, 1800 and 2000 steps, and momentum starts anew each time.
     "mahendran": PLAIN
     | {
         "step_count": 2100,
         "update": "momentum",
-        "learning_rate": 0.001 * 3 * 224**2 * 57.4**2,
-        "noise_std": 57.4,
+        "learning_rate": _of_energy(0.001),
+        "noise_std": NATURAL_STD,
         "lp_penalty": 8e-10,
         "tv_penalty": 10.0,
     },
-    # Mordvintsev, Olah and Tyka 2015: the notebook of DeepDream.
+    # Mordvintsev, Olah and Tyka 2015: the notebook of DeepDream. What is ours: octaves are made
+    # smaller with antialiasing, where theirs are not.
     "mordvintsev": PLAIN
     | {
         "step_count": 10,
@@ -113,7 +132,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 def _preset(name: str) -> Callable[[Known], Any]:
     def of(known: Known) -> Any:
-        return PRESETS[known.values["preset"]][name]
+        value = PRESETS[known.values["preset"]][name]
+        return value(known) if callable(value) else value
 
     return of
 
@@ -138,11 +158,11 @@ class Ascent(Parameters):
     step_count: int = number(_preset("step_count"), 1, MOST_STEPS)
     parameterization: str = choice(_preset("parameterization"))
     update: str = choice(_preset("update"))
+    height_px: int = number(_side("height_px"), LEAST_SIDE_PX, _MOST_SIDE_PX)
+    width_px: int = number(_side("width_px"), LEAST_SIDE_PX, _MOST_SIDE_PX)
     learning_rate: float = number(_preset("learning_rate"), 1e-9, 1e12)
     momentum: float = number(_preset("momentum"), 0, 0.999)
     progress: float = number(_preset("progress"), 1e-9, 1e9)
-    height_px: int = number(_side("height_px"), LEAST_SIDE_PX, _MOST_SIDE_PX)
-    width_px: int = number(_side("width_px"), LEAST_SIDE_PX, _MOST_SIDE_PX)
     start: str = choice(_preset("start"))
     noise_std: float = number(_preset("noise_std"), 0, 128)
     seed: int = number(0, 0, MOST_SEED - MOST_RESTARTS)

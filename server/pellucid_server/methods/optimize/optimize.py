@@ -13,6 +13,7 @@ from torch import Tensor
 from ...engine.job import Priority
 from ...engine.lockstep import Climb, Pace
 from ...engine.rows import (
+    Chore,
     CodeTarget,
     DirectionTarget,
     DiversityTarget,
@@ -27,17 +28,19 @@ from ...engine.rows import (
     Want,
 )
 from ...engine.siblings import Siblings, state_names
+from ...errors import FailedPrecondition, Violation
 from ...models.network import OUTPUT
 from ...models.registry import Model
+from ...models.sizes import UnfitSize
 from .ascent import Ascent
 from .prelude import parameter_count
-from .snapshot import Declared, Snapshot
-from .stepper import STATE, AscentStepper, End, Start
+from .snapshot import Declared, Snapshot, held_bytes
+from .stepper import STATE, AscentStepper, End, Start, end_of, numbers_of
 
 _SMALL_PIXELS = 512 * 512
 
-STACKED = 1 + len(STATE)
-"""Tensors of an image's size that a slot holds: its state, and the last good image."""
+STACKED = len(STATE)
+"""Tensors of an image's size that a slot holds."""
 
 
 _SCORING = 16
@@ -115,7 +118,8 @@ class Optimize:
         objectives: Goals, or what they are made of, with their weights.
         ascent: How.
         buckets: Of its batches.
-        states: Where its images go on from, in the order of their seeds; all of one octave.
+        states: Where its images go on from, in the order of their seeds; all of one octave, but
+            for those that have ended.
     """
 
     objectives: tuple[tuple[Objective, float], ...]
@@ -144,7 +148,7 @@ class Optimize:
         steps = seen * ascent.restart_count / own
         for state in self.states:  # what is done need not be paid for
             done = ascent.step_count * sum(octaves[: state.octave])
-            steps -= (done + state.step * octaves[state.octave]) / own
+            steps -= (seen if state.ended else done + state.step * octaves[state.octave]) / own
         photos = [goal for goal, _ in self.objectives if isinstance(goal, FromPhoto)]
         codes = len(photos) * pixels / own
         counts = {Lane.GRADIENT: max(1, math.ceil(steps))}
@@ -165,7 +169,9 @@ class Optimize:
         slot *= 2  # slots come in twos of what there was
         for layer, channel_count in self._layers_apart.items():
             slot += len(state_names(layer)) * channel_count**2
-        return slot * dtype_of(model).itemsize * ascent.restart_count + self._goal_bytes(model)
+        slots = slot * dtype_of(model).itemsize * ascent.restart_count
+        shown = held_bytes(self, model, ascent.checkpoint_every)
+        return slots + shown + self._goal_bytes(model)
 
     def _goal_bytes(self, model: Model) -> int:
         """What a batch of its images keeps of the layers that goals are of, and the codes."""
@@ -193,8 +199,9 @@ class Optimize:
             for layer, channel_count in self._layers_apart.items()
             for name in state_names(layer)
         }
+        numbers = frozenset(numbers_of(len(self.objectives)))
         return [
-            Declared(grams | {name: ((parameter_count(*size),), dtype) for name in STATE})
+            Declared(grams | {name: ((parameter_count(*size),), dtype) for name in STATE}, numbers)
             for size in self.ascent.octave_sizes
         ]
 
@@ -206,6 +213,8 @@ class Optimize:
         std = torch.tensor(steps.std, dtype=dtype, device=image.device).view(3, 1, 1)
         photos = image.to(dtype) * (255 * std)
         sizes = ascent.octave_sizes
+        if len(sizes) > 2:
+            yield Chore(lambda _: _check_sizes(model, sizes[1:-1]))
         bases: list[Tensor | None] = [None] * len(sizes)
         if ascent.start == "photo":
             bases = [_resized(photos[:1], size)[0] for size in sizes]
@@ -214,21 +223,32 @@ class Optimize:
             for layer, channel_count in self._layers_apart.items()
         }
         ends: list[End | None] = [None] * ascent.restart_count
+        first = max((state.octave for state in self.states), default=0)
         for octave, (size, base) in enumerate(zip(sizes, bases, strict=True)):
-            states: Sequence[Snapshot | None] = [None] * ascent.restart_count
-            if self.states:
-                if octave < self.states[0].octave:
-                    continue
-                states = self.states if octave == self.states[0].octave else states
-            climbing = [k for k, end in enumerate(ends) if end is None or end.finite]
-            if not climbing:
+            if octave < first:
+                continue
+            if all(end is not None and not end.finite for end in ends):
                 break
+            states: Sequence[Snapshot | None] = [None] * ascent.restart_count
+            if self.states and octave == first:
+                states = self.states
             bucket_size = self.buckets.of(size)
             target_there = yield from self._target(
                 photos, size, bucket_size, std, network.dtype, siblings
             )
-            make = functools.partial(stepper_of, model, size, bucket_size)
             last = octave == len(sizes) - 1
+            over: dict[int, End] = {}
+            for k, state in enumerate(states):
+                if state is not None and (
+                    state.ended or (state.step == ascent.step_count and not last)
+                ):
+                    at, anchor = sizes[state.octave], bases[state.octave]
+                    start = Start(ascent, target_there, None, k, state.octave, last, state, anchor)
+                    over[k] = end_of(stepper_of(model, at, self.buckets.of(at)), start)
+            climbing = [
+                k for k, end in enumerate(ends) if k not in over and (end is None or end.finite)
+            ]
+            make = functools.partial(stepper_of, model, size, bucket_size)
             starts = [_grown(ends[k], bases[octave - 1], base, size) for k in climbing]
             images = [
                 Start(ascent, target_there, start, k, octave, last, states[k], base)
@@ -237,8 +257,9 @@ class Optimize:
             before = octave * ascent.step_count
             steps_made = [before if (state := states[k]) is None else state.total for k in climbing]
             rounds = steps_made if siblings else None
-            made = yield Climb(size, bucket_size, AscentStepper, make, images, rounds)
-            for k, end in zip(climbing, made, strict=True):
+            climb = Climb(size, bucket_size, AscentStepper, make, images, rounds)
+            made = (yield climb) if climbing else ()
+            for k, end in (*over.items(), *zip(climbing, made, strict=True)):
                 ends[k] = end
         return Optimized(tuple(end for end in ends if end is not None))
 
@@ -273,6 +294,25 @@ class Optimize:
             else:
                 terms.append((goal, weight))
         return SumTarget(tuple(terms))
+
+
+def _check_sizes(model: Model, sizes: Sequence[tuple[int, int]]) -> None:
+    """Tries sizes of octaves: those around them fit, and hardly any network takes these and not all.
+
+    Raises:
+        FailedPrecondition: The network does not take one.
+    """
+    for size in sizes:
+        try:
+            model.network.shapes_at(*size)
+        except UnfitSize as unfit:
+            where = "" if unfit.layer is None else f": it gets no further than {unfit.layer}"
+            found = Violation(
+                "ascend.octave_scale",
+                f"{model.name} does not run on the octave of {size[0]} × {size[1]}{where}",
+            )
+            words = f"{found.field}: {found.description}"
+            raise FailedPrecondition(words, violations=[found]) from None
 
 
 def dtype_of(model: Model) -> torch.dtype:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NATURAL = 57.4
+NATURAL_STD = 57.4
 """Standard deviation of photos' pixels on a scale of 0 to 255: 0.225·255, ImageNet's."""
 
 _FLAT = 1e-10
@@ -23,7 +23,7 @@ def energy(images: Tensor) -> float:
 
     As Mahendran and Vedaldi's published code divides: their strengths fit every size.
     """
-    return images[0].numel() * _NATURAL**2
+    return images[0].numel() * NATURAL_STD**2
 
 
 def lp_penalty(images: Tensor, strength: Tensor, order: Tensor) -> Tensor:

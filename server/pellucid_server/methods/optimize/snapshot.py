@@ -1,5 +1,6 @@
 """What an optimization under way is, so that it goes on elsewhere: tensors and numbers by name."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,6 +24,8 @@ class Snapshot:
         numbers: Likewise: finite or not, of float64.
         together: Whether it is worth something only beside those of images that have made as
             many steps, or one more or less.
+        ended: Whether it goes no further, since its score or its gradient was not finite. It is
+            then worth something beside all that have come as far.
     """
 
     restart: int
@@ -32,9 +35,16 @@ class Snapshot:
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, float] = field(default_factory=dict)
     together: bool = False
+    ended: bool = False
 
     def fits(self, other: "Snapshot") -> bool:
         """Whether a job can go on from both."""
+        if self.ended and other.ended:
+            return True
+        if self.ended or other.ended:
+            ended, going = (self, other) if self.ended else (other, self)
+            as_far = going.total >= ended.total or not ended.together
+            return going.octave >= ended.octave and as_far
         apart = abs(self.total - other.total)
         return self.octave == other.octave and not (self.together and apart > 1)
 
@@ -60,6 +70,31 @@ class Resumable(Protocol):
         """How many images a job has, each with a state of its own."""
         ...
 
+    @property
+    def states(self) -> tuple[Snapshot, ...]:
+        """Where its images go on from, in their order; empty: from the start."""
+        ...
+
     def declared(self, model: Model) -> Sequence[Declared]:
         """What their states hold, for each octave."""
         ...
+
+
+_SHOWN = 4
+"""Sets of snapshots that there can be at once: the one that waits to be taken, the one that is
+being completed, and the one that is being sent, which halves of another precision are made of."""
+
+
+def snapshot_bytes(method: Resumable, model: Model) -> int:
+    """Of the largest set of all images' snapshots; 0: the method makes none."""
+    each = (
+        sum(math.prod(shape) * dtype.itemsize for shape, dtype in one.tensors.values())
+        for one in method.declared(model)
+    )
+    return method.image_count * max(each, default=0)
+
+
+def held_bytes(method: Resumable, model: Model, checkpoint_every: int) -> int:
+    """Of all snapshots that a job holds on the host: those it makes, and those it came from."""
+    sets = _SHOWN * (checkpoint_every > 0) + (len(method.states) > 0)
+    return sets * snapshot_bytes(method, model)

@@ -6,6 +6,7 @@ those back that moved: so a row's bits do not depend on which other rows there a
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -36,7 +37,7 @@ _FLAGS = ("spectral", "clip_pixels", *(f"{rule}_rule" for rule in _RULES))
 
 
 _ARRAYS = (
-    *("_scored", "_scores", "_terms", "_before", "_steps"),
+    *("_scored", "_scores", "_terms", "_before", "_steps", "_stopped"),
     *("_seeds", "_numbers", "_flags"),
 )
 """What is kept of every slot on the host."""
@@ -45,9 +46,15 @@ _ANCHOR = "anchor"
 """The stacked tensor that is there only once a slot needs it."""
 
 
-STATE = ("parameters", "first", "second")
-"""What a slot's state is, P numbers each: see prelude; the first moment, or the velocity; the
-second moment."""
+STATE = ("good", "parameters", "first", "second")
+"""What a slot's state is, P numbers each, see prelude: the last that was scored, and those to score
+next; the first moment, or the velocity; the second moment."""
+
+
+def numbers_of(term_count: int) -> tuple[str, ...]:
+    """And numbers: its last score, NaN where there is none yet, and what that is made of."""
+    terms = (f"term {place}" for place in range(term_count))
+    return ("score", "lp_penalty", "tv_penalty", *terms)
 
 
 @dataclass(frozen=True)
@@ -167,12 +174,13 @@ class AscentStepper:
         self._terms = np.zeros((0, 1))
         self._before = np.zeros(0, np.int64)  # steps of smaller octaves
         self._steps = np.zeros(0, np.int64)
+        self._stopped = np.zeros(0, bool)
         self._seeds = np.zeros(0, np.int64)
         self._numbers = np.zeros((0, len(_NUMBERS)))
         self._flags = np.zeros((0, len(_FLAGS)), bool)
         length = prelude.parameter_count(*size)
         empty = torch.zeros(0, length, dtype=dtype, device=device)
-        self._stacked = {name: empty.clone() for name in ("good", *STATE)}
+        self._stacked = {name: empty.clone() for name in STATE}
 
     # Slots.
 
@@ -190,9 +198,9 @@ class AscentStepper:
             fresh = self._parameters_of(start, seed)
             kept = {"parameters": fresh, "good": fresh}
         else:
-            kept = {**state.tensors, "good": state.tensors["parameters"]}
+            kept = dict(state.tensors)
             for goal in start.target.kept_apart:
-                goal.siblings.restore(start.restart, state.total, state.tensors)
+                goal.siblings.restore(start.restart, state.total + state.ended, state.tensors)
         if ascent.bounded:
             assert start.anchor is not None
             anchor = start.anchor.to(self._device, self._dtype)[None]
@@ -205,8 +213,13 @@ class AscentStepper:
         self._numbers[slot] = [getattr(ascent, name) for name in _NUMBERS]
         rules = [ascent.update == rule for rule in _RULES]
         self._flags[slot] = [ascent.spectral, ascent.clip_pixels, *rules]
-        self._scored[slot] = False
+        self._scored[slot] = self._stopped[slot] = False
         self._starts[slot] = start
+        if state is not None and math.isfinite(state.numbers["score"]):
+            names = numbers_of(len(start.target.terms))
+            total, lp, tv, *terms = ([state.numbers[name]] for name in names)
+            scores = np.array(total), np.array([[*lp, *tv]]), np.array(terms).T
+            self._note(np.array([slot]), *scores)
         return slot
 
     def leave(self, slot: int) -> None:
@@ -290,9 +303,16 @@ class AscentStepper:
             for place in np.flatnonzero(due)
         }
 
-    def stop(self, slot: int) -> Any:
-        image = self._image(slot, "good")
-        return End(image, self._picture(image), self._progress(slot), finite=False)
+    def stop(self, slot: int) -> Moved:
+        self._stopped[slot] = True
+        image, snapshot = self._image(slot, "good"), self.snapshot(slot)
+        end = End(image, self._picture(image), self._progress(slot), finite=False)
+        return Moved([] if snapshot is None else [snapshot], end)
+
+    def arrive(self, slot: int) -> End:
+        """What came of a slot that has made its last step."""
+        image = self._image(slot, "parameters")
+        return End(image, self._picture(image), self._progress(slot), finite=True)
 
     def _note(
         self,
@@ -331,12 +351,11 @@ class AscentStepper:
 
     def _told(self, slot: int, *, stopped: bool, final: bool) -> Moved:
         if stopped:
-            return Moved(end=self.stop(slot))
+            return self.stop(slot)
         start, step, progress = self._start(slot), int(self._steps[slot]), self._progress(slot)
         ascent = start.ascent
         if final:
-            image = self._image(slot, "parameters")
-            return Moved((progress,), End(image, self._picture(image), progress, finite=True))
+            return Moved((progress,), self.arrive(slot))
         shown: list[Any] = []
         if step % ascent.progress_every == 0 and step < ascent.step_count:
             shown.append(progress)
@@ -346,20 +365,29 @@ class AscentStepper:
         if ascent.checkpoint_every and step % ascent.checkpoint_every == 0:
             shown.append(self.snapshot(slot))
         if step == ascent.step_count and not start.last:
-            image = self._image(slot, "parameters")
-            return Moved(shown, End(image, self._picture(image), progress, finite=True))
+            return Moved(shown, self.arrive(slot))
         return Moved(shown)
 
     def snapshot(self, slot: int) -> Any:
         start = self._start(slot)
         if not start.ascent.checkpoint_every:
             return None
-        step, total = int(self._steps[slot]), self._step_of(slot)
+        step, total, ended = int(self._steps[slot]), self._step_of(slot), bool(self._stopped[slot])
         tensors = {name: self._stacked[name][slot].clone() for name in STATE}
-        for goal in start.target.kept_apart:
-            tensors |= goal.siblings.state(start.restart, total)
-        together = bool(start.target.kept_apart)
-        return Snapshot(start.restart, start.octave, step, total, tensors, together=together)
+        for goal in start.target.kept_apart:  # others look at what it was like as it ended, too
+            tensors |= goal.siblings.state(start.restart, total + ended)
+        last = self._progress(slot)
+        scores = (last.score, last.lp_penalty, last.tv_penalty, *last.terms)
+        return Snapshot(
+            start.restart,
+            start.octave,
+            step,
+            total,
+            tensors,
+            dict(zip(numbers_of(len(last.terms)), scores, strict=True)),
+            together=bool(start.target.kept_apart),
+            ended=ended,
+        )
 
     def _start(self, slot: int) -> Start:
         start = self._starts[slot]
@@ -569,3 +597,12 @@ class AscentStepper:
 
     def _picture(self, image: Tensor) -> Tensor:
         return (image / 255 + self._mean).clamp(0, 1)
+
+
+def end_of(stepper: AscentStepper, start: Start) -> End:
+    """What an image ended with that its state says has ended, or has made its last step."""
+    assert start.state is not None
+    slot = stepper.join(start)
+    end: End = stepper.stop(slot).end if start.state.ended else stepper.arrive(slot)
+    stepper.leave(slot)
+    return end
