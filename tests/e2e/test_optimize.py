@@ -1,7 +1,9 @@
 """Optimizations on a real server: both protocols, both clients, the command line."""
 
 import asyncio
+import base64
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +272,57 @@ def test_the_first_message_is_the_spec(served: Any) -> None:
             with pytest.raises(grpc.RpcError, match=complaint) as caught:
                 list(stub.Optimize(iter(messages)))
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_what_follows_a_spec_is_not_taken_in_before_the_spec_is_right(served: Any) -> None:
+    """Callers who keep the rest back are answered all the same."""
+    ascend = optimize_pb2.Ascend(objectives=[optimize_pb2.Objective(class_index=1)])
+    wrong = optimize_pb2.Ascend(objectives=ascend.objectives, seed=-1)
+    over = threading.Event()
+
+    def messages(spec: optimize_pb2.OptimizeSpec) -> Iterator[optimize_pb2.OptimizeRequest]:
+        yield optimize_pb2.OptimizeRequest(spec=spec)
+        over.wait(60)
+
+    with grpc.insecure_channel(served.grpc) as channel:
+        stub = service_pb2_grpc.PellucidServiceStub(channel)
+        for given, complaint in (
+            ({"ascend": ascend, "checkpoint_bytes": 1 << 29}, "checkpoint_bytes: makes 536870912"),
+            ({"ascend": ascend, "checkpoint_bytes": -1}, "checkpoint_bytes: is -1"),
+            ({"ascend": wrong, "checkpoint_bytes": 100}, "ascend.seed: is -1"),
+            ({"ascend": ascend, "photo_count": 1000}, "photo_count: is for Universal"),
+        ):
+            with pytest.raises(grpc.RpcError, match=complaint) as caught:
+                list(stub.Optimize(messages(optimize_pb2.OptimizeSpec(**given)), timeout=30))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    over.set()
+
+
+def test_a_form_brings_a_checkpoint(make_server: Any) -> None:
+    """Of any number of events, and larger than a message may be; the end has the same bits."""
+    given = {"method": "ascend", "class_index": "1", "step_count": "8", "checkpoint_every": "3"}
+    with make_server(max_message_bytes=150_000) as running:
+
+        def events(**sent: Any) -> list[tuple[str, dict[str, Any]]]:
+            answer = httpx.post(f"{running.http}/v1/optimize", timeout=60, **sent)
+            assert answer.status_code == 200, answer.text
+            blocks = [block.split("\n") for block in answer.text.strip().split("\n\n")]
+            return [(a[len("event: ") :], json.loads(b[len("data: ") :])) for a, b in blocks]
+
+        form = {name: (None, value) for name, value in given.items()}
+        whole = events(files=form)
+        parts = [told for name, told in whole if name == "checkpoint" and told["step"] == 3]
+        checkpoint = b"".join(base64.b64decode(part["chunk"]) for part in parts)
+        assert len(parts) > 1
+        assert len(checkpoint) > 150_000
+        rest = events(files=form | {"checkpoint": ("checkpoint", checkpoint)})
+        assert rest[-1][0] == "result"
+        assert rest[-1][1]["images"] == whole[-1][1]["images"]
+        assert rest[-1][1]["notes"] == []
+        spec = {"ascend": {"objectives": [{"classIndex": 1}]}, "checkpointBytes": 100}
+        answer = httpx.post(f"{running.http}/v1/optimize", json=spec)
+        assert answer.status_code == 400
+        assert "checkpoint_bytes: is for streams" in answer.json()["error"]["message"]
 
 
 def test_the_command_line(

@@ -202,10 +202,10 @@ class Doubling(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.pool, self.dense = nn.MaxPool2d(2), nn.Linear(3, 4)
-        self.double = nn.Upsample(scale_factor=2)
+        self.twice = nn.Upsample(scale_factor=2)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.dense((images + self.double(self.pool(images))).mean((2, 3)))
+        return self.dense((images + self.twice(self.pool(images))).mean((2, 3)))
 
 
 def test_sizes_of_octaves_are_tried_before_any_step() -> None:
@@ -233,7 +233,7 @@ def test_sizes_of_octaves_are_tried_before_any_step() -> None:
     [violation] = caught.value.violations
     assert violation.field == "ascend.octave_scale"
     assert violation.description == (
-        "Doubling does not run on the octave of 43 × 43: it gets no further than double"
+        "Doubling does not run on the octave of 43 × 43: it gets no further than twice"
     )
     assert not shown
 

@@ -61,8 +61,8 @@ _PROGRESS = _YOSINSKI | {"update": "progress"}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Olah, Mordvintsev and Schubert 2017, doi:10.23915/distill.00007, by the code they published,
-    # lucid. What is ours: where theirs pads the image with 12 pixels of grey, and jitters by 8 and,
-    # once it is turned, by 4 more, cropping each time, ours is shifted in a circle by 8, and mirrored
+    # lucid. What is ours: where theirs pads the image with 12 pixels of grey, jitters it by 8 and,
+    # once it is turned, by 4 more, and crops it, ours is shifted in a circle by 8 and mirrored
     # beyond its edges; angles and scales are any of the range, where theirs are of a list.
     "olah": PLAIN
     | {

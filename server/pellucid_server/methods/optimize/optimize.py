@@ -297,7 +297,7 @@ class Optimize:
 
 
 def _check_sizes(model: Model, sizes: Sequence[tuple[int, int]]) -> None:
-    """Tries sizes of octaves: those around them fit, and hardly any network takes these and not all.
+    """Tries sizes of octaves between two that fit: hardly any network takes only those.
 
     Raises:
         FailedPrecondition: The network does not take one.
