@@ -72,7 +72,7 @@ def optimize_request(
 CHECKPOINT_EVERY = 50
 """Steps from one checkpoint to the next, where it is to go on by itself."""
 
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 20
 _PAUSE_S = 0.5
 """Before a server is asked again; gRPC itself has tried several times by then."""
 

@@ -132,7 +132,7 @@ def test_images_are_made_by_a_conversion_and_by_no_black_box(
             client.optimize(objective, model=model, **photo, **options).result().best.score
             for model in ("lite", LITE0)
         ]
-        assert scores[0] == pytest.approx(scores[1], rel=0.02)
+        assert scores[0] == pytest.approx(scores[1], rel=0.02, abs=0.05)
 
 
 def test_rest_says_the_same(client: pellucid.Client) -> None:

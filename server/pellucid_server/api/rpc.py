@@ -52,7 +52,7 @@ class Inbox:
             DeadlineExpired: It did not arrive in time.
             InvalidArgument: The call ended without it.
         """
-        return await self._in_time(_receive(messages), call)
+        return await self._in_time(lambda: _receive(messages), call)
 
     async def receive_if_any(
         self, messages: AsyncIterator[_Request], call: wire.Call
@@ -62,12 +62,14 @@ class Inbox:
         Raises:
             DeadlineExpired: Neither came in time.
         """
-        return await self._in_time(_receive(messages, None), call)
+        return await self._in_time(lambda: _receive(messages, None), call)
 
-    async def _in_time(self, received: Awaitable[_Request], call: wire.Call) -> _Request:
+    async def _in_time(
+        self, receive: Callable[[], Awaitable[_Request]], call: wire.Call
+    ) -> _Request:
         try:
             async with asyncio.timeout(call.deadline_s - time.monotonic()), self._receiving:
-                return await received
+                return await receive()
         except TimeoutError:
             raise DeadlineExpired("the message did not arrive in time") from None
 

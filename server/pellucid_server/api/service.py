@@ -92,6 +92,7 @@ class Service:
             else read_key(settings.checkpoint_key_file),
             settings.queue_bytes,
             settings.max_checkpoint_bytes,
+            max_photo_set_bytes=settings.max_photo_set_bytes,
         )
         self._registry: Registry | None = None
         self._permits_left = settings.max_requests

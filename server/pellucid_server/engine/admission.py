@@ -273,7 +273,7 @@ def _steps_with(job: Job) -> Hashable:
     """The same for all jobs that step together; None for those that are in no lock step."""
     spec = job.spec
     pace = spec.method.pace(spec.model)
-    return None if pace is None else (spec.model.name, pace.size, spec.bucket_size)
+    return None if pace is None else (spec.model.name, pace.size, spec.bucket_size, pace.kind)
 
 
 class Held:

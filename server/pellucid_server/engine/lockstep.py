@@ -79,11 +79,13 @@ class Pace:
         image_count: Rows of it that there are at once.
         size: Of its images, height and width; of the last ones where there are several.
         in_rounds: Whether none is taken before all have made the step before.
+        kind: Of stepper: only jobs of one kind step together.
     """
 
     image_count: int
     size: tuple[int, int]
     in_rounds: bool = False
+    kind: Hashable = None
 
     def at_once(self, bucket_size: int) -> int:
         """Rows that go together where there are no others; more than a bucket take several."""

@@ -160,6 +160,12 @@ def read_optimize(
         bucket_size,
         method.elsewhere if isinstance(method, Attack) else (),
     )
+    if not isinstance(method, Optimize) and spec.byte_count > limits.max_optimize_bytes:
+        found.invalid(
+            "attack",
+            f"would hold {spec.byte_count} bytes; must be at most {limits.max_optimize_bytes}: ask "
+            "for fewer starts, layers or photos",
+        )
     settings: optimize_pb2.Ascend | attack_pb2.Attack
     match method:
         case Attack():
@@ -170,7 +176,7 @@ def read_optimize(
             settings = _write_ascend(request, method)
     _check_checkpoints(found, spec, settings, limits)
     _check_result(found, request, method, model, limits)
-    given = _check_checkpoint(found, request, spec, chunks, follows=follows)
+    given = _check_checkpoint(found, request, spec, chunks, limits, follows=follows)
     found.raise_any()
     notes: tuple[str, ...] = ()
     if given and not follows:
@@ -186,11 +192,13 @@ def _check_checkpoint(
     request: optimize_pb2.OptimizeSpec,
     spec: Spec,
     chunks: Sequence[bytes],
+    limits: Limits,
     *,
     follows: bool,
 ) -> bool:
     """Whether there is a checkpoint, of a size that this job's have, and nothing of it missing."""
-    byte_count, most = request.checkpoint_bytes, most_checkpoint_bytes(spec)
+    byte_count = request.checkpoint_bytes
+    most = min(most_checkpoint_bytes(spec), limits.max_checkpoint_bytes)
     field = "checkpoint_bytes" if byte_count else "checkpoint"
     count = len(request.checkpoint) + byte_count
     if byte_count < 0:

@@ -70,6 +70,7 @@ class Limits:
     checkpoint_key: bytes
     max_optimize_bytes: int = 1 << 30
     max_checkpoint_bytes: int = 256 << 20
+    max_photo_set_bytes: int = 256 << 20
     max_response_bytes: int = 32 << 20
 
 

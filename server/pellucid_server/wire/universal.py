@@ -80,7 +80,7 @@ def read_universal(
         )
     elif not 0 <= following <= most:
         found.invalid("photo_count", f"is {following}; must be 0 to {most}, with those of photos")
-    else:
+    if 0 <= following <= most:
         sources = _read_photos(found, request, model, limits)
     if len(found) > before or universal is None or shows is None or model is None:
         return None
@@ -94,6 +94,10 @@ def _read_photos(
     count = len(request.photos) + request.photo_count
     if not 1 <= count <= MOST_PHOTOS:
         found.invalid("photos", f"has {count}; must have 1 to {MOST_PHOTOS}")
+        return ()
+    byte_count = sum(image.ByteSize() for image in request.photos)
+    if byte_count > limits.max_photo_set_bytes:
+        found.invalid("photos", f"take more than {limits.max_photo_set_bytes} bytes")
         return ()
     sources = []
     for place, image in enumerate(request.photos):

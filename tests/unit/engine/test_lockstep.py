@@ -31,6 +31,7 @@ from pellucid_server.methods.attack.gradient import Pgd
 from pellucid_server.methods.optimize.ascent import PRESETS, Ascent
 from pellucid_server.methods.optimize.optimize import Apart, Buckets, FromPhoto, Optimize, Optimized
 from pellucid_server.methods.optimize.stepper import AscentStepper, Preview, Progress
+from pellucid_server.methods.parameters import Known
 from pellucid_server.methods.predict import Predict
 from pellucid_server.models.network import Network
 from pellucid_server.models.registry import Precision
@@ -45,7 +46,9 @@ BUCKETS = Buckets(4)
 
 def ascent(preset: str = "olah", **parameters: Any) -> Ascent:
     sizes = {"height_px": SIDE, "width_px": SIDE}
-    return Ascent(**(PRESETS[preset] | {"preset": preset} | sizes | parameters))
+    known = Known(None, sizes)
+    values = {k: v(known) if callable(v) else v for k, v in PRESETS[preset].items()}
+    return Ascent(**(values | {"preset": preset} | sizes | parameters))
 
 
 def optimize(*goals: Goal | FromPhoto, preset: str = "olah", **parameters: Any) -> Optimize:

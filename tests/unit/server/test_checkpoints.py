@@ -423,7 +423,7 @@ def test_a_server_makes_none_that_it_would_not_take() -> None:
 
 def test_snapshots_count_as_memory() -> None:
     """Four sets of those that a job makes, and those that it came from; by hand."""
-    one = 3 * 4 * 3 * 96 * (96 // 2 + 1) * 2
+    one = 4 * 4 * 3 * 96 * (96 // 2 + 1) * 2
     counts = [read(spec(restart_count=2, checkpoint_every=every)).byte_count for every in (0, 1)]
     assert counts[1] - counts[0] == 4 * 2 * one
     with running() as runner:

@@ -15,7 +15,7 @@ from ...engine.rows import Program
 from ...models.registry import Model
 from ..optimize.ascent import MOST_STEPS
 from ..optimize.snapshot import Declared, Snapshot
-from ..optimize.stepper import Progress
+from ..optimize.stepper import AscentStepper, Progress
 from ..parameters import Parameters, number
 from .lens import Lens
 
@@ -112,8 +112,8 @@ class Algorithm(Parameters):
     name: ClassVar[str]
     """Of its message in the contract's Attack."""
     takes_goal: ClassVar[bool] = True
-    in_lock_step: ClassVar[bool] = True
-    """Whether its images step with those of other jobs."""
+    stepper: ClassVar[type | None] = AscentStepper
+    """What its images step in, with those of other jobs; None: they are in no lock step."""
 
     @property
     def image_count(self) -> int:

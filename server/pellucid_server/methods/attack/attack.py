@@ -115,10 +115,10 @@ class Attack:
         return rows_elsewhere(self.models, self.buckets, self.image_count)
 
     def pace(self, model: Model) -> Pace | None:
-        if not self.algorithm.in_lock_step:
+        network, kind = model.network, self.algorithm.stepper
+        if kind is None:
             return None
-        network = model.network
-        return Pace(self.image_count, (network.height_px, network.width_px))
+        return Pace(self.image_count, (network.height_px, network.width_px), kind=kind)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""

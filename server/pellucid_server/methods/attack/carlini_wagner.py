@@ -42,6 +42,7 @@ class CarliniWagner(Algorithm):
     initial_weight: float = number(0.001, 1e-6, 1e6)
 
     name: ClassVar[str] = "carlini_wagner"
+    stepper: ClassVar[type | None] = CarliniWagnerStepper
 
     @property
     def step_total(self) -> int:

@@ -147,7 +147,7 @@ class DeepFool(Algorithm):
 
     name: ClassVar[str] = "deep_fool"
     takes_goal: ClassVar[bool] = False
-    in_lock_step: ClassVar[bool] = False
+    stepper: ClassVar[type | None] = None
 
     @property
     def steps(self) -> Steps:

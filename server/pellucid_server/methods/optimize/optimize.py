@@ -157,7 +157,9 @@ class Optimize:
     def pace(self, model: Model) -> Pace:
         ascent = self.ascent
         size = (ascent.height_px, ascent.width_px)
-        return Pace(ascent.restart_count, size, in_rounds=bool(self._layers_apart))
+        return Pace(
+            ascent.restart_count, size, in_rounds=bool(self._layers_apart), kind=AscentStepper
+        )
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
