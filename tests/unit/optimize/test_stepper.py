@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pellucid_server.engine.lockstep import Climb
-from pellucid_server.engine.rows import ClassTarget, SumTarget, TopTarget
+from pellucid_server.engine.rows import Chore, ClassTarget, SumTarget, TopTarget
 from pellucid_server.methods import draws
 from pellucid_server.methods.optimize.ascent import PRESETS, Ascent
 from pellucid_server.methods.optimize.optimize import Buckets, Optimize
@@ -266,12 +266,12 @@ def test_only_who_moves_is_moved() -> None:
     group = Slots(2)
     slots = [group.join(ascent("simonyan", step_count=5)) for _ in range(2)]
     group.step(slots, moved={1})
-    still, moved = (group.stepper.stop(slot) for slot in slots)
+    still, moved = (group.stepper.stop(slot).end for slot in slots)
     assert not still.image.any()
     assert np.isnan(still.progress.score)
     assert moved.progress.step == 1
     group.step(slots, moved={1})
-    assert group.stepper.stop(slots[1]).image.any()  # the last that was scored
+    assert group.stepper.stop(slots[1]).end.image.any()  # the last that was scored
 
 
 def test_what_is_computed_for_neighbours_does_not_end_a_diverging_image() -> None:
@@ -349,6 +349,8 @@ def test_octaves_begin_with_what_was_added_to_the_photo() -> None:
     details: list[Array | None] = [None] * 3
     alive = [0, 1, 2]
     wanted: Any = next(program)
+    if isinstance(wanted, Chore):  # sizes are tried beforehand
+        wanted = program.send(wanted.do(photo))
     for octave, size in enumerate([(21, 28), (32, 43), (48, 64)]):
         assert isinstance(wanted, Climb)
         assert (wanted.size, len(wanted.starts)) == (size, len(alive))
