@@ -1,4 +1,4 @@
-"""The goals of optimizations: directions, codes, energies and guides, as scores and seeds.
+"""The goals of optimizations: directions, codes, energies, guides and styles, as scores and seeds.
 
 Each kind is computed once for each layer, over all the rows of the batch that use it.
 """
@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from .places import PlaceOf, chosen_neurons, upload, upload_tensor
-from .rows import CodeTarget, DirectionTarget, EnergyTarget, GuideTarget, NeuronTarget
+from .rows import (
+    CodeTarget,
+    DirectionTarget,
+    EnergyTarget,
+    GramTarget,
+    GuideTarget,
+    NeuronTarget,
+)
+
+_KINDS = (DirectionTarget, CodeTarget, EnergyTarget, GuideTarget, GramTarget)
 
 
 def seed_of_goals(
@@ -30,11 +39,14 @@ def seed_of_goals(
     """
     groups: dict[tuple[type, str], dict[int, Any]] = defaultdict(dict)
     for row, target in enumerate(targets):
-        if isinstance(target, DirectionTarget | CodeTarget | EnergyTarget | GuideTarget):
+        if isinstance(target, _KINDS):
             groups[type(target), target.layer][row] = target
     for (kind, layer), members in groups.items():
         activation, goals = activations[layer].detach(), list(members.values())
         rows = upload(list(members), activation.device)
+        if kind is GramTarget:
+            yield layer, rows, *_to_styles(activation, members)
+            continue
         seed, factor = torch.zeros_like(activation), upload([1.0], activation.device)
         other = activation
         if kind is CodeTarget:
@@ -81,3 +93,26 @@ def _best_matches(features: Tensor, activation: Tensor) -> Tensor:
     """
     best = torch.bmm(features.mT, activation.flatten(2)).argmax(1)
     return features.gather(2, best[:, None].expand(-1, features.shape[1], -1)).view_as(activation)
+
+
+def gram_matrix(maps: Tensor, places: Tensor | None = None) -> Tensor:
+    """F·diag(p)·Fᵀ, N×N, of maps of N×H×W; see GramTarget."""
+    flat = maps.flatten(1)
+    return torch.mm(flat, flat.mT) / flat.shape[1] if places is None else (flat * places) @ flat.mT
+
+
+def _to_styles(activation: Tensor, members: Mapping[int, GramTarget]) -> tuple[Tensor, Tensor]:
+    """The seed and the scores of all rows: every row by a product of its own.
+
+    Kernels for many products at once may add up in another order where there are more of them.
+    """
+    seed = torch.zeros_like(activation)
+    scores = activation.new_zeros(len(activation), dtype=torch.float64)
+    for row, goal in members.items():
+        maps = activation[row]
+        off = gram_matrix(maps, goal.places) - goal.gram
+        scores[row] = -goal.scale * (off.double().square().sum() + goal.spread)
+        slope = torch.mm(-4 * goal.scale * off, maps.flatten(1))
+        weighted = slope / slope.shape[1] if goal.places is None else slope * goal.places
+        seed[row] = weighted.view_as(maps)
+    return seed, scores
