@@ -82,6 +82,7 @@ class Climb:
         kind: What, with model, size and bucket, tells steppers apart.
         make: A stepper, where there is none of that kind yet.
         starts: One for each image.
+        network: Which network they go through instead of the model's: a twin of it.
     """
 
     size: tuple[int, int]
@@ -89,6 +90,7 @@ class Climb:
     kind: Hashable
     make: Callable[[], Stepper]
     starts: Sequence[Any]
+    network: Network | None = None
 
 
 class Group:
@@ -106,13 +108,13 @@ class Group:
 class Climbing:
     """Slots that a job waits for, as they are taken, run and moved."""
 
-    network = None
     lane = Lane.GRADIENT
     turn = 0
     """The batch that a slot of it was last taken into."""
 
     def __init__(self, group: Group, climb: Climb) -> None:
-        self.group, self.size, self.bucket_size = group, climb.size, climb.bucket_size
+        self.group, self.network = group, climb.network
+        self.size, self.bucket_size = climb.size, climb.bucket_size
         self._slots: list[int] = []
         self.suspects: list[int] = []  # places that were not finite and are run again, alone
         self._ends: dict[int, Any] = {}

@@ -16,7 +16,7 @@ MOST_BLUR_PX = 10.0
 MOST_OCTAVES = 12
 LEAST_SIDE_PX = 16
 
-_PLAIN: dict[str, Any] = {
+PLAIN: dict[str, Any] = {
     "step_count": 400,
     "parameterization": "pixels",
     "update": "adam",
@@ -43,13 +43,13 @@ _PLAIN: dict[str, Any] = {
 }
 
 _YOSINSKI = (
-    _PLAIN | {"update": "momentum", "momentum": 0.0, "learning_rate": 100.0} | {"clip_pixels": True}
+    PLAIN | {"update": "momentum", "momentum": 0.0, "learning_rate": 100.0} | {"clip_pixels": True}
 )
 _PROGRESS = _YOSINSKI | {"update": "progress"}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Olah, Mordvintsev and Schubert 2017, doi:10.23915/distill.00007, by the code they published.
-    "olah": _PLAIN
+    "olah": PLAIN
     | {
         "step_count": 512,
         "parameterization": "spectrum",
@@ -61,7 +61,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034: the L2 penalty and the start from
     # zero, the mean added. They publish neither strength nor steps: those are ours.
-    "simonyan": _PLAIN
+    "simonyan": PLAIN
     | {
         "update": "momentum",
         "learning_rate": 1000.0,
@@ -88,7 +88,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # Mahendran and Vedaldi 2014, arXiv:1412.0035, by the code they published: its learning rate of
     # 0.001 stands before a gradient that is multiplied by what penalties are divided by.
-    "mahendran": _PLAIN
+    "mahendran": PLAIN
     | {
         "step_count": 2100,
         "update": "momentum",
@@ -98,7 +98,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "tv_penalty": 10.0,
     },
     # Mordvintsev, Olah and Tyka 2015: the notebook of DeepDream.
-    "mordvintsev": _PLAIN
+    "mordvintsev": PLAIN
     | {
         "step_count": 10,
         "update": "normalized",

@@ -32,7 +32,7 @@ from .stepper import AscentStepper, End, Snapshot, Start
 
 _SMALL_PIXELS = 512 * 512
 
-_STACKED = 4
+STACKED = 4
 """Tensors of an image's size that a slot holds: parameters, the last good ones, two moments."""
 
 
@@ -118,7 +118,7 @@ class Optimize:
     def byte_count(self, model: Model) -> int:
         ascent = self.ascent
         itemsize = 8 if model.network.dtype is torch.float64 else 4
-        slot = _STACKED * parameter_count(ascent.height_px, ascent.width_px) * itemsize
+        slot = STACKED * parameter_count(ascent.height_px, ascent.width_px) * itemsize
         return 2 * slot * ascent.restart_count  # slots come in twos of what there was
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Optimized]:
@@ -131,7 +131,7 @@ class Optimize:
         sizes = ascent.octave_sizes
         bases: list[Tensor | None] = [None] * len(sizes)
         if ascent.start == "photo":
-            bases = [_resized(photos[:1], size)[0] for size in sizes]
+            bases = [resized(photos[:1], size)[0] for size in sizes]
         details: Sequence[Tensor] | None = None
         ends: list[End] = []
         for octave, (size, base) in enumerate(zip(sizes, bases, strict=True)):
@@ -146,7 +146,7 @@ class Optimize:
             if details is not None:
                 starts = [
                     detail if base is None else base + detail
-                    for detail in (_resized(one[None], size)[0] for one in details)
+                    for detail in (resized(one[None], size)[0] for one in details)
                 ]
             make = functools.partial(
                 AscentStepper,
@@ -181,7 +181,7 @@ class Optimize:
         terms: list[tuple[Goal, float]] = []
         for goal, weight in self.objectives:
             if isinstance(goal, FromPhoto):
-                photo = _resized(photos[goal.photo][None], size) / (255 * std)
+                photo = resized(photos[goal.photo][None], size) / (255 * std)
                 traces = yield Rows(
                     photo.to(dtype),
                     SumTarget(((EnergyTarget(goal.layer), 1.0),)),
@@ -206,7 +206,8 @@ def _goal_of(goal: FromPhoto, activation: Tensor) -> Goal:
     return CodeTarget(goal.layer, activation, max(energy, 1e-30))
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """N×C×H×W at another height and width, bilinearly; small ones are averages."""
     if images.shape[2:] == size:
         return images
     smaller = size[0] < images.shape[2]
