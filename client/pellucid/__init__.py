@@ -10,6 +10,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adversarial import (
+        Adversarial,
+        Attacked,
+        LinearEffect,
+        LinearView,
+        TransferScore,
+    )
     from .aio import AsyncClient
     from .client import Client
     from .compare import Compared, Comparison
@@ -96,10 +103,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Aborted",
+    "Adversarial",
     "AgreementResult",
     "AlreadyExists",
     "AsyncClient",
     "AsyncOptimization",
+    "Attacked",
     "BadArgument",
     "Baseline",
     "Batch",
@@ -130,6 +139,8 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "Layer",
+    "LinearEffect",
+    "LinearView",
     "MapWarning",
     "MethodAgreement",
     "MethodSupport",
@@ -167,6 +178,7 @@ __all__ = [
     "StabilityResult",
     "StatusError",
     "Target",
+    "TransferScore",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -181,7 +193,7 @@ __version__ = version("pellucid")
 def __getattr__(name: str) -> Any:
     # The command line and the server import this package too, and need no gRPC of it.
     if name in __all__:
-        for home in ("errors", "types", "optimizing", "compare", "client", "aio"):
+        for home in ("errors", "types", "adversarial", "optimizing", "compare", "client", "aio"):
             members = vars(import_module(f".{home}", __name__))
             if name in members:
                 return members[name]

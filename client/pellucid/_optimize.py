@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from . import _wire, optimizing, types
+from . import _adversarial, _wire, optimizing, types
 from .errors import BadArgument, StatusError, Unavailable
 from .v1 import optimize_pb2
 
@@ -83,8 +83,9 @@ class Course:
         resume: bool,
         checkpoint: bytes,
     ) -> None:
-        if resume and not spec.ascend.HasField("checkpoint_every"):
-            spec.ascend.checkpoint_every = CHECKPOINT_EVERY
+        settings = spec.attack if spec.HasField("attack") else spec.ascend
+        if resume and not settings.HasField("checkpoint_every"):
+            settings.checkpoint_every = CHECKPOINT_EVERY
         self._spec, self._resume, self._checkpoint = spec, resume, checkpoint
         self._ends_s = time.monotonic() + timeout_s
         self._parts: list[bytes] = []
@@ -196,23 +197,33 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
             seed=image.seed,
             progress=_progress(image.progress),
             stop_reason=image.stop_reason,
+            adversarial=_adversarial.adversarial(image.adversarial)
+            if image.HasField("adversarial")
+            else None,
         )
         for image in message.images
     )
     spread = message.spread if message.HasField("spread") else None
+    attack = message.attack if message.HasField("attack") else None
     return optimizing.OptimizeResult(
         images=images,
         best=images[message.best],
         spread=None if spread is None else _wire._read(optimizing.ScoreSpread, spread),
-        parameters={
-            name: _wire._parameter(message.ascend, field)
-            for name, field in _FIELDS.items()
-            if name in PARAMETERS
-            and (message.ascend.HasField(name) if field.has_presence else True)
-        },
+        parameters=_ascend_parameters(message.ascend)
+        if attack is None
+        else _adversarial.attack_parameters(attack.attack),
         notes=tuple(message.notes),
         run=_wire._run(message.run),
+        attack=None if attack is None else _adversarial.attacked(attack),
     )
+
+
+def _ascend_parameters(message: optimize_pb2.Ascend) -> dict[str, Any]:
+    return {
+        name: _wire._parameter(message, field)
+        for name, field in _FIELDS.items()
+        if name in PARAMETERS and (message.HasField(name) if field.has_presence else True)
+    }
 
 
 def _progress(message: optimize_pb2.OptimizeProgress) -> optimizing.Progress:

@@ -1,6 +1,7 @@
 """The client for asyncio: the twin of client.py."""
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import cached_property
@@ -10,11 +11,11 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _optimize, _wire, optimizing, types
+from . import _attack, _optimize, _wire, optimizing, types
 from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
-from .v1 import model_pb2, service_pb2_grpc
+from .v1 import model_pb2, optimize_pb2, service_pb2_grpc
 
 
 class AsyncClient:
@@ -220,19 +221,59 @@ class AsyncClient:
         **parameters: Any,
     ) -> "optimizing.AsyncOptimization":
         """Images made for what the network is after: see Client.optimize."""
+        make = functools.partial(
+            _optimize.optimize_request,
+            objectives,
+            photo=photo,
+            guide=guide,
+            score=score,
+            model=model,
+            format=format,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+        return self._optimization(make, timeout_s, resume, resume_from)
 
+    def attack(
+        self,
+        photo: types.Photo,
+        method: str = "pgd",
+        *,
+        source: int | str | None = None,
+        goal: int | str | None = None,
+        linear_layers: Sequence[str] = (),
+        transfer: bool = False,
+        model: str = "",
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "optimizing.AsyncOptimization":
+        """A small change of a photo that changes what it is taken for: see Client.attack."""
+        make = functools.partial(
+            _attack.attack_request,
+            photo,
+            method,
+            source=source,
+            goal=goal,
+            linear_layers=linear_layers,
+            transfer=transfer,
+            model=model,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+        return self._optimization(make, timeout_s, resume, resume_from)
+
+    def _optimization(
+        self,
+        make: Callable[[], optimize_pb2.OptimizeSpec],
+        timeout_s: float,
+        resume: bool,
+        resume_from: "optimizing.Checkpoint | bytes | None",
+    ) -> "optimizing.AsyncOptimization":
         async def events() -> AsyncGenerator[Any, None]:
-            spec = await asyncio.to_thread(
-                _optimize.optimize_request,
-                objectives,
-                photo=photo,
-                guide=guide,
-                score=score,
-                model=model,
-                format=format,
-                include_pixels=include_pixels,
-                parameters=parameters,
-            )
+            spec = await asyncio.to_thread(make)
             data = (
                 resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
             )

@@ -10,11 +10,11 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _optimize, _wire, optimizing, types
+from . import _attack, _optimize, _wire, optimizing, types
 from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
-from .v1 import model_pb2, service_pb2_grpc
+from .v1 import model_pb2, optimize_pb2, service_pb2_grpc
 
 
 class Client:
@@ -365,7 +365,70 @@ class Client:
             include_pixels=include_pixels,
             parameters=parameters,
         )
+        return self._optimization(spec, timeout_s, resume, resume_from)
 
+    def attack(
+        self,
+        photo: types.Photo,
+        method: str = "pgd",
+        *,
+        source: int | str | None = None,
+        goal: int | str | None = None,
+        linear_layers: Sequence[str] = (),
+        transfer: bool = False,
+        model: str = "",
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "optimizing.Optimization":
+        """A small change of a photo that changes what the network takes it for.
+
+        Args:
+            photo: See Photo; not one that is preprocessed already.
+            method: "fgsm", "bim", "pgd", "deep_fool" or "carlini_wagner".
+            source: The class that it is to be taken for no longer, by index or label; the one that
+                it is taken for when None.
+            goal: The class that it is to be taken for; any other when None.
+            linear_layers: Layers at which the effect of the change is predicted.
+            transfer: Whether the result is scored on all models of the server.
+            model: Its name; the server's default model when empty.
+            include_pixels: Whether the images come as they were before they were rounded, too.
+            resume: As of optimize.
+            resume_from: Likewise.
+            timeout_s: The deadline of all of it in seconds.
+            **parameters: Those of the method in the contract, such as epsilon, norm ("linf" or
+                "l2"), step_count, step_size, restart_count and seed of "pgd"; and progress_every,
+                preview_every and checkpoint_every.
+
+        Returns:
+            Its events, one by one, and its result: see optimize. images[k].adversarial tells how
+            an image fares.
+
+        Raises:
+            PhotoNotFound: There is no such file.
+        """
+        spec = _attack.attack_request(
+            photo,
+            method,
+            source=source,
+            goal=goal,
+            linear_layers=linear_layers,
+            transfer=transfer,
+            model=model,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+        return self._optimization(spec, timeout_s, resume, resume_from)
+
+    def _optimization(
+        self,
+        spec: optimize_pb2.OptimizeSpec,
+        timeout_s: float,
+        resume: bool,
+        resume_from: "optimizing.Checkpoint | bytes | None",
+    ) -> "optimizing.Optimization":
         data = resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
         course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
 

@@ -1,6 +1,5 @@
 """Optimizations: what an image is to be good for, what comes of it, and the way there."""
 
-import io
 import os
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .adversarial import Adversarial, Attacked
 from .errors import Internal
-from .types import Neuron, Run, format_of
+from .types import Neuron, Run, format_of, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -125,7 +125,7 @@ class Preview:
     @cached_property
     def image(self) -> "Image":
         """As a PIL image."""
-        return _opened(self.jpeg)
+        return opened(self.jpeg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +136,11 @@ class OptimizedImage:
         encoded: The file.
         format: "png" or "jpeg".
         pixels: Red, green and blue from 0 to 1, float32 3 × height × width; None where they
-            were not asked for.
+            were not asked for. Of an attack: before they were rounded to 8 bits.
         seed: Its seed.
         progress: Its score, as it is.
         stop_reason: Why it ended before its last step; empty where it did not.
+        adversarial: How it fares as an attack; None where it is none.
     """
 
     encoded: bytes = field(repr=False)
@@ -148,6 +149,7 @@ class OptimizedImage:
     seed: int
     progress: Progress
     stop_reason: str
+    adversarial: Adversarial | None = None
 
     @property
     def score(self) -> float:
@@ -156,7 +158,7 @@ class OptimizedImage:
     @cached_property
     def image(self) -> "Image":
         """As a PIL image."""
-        return _opened(self.encoded)
+        return opened(self.encoded)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it to a .png or .jpg file: as it came, where it is of that format.
@@ -200,6 +202,7 @@ class OptimizeResult:
         notes: Where it went on from a checkpoint: why its bits may differ from those of a run that
             was not interrupted; empty where they do not.
         run: What it was computed by.
+        attack: Of an attack: the photo. images are the attacked ones then.
     """
 
     images: tuple[OptimizedImage, ...]
@@ -208,6 +211,7 @@ class OptimizeResult:
     parameters: Mapping[str, Any] = field(repr=False)
     notes: tuple[str, ...]
     run: Run = field(repr=False)
+    attack: Attacked | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the best image: see OptimizedImage.save."""
@@ -322,11 +326,3 @@ class AsyncOptimization:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-def _opened(encoded: bytes) -> "Image":
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(encoded))
-    image.load()
-    return image

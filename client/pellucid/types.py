@@ -40,6 +40,15 @@ def format_of(path: str | os.PathLike[str]) -> str:
     return FORMATS[suffix.lower()]
 
 
+def opened(encoded: bytes) -> "Image":
+    """A file's bytes as a PIL image, decoded."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(encoded))
+    image.load()
+    return image
+
+
 # What goes in.
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-_MAGIC = b"pellucid checkpoint 1\n"
+_MAGIC = b"pellucid checkpoint 2\n"
 _LENGTH_BYTES = 4
 _SIGNATURE_BYTES = hashlib.sha256().digest_size
 _LEAST_KEY_BYTES = 16

@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         32 << 20, ge=1 << 10, description="Cap of a message or body, both ways."
     )
+    max_photo_set_bytes: int = Field(
+        256 << 20,
+        ge=1 << 10,
+        description="Cap of all photos of a set, and of a form that may bring one.",
+    )
     max_photo_pixels: int = Field(40_000_000, ge=1, description="Cap of a photo, pixels.")
     optimize_bucket: int | None = Field(
         None,

@@ -39,12 +39,13 @@ class Loaded:
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """A JPEG, PNG or WebP file."""
+    """A JPEG, PNG or WebP file; field is what the request calls it."""
 
     data: bytes
     max_pixels: int
     canvas_px: int | None
     header: photos.Header
+    field: str = "image"
 
     @property
     def byte_count(self) -> int:
@@ -59,8 +60,8 @@ class EncodedPhoto:
         try:
             photo = photos.decode(self.data, max_pixels=self.max_pixels)
         except photos.BadPhoto as error:
-            found = Violation("image.encoded", str(error))
-            raise InvalidArgument(f"image.encoded: {error}", violations=[found]) from None
+            found = Violation(f"{self.field}.encoded", str(error))
+            raise InvalidArgument(f"{found.field}: {error}", violations=[found]) from None
         return _from_photo(photo, model, self.canvas_px)
 
 
@@ -114,6 +115,9 @@ class PreparedInput:
         )
 
 
+PhotoSource = EncodedPhoto | ArrayPhoto | PreparedInput
+
+
 class Kept:
     """A source that is loaded once, for jobs that follow one another.
 
@@ -148,7 +152,7 @@ class Photos:
         size: Height and width of the inputs.
     """
 
-    sources: tuple[EncodedPhoto | ArrayPhoto | PreparedInput, ...]
+    sources: tuple[PhotoSource, ...]
     size: tuple[int, int]
 
     @property
@@ -167,7 +171,7 @@ class Photos:
         inputs = torch.stack(loaded) if loaded else torch.zeros(shape)
         return Loaded(inputs, None, (0.0, 0.0, 0.0, 0.0), (0, 0))
 
-    def _at_size(self, model: Model, source: EncodedPhoto | ArrayPhoto | PreparedInput) -> Model:
+    def _at_size(self, model: Model, source: PhotoSource) -> Model:
         """The model as its preprocessing is for the size."""
         own, (height_px, width_px) = model.preprocessing, self.size
         if (own.height_px, own.width_px) == self.size or isinstance(source, PreparedInput):
@@ -214,6 +218,48 @@ class Pictures:
     @property
     def _photos(self) -> list[Photos]:
         return [Photos((s,), size) for s, size in zip(self.sources, self.sizes, strict=True)]
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """Many photos, which are decoded when they are needed, at the network's own size.
+
+    Attributes:
+        sources: The photos; none is preprocessed already.
+        size: Height and width of the network's input.
+    """
+
+    sources: tuple[PhotoSource, ...]
+    size: tuple[int, int]
+
+    @property
+    def photo_count(self) -> int:
+        return len(self.sources)
+
+    @property
+    def byte_count(self) -> int:
+        decoded = len(self.sources) * math.prod(self.size) * 3
+        return decoded + sum(source.byte_count for source in self.sources)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256("".join(s.sha256 for s in self.sources).encode()).hexdigest()
+
+    def load(self, model: Model) -> Loaded:
+        """Nothing yet."""
+        return Loaded(torch.zeros(0, 3, *self.size), None, (0.0, 0.0, 0.0, 0.0), (0, 0))
+
+    def decode(self, model: Model, start: int, stop: int) -> Tensor:
+        """Photos as the network sees them, uint8 n×3×H×W. Called in a worker.
+
+        Raises:
+            InvalidArgument: One cannot be decoded; it is named by its place.
+        """
+        seen = [
+            model.preprocessing.unnormalize(source.load(model).input.numpy())
+            for source in self.sources[start:stop]
+        ]
+        return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).contiguous()
 
 
 _SAME_PROPORTIONS_PX = 2.0

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from .attack import attack
 from .connect import Access, access, connected, counted, progress_bar
 from .optimize import optimize
 from .options import (
@@ -553,6 +554,7 @@ models = typer.Typer(
 
 
 app.add_typer(models, name="models")
+optimize.command()(attack)
 app.add_typer(optimize, name="optimize")
 
 

@@ -1,4 +1,7 @@
-"""The command line of optimizations: pellucid optimize class, neuron, invert and dream."""
+"""The command line of optimizations: pellucid optimize class, neuron, invert and dream.
+
+And what all of its commands share: the bar, and the frames of a video.
+"""
 
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +16,9 @@ from .options import LongTimeout, ModelName, Photo, Server, class_of
 from .show import print_part, timings
 
 if TYPE_CHECKING:
-    from ..optimizing import Objectives, OptimizeResult
+    from PIL.Image import Image
+
+    from ..optimizing import Objectives, Optimization, OptimizeResult
 
 optimize = typer.Typer(
     no_args_is_help=True,
@@ -229,11 +234,9 @@ def _optimize(
     **rest: Any,
 ) -> None:
     """Runs it under a bar, and writes what comes of it."""
-    frames: list[Any] = []
     with connected(server, waiting=False) as client:
         from .. import _optimize
         from ..errors import BadArgument
-        from ..optimizing import Preview, Progress
         from ..types import format_of
 
         options |= dict(_optimize.parameter(text) for text in parameters or ())
@@ -243,37 +246,60 @@ def _optimize(
                 raise BadArgument(f"--size: has {side!r}; must be WIDTHxHEIGHT or one number")
             if name in options:
                 options[name] = int(side)
-        if video is None and frame_every is not None:
-            raise BadArgument("--frame-every: needs --video")
-        if video is not None:
-            if video.suffix.lower() != ".gif":
-                raise BadArgument(f"--video: {video} must end with .gif")
-            options["preview_every"] = frame_every or 10
+        options |= video_options(video, frame_every)
         rest["format"] = format_of(output)
-        optimization = client.optimize(objectives, **options, **rest)
-        with closing(optimization), progress_bar("{task.fields[score]}") as progress:
-            task = progress.add_task("steps", total=None, score="")
-            steps: dict[int, int] = {}
-            for event in optimization:
-                if isinstance(event, Progress):
-                    steps[event.restart] = event.step
-                    progress.update(
-                        task,
-                        completed=min(steps.values()),
-                        total=event.step_count,
-                        score=f"score {event.score:.4g}",
-                    )
-                elif isinstance(event, Preview) and event.restart == 0:
-                    frames.append(event.image)
-            result = optimization.result()
+        result, frames = watched(client.optimize(objectives, **options, **rest))
         result.save(output)
-        if video is not None and frames:
-            last = result.images[0].image.resize(frames[0].size)
-            frames[0].save(
-                video, save_all=True, append_images=[*frames[1:], last], duration=80, loop=0
-            )
-    written = [path for path in (output, video if frames else None) if path is not None]
+        written = [output, *save_video(video, frames, result.images[0].image)]
     _print_result(result, written)
+
+
+def video_options(video: Path | None, frame_every: int | None) -> dict[str, Any]:
+    """The parameters that frames come by.
+
+    Raises:
+        BadArgument: They do not go together.
+    """
+    from ..errors import BadArgument
+
+    if video is None and frame_every is not None:
+        raise BadArgument("--frame-every: needs --video")
+    if video is None:
+        return {}
+    if video.suffix.lower() != ".gif":
+        raise BadArgument(f"--video: {video} must end with .gif")
+    return {"preview_every": frame_every or 10}
+
+
+def watched(optimization: "Optimization") -> "tuple[OptimizeResult, list[Image]]":
+    """Runs it under a bar: its result, and the frames of its first image."""
+    from ..optimizing import Preview, Progress
+
+    frames: list[Any] = []
+    with closing(optimization), progress_bar("{task.fields[score]}") as progress:
+        task = progress.add_task("steps", total=None, score="")
+        steps: dict[int, int] = {}
+        for event in optimization:
+            if isinstance(event, Progress):
+                steps[event.restart] = event.step
+                progress.update(
+                    task,
+                    completed=min(steps.values()),
+                    total=event.step_count,
+                    score=f"score {event.score:.4g}",
+                )
+            elif isinstance(event, Preview) and event.restart == 0:
+                frames.append(event.image)
+        return optimization.result(), frames
+
+
+def save_video(video: Path | None, frames: "list[Image]", last: "Image") -> list[Path]:
+    """Writes the frames, the last image behind them; returns what was written."""
+    if video is None or not frames:
+        return []
+    end = last.resize(frames[0].size)
+    frames[0].save(video, save_all=True, append_images=[*frames[1:], end], duration=80, loop=0)
+    return [video]
 
 
 def _print_result(result: "OptimizeResult", written: list[Path]) -> None:

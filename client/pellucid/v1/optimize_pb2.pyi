@@ -35,6 +35,8 @@ class UpdateRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     UPDATE_RULE_MOMENTUM: _ClassVar[UpdateRule]
     UPDATE_RULE_NORMALIZED: _ClassVar[UpdateRule]
     UPDATE_RULE_PROGRESS: _ClassVar[UpdateRule]
+    UPDATE_RULE_SIGN: _ClassVar[UpdateRule]
+    UPDATE_RULE_UNIT: _ClassVar[UpdateRule]
 
 class Start(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,6 +61,8 @@ UPDATE_RULE_ADAM: UpdateRule
 UPDATE_RULE_MOMENTUM: UpdateRule
 UPDATE_RULE_NORMALIZED: UpdateRule
 UPDATE_RULE_PROGRESS: UpdateRule
+UPDATE_RULE_SIGN: UpdateRule
+UPDATE_RULE_UNIT: UpdateRule
 START_UNSPECIFIED: Start
 START_NOISE: Start
 START_GREY: Start
@@ -117,7 +121,7 @@ class Objective(_message.Message):
     def __init__(self, class_index: _Optional[int] = ..., label: _Optional[str] = ..., neuron: _Optional[_Union[_inference_pb2.Neuron, _Mapping]] = ..., direction: _Optional[_Union[Direction, _Mapping]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., guide: _Optional[_Union[Guide, _Mapping]] = ..., score: _Optional[_Union[_inference_pb2.Score, str]] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Ascend(_message.Message):
-    __slots__ = ("objectives", "preset", "step_count", "parameterization", "update", "learning_rate", "momentum", "progress", "height_px", "width_px", "start", "noise_std", "seed", "restart_count", "clip_pixels", "l2_decay", "lp_penalty", "lp_order", "tv_penalty", "tv_beta", "blur_sigma_px", "blur_every", "small_norm_percentile", "small_contribution_percentile", "jitter_px", "rotation_degrees", "scaling", "octave_count", "octave_scale", "progress_every", "preview_every", "checkpoint_every")
+    __slots__ = ("objectives", "preset", "step_count", "parameterization", "update", "learning_rate", "momentum", "progress", "height_px", "width_px", "start", "noise_std", "seed", "restart_count", "clip_pixels", "l2_decay", "lp_penalty", "lp_order", "tv_penalty", "tv_beta", "blur_sigma_px", "blur_every", "small_norm_percentile", "small_contribution_percentile", "jitter_px", "rotation_degrees", "scaling", "octave_count", "octave_scale", "progress_every", "preview_every", "checkpoint_every", "max_linf", "max_l2")
     OBJECTIVES_FIELD_NUMBER: _ClassVar[int]
     PRESET_FIELD_NUMBER: _ClassVar[int]
     STEP_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +154,8 @@ class Ascend(_message.Message):
     PROGRESS_EVERY_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    MAX_LINF_FIELD_NUMBER: _ClassVar[int]
+    MAX_L2_FIELD_NUMBER: _ClassVar[int]
     objectives: _containers.RepeatedCompositeFieldContainer[Objective]
     preset: Preset
     step_count: int
@@ -182,7 +188,9 @@ class Ascend(_message.Message):
     progress_every: int
     preview_every: int
     checkpoint_every: int
-    def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ...) -> None: ...
+    max_linf: float
+    max_l2: float
+    def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ..., max_linf: _Optional[float] = ..., max_l2: _Optional[float] = ...) -> None: ...
 
 class OptimizeSpec(_message.Message):
     __slots__ = ("model", "ascend", "attack", "image", "guide", "format", "include_pixels", "checkpoint", "checkpoint_bytes", "photos", "photo_count")

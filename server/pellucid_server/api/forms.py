@@ -20,6 +20,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ..errors import InvalidArgument, Violation
+from ..wire import MOST_PHOTOS
 from . import values
 
 METHOD = "method"
@@ -37,6 +38,9 @@ OBJECTIVES = "objectives"
 IMAGES = "images"
 """The form field of a batch's images. All else that its form has is of the message beside it."""
 
+PHOTOS = "photos"
+"""The form field of a photo set, beside all else that a form has."""
+
 TIMEOUT = "timeout_ms"
 """The form field, and query parameter, of the deadline."""
 
@@ -44,6 +48,7 @@ _MOST_VALUES = 1000
 """Values in a JSON body: far above any request's, and what is parsed stays as small as it was."""
 
 _MOST_PARTS = 128
+"""Of a form, the photos of a set not counted."""
 MOST_TEXT_BYTES = 16 << 10
 
 
@@ -74,7 +79,7 @@ def read(
     if boundary is None:
         _fill(found, request, values.parse_json(body, _MOST_VALUES), "")
     else:
-        timeouts += _read_form(found, request, _split(body, boundary))
+        timeouts += _read_form(found, request, _split(body, boundary, _most_parts(request)))
     timeout_ms = _read_timeout(found, timeouts)
     values.raise_any(found)
     return timeout_ms
@@ -338,15 +343,20 @@ class _Part:
     data: bytearray
 
 
-def _split(body: bytes, boundary: bytes) -> list[_Part]:
+def _most_parts(request: Message) -> int:
+    has_photos = PHOTOS in _descriptor_of(request).fields_by_name
+    return _MOST_PARTS + (MOST_PHOTOS if has_photos else 0)
+
+
+def _split(body: bytes, boundary: bytes, most_parts: int) -> list[_Part]:
     """The parts of a form, from memory to memory."""
     parts: list[_Part] = []
     headers: list[tuple[bytearray, bytearray]] = []
     ended = False
 
     def on_part_begin() -> None:
-        if len(parts) == _MOST_PARTS:
-            raise InvalidArgument(f"the form has more than {_MOST_PARTS} fields")
+        if len(parts) == most_parts:
+            raise InvalidArgument(f"the form has more than {most_parts} fields")
         headers.clear()
 
     def on_header_begin() -> None:
@@ -414,12 +424,10 @@ def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part])
         asked = getattr(request, batch.name)
         asked.SetInParent()
     read_texts(found, asked, texts, (*files, TIMEOUT))
+    optional = files_are_optional(descriptor)
     for name, given in files.items():
-        if batch is not None:
-            _read_files(found, getattr(request, name), name, given)
-        else:
-            optional = files_are_optional(_descriptor_of(request))
-            _read_file(found, getattr(request, name), name, given, optional=optional)
+        read = _read_files if descriptor.fields_by_name[name].is_repeated else _read_file
+        read(found, getattr(request, name), name, given, optional=optional)
     return timeouts
 
 
@@ -487,8 +495,10 @@ def _read_files(
     images: Any,
     name: str,
     given: Sequence[_Part],
+    *,
+    optional: bool,
 ) -> None:
-    if not given:
+    if not given and not optional:
         found.append(Violation(name, "required; a file, and again for more"))
     for part in given:
         if _is_file(found, name, part):

@@ -45,6 +45,7 @@ class PellucidServicer:
         self._service = service
         self._max_message_bytes = settings.max_message_bytes
         self._max_checkpoint_bytes = settings.queue_bytes
+        self._max_photo_set_bytes = settings.max_photo_set_bytes
         self._inbox = inbox
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -152,6 +153,7 @@ class PellucidServicer:
                 if not request.HasField("spec"):
                     _refuse("spec", "required in the first message")
                 await self._receive_checkpoint(request.spec, messages, call, held)
+                await self._receive_photos(request.spec, messages, call, held)
                 shown = self._service.optimize(request.spec, call, held, self._fitting)
                 async with contextlib.aclosing(shown):
                     async for response in shown:
@@ -202,6 +204,31 @@ class PellucidServicer:
             if not message.checkpoint_chunk or missing < 0:
                 _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
         spec.checkpoint = b"".join(parts)
+
+    async def _receive_photos(
+        self,
+        spec: optimize_pb2.OptimizeSpec,
+        messages: AsyncIterator[optimize_pb2.OptimizeRequest],
+        call: wire.Call,
+        held: Held,
+    ) -> None:
+        """Reads the photos that follow; whoever sends some then ends the messages."""
+        count, most = spec.photo_count, wire.MOST_PHOTOS - len(spec.photos)
+        if not 0 <= count <= most:
+            _refuse("photo_count", f"is {count}; must be 0 to {max(0, most)}, with those of photos")
+        left = self._max_photo_set_bytes - sum(photo.ByteSize() for photo in spec.photos)
+        for place in range(count):
+            message = await self._inbox.receive(messages, call, None)
+            if message is None or not message.HasField("photo"):
+                _refuse("photo_count", f"is {count}; {place} photos came")
+            left -= message.photo.ByteSize()
+            if left < 0:
+                _refuse("photos", f"take more than {self._max_photo_set_bytes} bytes")
+            held.add(message.photo.ByteSize())
+            spec.photos.append(message.photo)
+        if count and await self._inbox.receive(messages, call, None) is not None:
+            _refuse("photo_count", f"is {count}; more messages came")
+        spec.photo_count = 0
 
     def _fitting(self, response: _Sent) -> _Sent:
         check_size(response.ByteSize(), self._max_message_bytes)

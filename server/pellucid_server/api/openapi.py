@@ -360,7 +360,10 @@ def _form(request: Descriptor) -> Schema:
     files, batch = forms.file_fields(request), forms.asked_of_each(request)
     one_file = {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file."}
     properties: dict[str, Schema] = {
-        name: one_file if batch is None else {"type": "array", "items": one_file} for name in files
+        name: {"type": "array", "items": one_file}
+        if request.fields_by_name[name].is_repeated
+        else one_file
+        for name in files
     }
     if batch is not None:
         assert batch.message_type is not None

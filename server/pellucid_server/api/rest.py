@@ -159,7 +159,10 @@ class _Rest:
         async with contextlib.AsyncExitStack() as open_parts:
             held = open_parts.enter_context(self._service.arrival(lambda: message))
             _accepted(request, [EVENTS])
-            call = await self._read(request, message, Priority.OPTIMIZE, held)
+            most_bytes = self._settings.max_message_bytes
+            if _boundary(request) is not None:  # a form may bring a set of photos
+                most_bytes = max(most_bytes, self._settings.max_photo_set_bytes)
+            call = await self._read(request, message, Priority.OPTIMIZE, held, most_bytes)
             shown = self._service.optimize(message, call, held, self._write_event)
             await open_parts.enter_async_context(contextlib.aclosing(shown))
             first = await http.unless_gone(request, anext(shown))
@@ -199,9 +202,15 @@ class _Rest:
         )
 
     async def _read(
-        self, request: Request, message: Message, priority: Priority, held: Held
+        self,
+        request: Request,
+        message: Message,
+        priority: Priority,
+        held: Held,
+        most_bytes: int | None = None,
     ) -> wire.Call:
         """Fills in a request's message; returns who calls, and until when."""
+        most_bytes = most_bytes or self._settings.max_message_bytes
         arrived_s = time.monotonic()
         boundary = _boundary(request)
         self._service.check_room(priority)
@@ -209,7 +218,7 @@ class _Rest:
         most_ms = min(forms.query_timeout_ms(query) or math.inf, self._settings.max_timeout_ms)
         try:
             async with asyncio.timeout(most_ms / 1e3):
-                body = await http.read_body(request, held, self._settings.max_message_bytes)
+                body = await http.read_body(request, held, most_bytes)
                 read = functools.partial(forms.read, message, body, boundary, query)
                 timeout_ms = await self._service.read(read, arrived_s + most_ms / 1e3)
         except TimeoutError:

@@ -45,8 +45,10 @@ class Inbox:
         most_at_once = max(1, settings.queue_bytes // settings.max_message_bytes)
         self._receiving = asyncio.Semaphore(most_at_once)
 
-    async def receive(self, messages: AsyncIterator[_Request], call: wire.Call) -> _Request:
-        """The one message of a call.
+    async def receive(
+        self, messages: AsyncIterator[_Request], call: wire.Call, *at_end: Any
+    ) -> _Request:
+        """The next message of a call; at_end, if that is given, once there are no more.
 
         Raises:
             DeadlineExpired: It did not arrive in time.
@@ -54,7 +56,7 @@ class Inbox:
         """
         try:
             async with asyncio.timeout(call.deadline_s - time.monotonic()), self._receiving:
-                return await _receive(messages)
+                return await _receive(messages, *at_end)
         except TimeoutError:
             raise DeadlineExpired("the message did not arrive in time") from None
 

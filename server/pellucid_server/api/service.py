@@ -38,7 +38,7 @@ from ..errors import (
 )
 from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
-from ..methods.optimize.stepper import Snapshot
+from ..methods.optimize.snapshot import Snapshot
 from ..models.registry import Model, Registry
 from ..observe import Counts, Metrics
 from ..workers import Workers
@@ -300,7 +300,7 @@ class Service:
         key = self._limits.checkpoint_key
 
         def write() -> list[optimize_pb2.OptimizeResponse]:
-            return list(wire.write_checkpoint(asked.spec, asked.ascend, snapshots, key))
+            return list(wire.write_checkpoint(asked.spec, asked.settings, snapshots, key))
 
         async with _in_time(call):
             parts = await self._work(Priority.OPTIMIZE, call, write)

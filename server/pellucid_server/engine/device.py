@@ -102,7 +102,7 @@ class Device(Protocol):
         yield
 
     def download(self, result: Any) -> Any:
-        """A dataclass with its tensors, and those of its dataclasses, copied to the host."""
+        """A dataclass with its tensors, and those in its dataclasses and mappings, on the host."""
         ...
 
     def release_memory(self) -> None: ...
@@ -153,7 +153,7 @@ class TorchDevice:
         heads: Mapping[str, Tensor] = activations
         if lane is Lane.DEEPLIFT:  # the references' half is no row
             heads = {name: activation[:bucket_size] for name, activation in activations.items()}
-        targets = [rows.target for rows in all_rows] + [None] * padding
+        targets = [rows.target_of(index) for rows, index in picks] + [None] * padding
         scores = score(heads, targets, network.place_of, network.classifier)
         finite = scores.values.isfinite()
         kept = {name: heads[name].detach() for r in all_rows if (name := r.layer) is not None}
@@ -252,6 +252,8 @@ class TorchDevice:
     def download(self, result: Any) -> Any:
         if isinstance(result, Tensor):
             return self._fetch(result)
+        if isinstance(result, Mapping):
+            return {name: self.download(one) for name, one in result.items()}
         if not dataclasses.is_dataclass(result) or isinstance(result, type):
             return result
         fetched = {

@@ -34,7 +34,7 @@ from .device import Device, Flight, Pick
 from .job import Done, Job, Ride, Spec, Timing, Work
 from .lockstep import Climb, Climbing, Group, Moved, Stepper, rows_of
 from .memory import is_out_of_memory
-from .rows import Chore, Event, Rows, TopTarget, Want
+from .rows import Chore, Event, Rows, State, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Engine:
 
         def hand_over() -> None:
             self._handing_over = True
-            for job in self._schedule:
+            for job in self.admission.jobs():
                 self._hand_over(job)
 
         self._inbox.put(hand_over)
@@ -211,7 +211,13 @@ class Engine:
         queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
         row_count = sum(rows.values())
         most_ms = spec.method.most_ms(spec.model, cost_ms / row_count)
-        return min(cost_ms, most_ms), min(queued_ms, most_ms), row_count
+        cost_ms, queued_ms = min(cost_ms, most_ms), min(queued_ms, most_ms)
+        for other in spec.elsewhere:
+            costs, lane, bucket_size = self.costs_of(other.model), other.lane, other.bucket_size
+            cost_ms += costs.predict_ms(lane, other.row_count, bucket_size)
+            queued_ms += other.row_count * costs.shared_ms(lane, bucket_size)
+            row_count += other.row_count
+        return cost_ms, queued_ms, row_count
 
     def _offload(
         self, job: Job, function: Callable[[], _Returned], then: Callable[[_Returned], None]
@@ -295,7 +301,8 @@ class Engine:
         out_of_memory = False
         try:
             picks, looked = _picks(batch)
-            return batch, self._device.launch(batch.key.network, picks, batch.bucket_size), looked
+            network = batch.key.model.network
+            return batch, self._device.launch(network, picks, batch.bucket_size), looked
         except Exception as error:
             out_of_memory = is_out_of_memory(error)
             if not out_of_memory:
@@ -448,25 +455,29 @@ class Engine:
             answer = job.work.ends
         try:
             wanted = self._next(job, answer)
-            while isinstance(wanted, Event):
-                self._show(job, wanted.value)
+            while isinstance(wanted, Event | State):
+                if isinstance(wanted, Event):
+                    self._show(job, wanted.value)
+                else:
+                    job.state = wanted.value
                 wanted = self._next(job, None)
         except StopIteration as stop:
             self._end(job, self._done(job, stop.value))
             return
         self._close_work(job)
         if isinstance(wanted, Rows):
+            self.costs_of(wanted.model or job.spec.model)
             job.work = Work(wanted)
             self._schedule.add(job)
         elif isinstance(wanted, Climb):
             job.work = Climbing(self._group(job.spec.model, wanted), wanted)
             self._schedule.add(job)
-            if self._handing_over:
-                self._hand_over(job)
         else:
             do = wanted.do
             self._schedule.remove(job)
             self._offload(job, lambda: do(job.loaded.input), lambda got: self._advance(job, got))
+        if self._handing_over:
+            self._hand_over(job)
 
     def _group(self, model: Model, climb: Climb) -> Group:
         """The group that a job joins; the first one of its kind makes it."""
@@ -477,7 +488,9 @@ class Engine:
 
     def _hand_over(self, job: Job) -> None:
         """Ends a job whose state is enough to go on elsewhere, and shows it."""
-        shown = job.work.snapshots() if isinstance(job.work, Climbing) else []
+        shown = [] if job.state is None else [job.state]
+        if isinstance(job.work, Climbing):
+            shown = job.work.snapshots()
         for snapshot in shown:
             self._show(job, snapshot)
         if shown:
@@ -500,7 +513,7 @@ class Engine:
         result = self._device.download(result)
         return Done(result, job.loaded, tuple(job.rides), replace(job.timing))
 
-    def _next(self, job: Job, answer: Any) -> Rows | Chore | Event | Climb:
+    def _next(self, job: Job, answer: Any) -> Rows | Chore | Event | State | Climb:
         if job.program is not None:
             return job.program.send(answer)
         spec = job.spec
@@ -517,7 +530,7 @@ class Engine:
         if job.program is not None:
             job.program.close()
         self._close_work(job)
-        job.program = job.chore = None
+        job.program = job.chore = job.state = None
         self._schedule.remove(job)
         self._finished.append((job, outcome))
 

@@ -1,4 +1,4 @@
-"""The goals of optimizations: directions, codes, energies, guides and styles, as scores and seeds.
+"""The goals of optimizations: directions, codes, energies and others, as scores and seeds.
 
 Each kind is computed once for each layer, over all the rows of the batch that use it.
 """
@@ -17,10 +17,11 @@ from .rows import (
     EnergyTarget,
     GramTarget,
     GuideTarget,
+    MarginTarget,
     NeuronTarget,
 )
 
-_KINDS = (DirectionTarget, CodeTarget, EnergyTarget, GuideTarget, GramTarget)
+_KINDS = (DirectionTarget, CodeTarget, EnergyTarget, GuideTarget, MarginTarget, GramTarget)
 
 
 def seed_of_goals(
@@ -47,6 +48,11 @@ def seed_of_goals(
         if kind is GramTarget:
             yield layer, rows, *_to_styles(activation, members)
             continue
+        if kind is MarginTarget:
+            seed, scores = torch.zeros_like(activation), activation.new_zeros(len(targets)).double()
+            seed[rows], scores[rows] = _margins(activation[rows], goals)
+            yield layer, rows, seed, scores
+            continue
         seed, factor = torch.zeros_like(activation), upload([1.0], activation.device)
         other = activation
         if kind is CodeTarget:
@@ -69,6 +75,21 @@ def seed_of_goals(
             factor = factor / 2
         products = torch.where(seed != 0, seed.double() * other.double(), 0)
         yield layer, rows, seed, products.flatten(1).sum(1) * factor
+
+
+def _margins(logits: Tensor, goals: Sequence[MarginTarget]) -> tuple[Tensor, Tensor]:
+    """The gradient of each row's score by its logits, n×classes, and the scores, float64."""
+    index = upload([goal.index for goal in goals], logits.device)[:, None]
+    confidence = torch.tensor([goal.confidence for goal in goals], dtype=torch.float64)
+    sign = torch.tensor([1.0 if goal.sought else -1.0 for goal in goals], dtype=torch.float64)
+    sign = upload_tensor(sign, logits.device)
+    exact = logits.double()
+    own = exact.gather(1, index)[:, 0]
+    other, best = exact.scatter(1, index, -torch.inf).max(1)
+    margin = sign * (other - own) + upload_tensor(confidence, logits.device)
+    slope = torch.where(margin > 0, sign, 0).to(logits)[:, None]
+    seed = torch.zeros_like(logits).scatter(1, index, slope).scatter(1, best[:, None], -slope)
+    return seed, -margin.clamp_min(0)
 
 
 def _along(activation: Tensor, members: Mapping[int, DirectionTarget], place_of: PlaceOf) -> Tensor:

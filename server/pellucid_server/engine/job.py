@@ -72,6 +72,20 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Rows that a method asks for of another model than the request's.
+
+    Attributes:
+        bucket_size: What their batches are padded to.
+    """
+
+    model: Model
+    lane: Lane
+    row_count: int
+    bucket_size: int
+
+
+@dataclass(frozen=True)
 class Spec:
     """A validated request.
 
@@ -79,6 +93,7 @@ class Spec:
         deadline_s: By time.monotonic().
         caller: Whom the device is shared fairly between.
         bucket_size: The bucket that its rows are padded to, if it is fixed.
+        elsewhere: Rows that its method asks for of other models, besides those that it counts.
     """
 
     model: Model
@@ -88,6 +103,7 @@ class Spec:
     deadline_s: float
     caller: str = ""
     bucket_size: int | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     @property
     def byte_count(self) -> int:
@@ -145,7 +161,7 @@ class Work:
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
-        self.network, self.lane, self.bucket_size = rows.network, rows.lane, rows.bucket_size
+        self.model, self.lane, self.bucket_size = rows.model, rows.lane, rows.bucket_size
         self.size: tuple[int, int] = (rows.images.shape[2], rows.images.shape[3])
         count = rows.images.shape[0]
         assert count > 0
@@ -193,6 +209,7 @@ class Job:
         row_count: Rows that its cost was predicted for.
         outlet: Gets what the method shows before it is done; called as the future is resolved.
         chore: What a worker does for it.
+        state: What it can be handed over by, see rows.State.
     """
 
     spec: Spec
@@ -208,6 +225,7 @@ class Job:
     # From here on, only the engine thread looks.
     loaded: Any = None
     program: Program[Any] | None = None
+    state: Any = None
     work: Work | Climbing | None = None
     rides: list[Ride] = field(default_factory=list)
     ended: bool = False

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..models.network import Network
+from ..models.registry import Model
 from .rows import Lane, Rows, SumTarget, Want
 
 
@@ -82,7 +83,8 @@ class Climb:
         kind: What, with model, size and bucket, tells steppers apart.
         make: A stepper, where there is none of that kind yet.
         starts: One for each image.
-        network: Which network they go through instead of the model's: a twin of it.
+        model: Whose network they go through, where it is not the job's: the job's with a twin of
+            its network.
     """
 
     size: tuple[int, int]
@@ -90,7 +92,7 @@ class Climb:
     kind: Hashable
     make: Callable[[], Stepper]
     starts: Sequence[Any]
-    network: Network | None = None
+    model: Model | None = None
 
 
 class Group:
@@ -113,7 +115,7 @@ class Climbing:
     """The batch that a slot of it was last taken into."""
 
     def __init__(self, group: Group, climb: Climb) -> None:
-        self.group, self.network = group, climb.network
+        self.group, self.model = group, climb.model
         self.size, self.bucket_size = climb.size, climb.bucket_size
         self._slots: list[int] = []
         self.suspects: list[int] = []  # places that were not finite and are run again, alone

@@ -5,14 +5,15 @@ to the image.
 """
 
 import enum
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from ..models.gates import Rule
-from ..models.network import OUTPUT, PENULTIMATE, Network
+from ..models.network import OUTPUT, PENULTIMATE
+from ..models.registry import Model
 
 if TYPE_CHECKING:
     from .lockstep import Climb
@@ -196,8 +197,30 @@ class GramTarget:
         return self.layer
 
 
+@dataclass(frozen=True)
+class MarginTarget:
+    """How clearly an image is of another class, or of a goal: -max(margin + confidence, 0).
+
+    The margin of a class that is to be left is its logit less the best other one; of a goal, the
+    best other logit less its own. Carlini and Wagner 2016, arXiv:1608.04644, f6.
+
+    Attributes:
+        index: The class.
+        sought: Whether it is the goal; it is to be left otherwise.
+        confidence: The margin that is wanted, at least 0.
+    """
+
+    index: int
+    sought: bool
+    confidence: float = 0.0
+    tap = OUTPUT
+    layer = OUTPUT
+
+
 Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
-Goal = Resolved | DirectionTarget | CodeTarget | EnergyTarget | GuideTarget | GramTarget
+Goal = (
+    Resolved | DirectionTarget | CodeTarget | EnergyTarget | GuideTarget | MarginTarget | GramTarget
+)
 
 
 @dataclass(frozen=True)
@@ -228,28 +251,29 @@ class Want(enum.Flag):
 
 @dataclass(frozen=True)
 class Rows:
-    """Images that a method wants run, all for one target.
+    """Images that a method wants run, for one target or for one each.
 
     Attributes:
         images: n×3×H×W, on the device, in the network's dtype.
-        target: Whose score, and whose gradient.
+        target: Whose score, and whose gradient: one for all images, or n that are no sums.
         want: What to compute besides the score.
         rule: How gradients pass rectifiers, or relevance passes layers.
         layer: The layer of ACTIVATION and LAYER_GRADIENT.
         epsilon: Of LRP's rules: keeps divisors away from 0.
         references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
-        network: Which network they go through instead of the model's: a twin of it.
+        model: Whose network they go through, where it is not the job's: another one that the
+            server has, or the job's with a twin of its network.
         bucket_size: What their batches are padded to; None: what the request says, if it does.
     """
 
     images: Tensor
-    target: Aim
+    target: Aim | tuple[Target, ...]
     want: Want = Want.SCORE
     rule: Rule = Rule.GRADIENT
     layer: str | None = None
     epsilon: float = 0.0
     references: Tensor | None = None
-    network: Network | None = None
+    model: Model | None = None
     bucket_size: int | None = None
 
     @property
@@ -262,10 +286,20 @@ class Rows:
             return Lane.GRADIENT
         return Lane.FORWARD
 
+    def target_of(self, index: int) -> Aim:
+        """That of one image."""
+        return self.target[index] if isinstance(self.target, tuple) else self.target
+
     @property
     def taps(self) -> frozenset[str]:
-        target = self.target
-        goals = [g for g, _ in target.terms] if isinstance(target, SumTarget) else [target]
+        goals: Sequence[Goal | TopTarget]
+        match self.target:
+            case SumTarget(terms=terms):
+                goals = [goal for goal, _ in terms]
+            case tuple() as goals:
+                pass
+            case target:
+                goals = [target]
         taps = {goal.tap for goal in goals}
         if self.want & (Want.LOGITS | Want.ATTENTION):  # attentions lie all the way
             taps.add(OUTPUT)
@@ -322,6 +356,19 @@ class Event:
     value: Any
 
 
+@dataclass(frozen=True)
+class State:
+    """All that a method needs to go on from here, on whichever server. It gets None.
+
+    A job is handed over by the last one that its method has yielded.
+
+    Attributes:
+        value: What the job's outlet is handed if the server leaves.
+    """
+
+    value: Any
+
+
 Result = TypeVar("Result")
-Program = Generator["Rows | Chore | Event | Climb", Any, Result]
+Program = Generator["Rows | Chore | Event | State | Climb", Any, Result]
 """A method in the middle of its work: it yields rows and gets traces, and returns its result."""

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..models.gates import Rule
-from ..models.network import Network
 from ..models.registry import Model
 from .costs import Costs
 from .job import Job, Priority, Work
@@ -46,7 +45,6 @@ class Key:
     model: Model
     lane: Lane
     bucket_size: int | None
-    network: Network
     size: tuple[int, int]
     group: Group | None
 
@@ -67,12 +65,11 @@ class Batch:
 
 def key_of(job: Job) -> Key:
     assert job.work is not None
-    model, work = job.spec.model, job.work
+    work = job.work
     return Key(
-        model,
+        work.model or job.spec.model,
         work.lane,
         work.bucket_size or job.spec.bucket_size,
-        work.network or model.network,
         work.size,
         work.group,
     )

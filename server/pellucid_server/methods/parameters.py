@@ -43,11 +43,12 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Number:
-    """A number from least to most, both included."""
+    """A number from least to most, both included, but for least where it is to be exceeded."""
 
     default: Bound
     least: float
     most: Bound
+    above: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,16 @@ def number(default: Bound, least: float, most: Bound, **without: Any) -> Any:
     if callable(default):
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def positive(default: Bound, most: Bound) -> Any:
+    """A field for a number of more than 0."""
+    parameter = Number(default, 0, most, above=True)
+    return (
+        field(metadata={"parameter": parameter})
+        if callable(default)
+        else field(default=default, metadata={"parameter": parameter})
+    )
 
 
 def choice(default: str | Callable[[Known], str]) -> Any:

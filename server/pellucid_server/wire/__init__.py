@@ -23,10 +23,12 @@ from .responses import (
     write_predict,
     write_predict_batch,
 )
+from .universal import MOST_PHOTOS
 
 __all__ = [
     "METHODS",
     "MOST_IMAGES",
+    "MOST_PHOTOS",
     "Asked",
     "AskedOptimize",
     "Call",

@@ -2,19 +2,19 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from pellucid.v1 import optimize_pb2
+from pellucid.v1 import attack_pb2, optimize_pb2
+from torch import Tensor
 
 from ..checkpoints import BadCheckpoint, Checkpoint, unpack
 from ..engine.job import Spec
-from ..methods.optimize.stepper import Snapshot
+from ..methods.optimize.snapshot import Declared, Resumable, Snapshot
 from ..versions import VERSIONS
 from .fields import Violations
 
 _CHUNK_BYTES = 4 << 20
-_TENSORS = ("parameters", "first", "second")
 _EVENTS = ("progress_every", "preview_every", "checkpoint_every")
 
 
@@ -40,21 +40,27 @@ class Collector:
         return [complete[restart] for restart in range(self._count)]
 
 
+Settings = optimize_pb2.Ascend | attack_pb2.Attack
+"""What was asked, every parameter filled in."""
+
+
 def write_checkpoint(
-    spec: Spec, ascend: optimize_pb2.Ascend, snapshots: Sequence[Snapshot], key: bytes
+    spec: Spec, settings: Settings, snapshots: Sequence[Snapshot], key: bytes
 ) -> Iterator[optimize_pb2.OptimizeResponse]:
     """A checkpoint, in parts."""
+    images = [
+        {"step": one.step, "total": one.total, "numbers": dict(one.numbers)} for one in snapshots
+    ]
     header = {
-        **_belongs_to(spec, ascend),
+        **_belongs_to(spec, settings),
         **_made_by(spec),
         "octave": snapshots[0].octave,
-        "steps": [snapshot.step for snapshot in snapshots],
-        "totals": [snapshot.total for snapshot in snapshots],
+        "images": images,
     }
     tensors = {
-        f"{name} {snapshot.restart}": getattr(snapshot, name)
+        f"{name} {snapshot.restart}": tensor
         for snapshot in snapshots
-        for name in _TENSORS
+        for name, tensor in snapshot.tensors.items()
     }
     data = Checkpoint(header, tensors).pack(key)
     step = min(snapshot.total for snapshot in snapshots)
@@ -67,52 +73,82 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    found: Violations, spec: Spec, ascend: optimize_pb2.Ascend, data: bytes, key: bytes
+    found: Violations, spec: Spec, settings: Settings, data: bytes, key: bytes
 ) -> tuple[tuple[Snapshot, ...], tuple[str, ...]]:
     """The states that a checkpoint holds, and why the bits of what follows may differ."""
     try:
         checkpoint = unpack(data, key)
+        return _read(checkpoint, spec, settings)
     except BadCheckpoint as error:
         found.invalid("checkpoint", str(error))
         return (), ()
-    header, tensors = checkpoint.header, checkpoint.tensors
-    for name, expected in _belongs_to(spec, ascend).items():
-        if header[name] != expected:
-            found.invalid("checkpoint", f"is of another {_WORDS[name]}")
-            return (), ()
-    snapshots = tuple(
-        Snapshot(
-            restart,
-            header["octave"],
-            step,
-            total,
-            **{name: tensors[f"{name} {restart}"] for name in _TENSORS},
+
+
+def _read(
+    checkpoint: Checkpoint, spec: Spec, settings: Settings
+) -> tuple[tuple[Snapshot, ...], tuple[str, ...]]:
+    """Raises BadCheckpoint."""
+    header = checkpoint.header
+    for name, expected in _belongs_to(spec, settings).items():
+        if header.get(name) != expected:
+            raise BadCheckpoint(f"is of another {_WORDS.get(name, name)}")
+    method = cast(Resumable, spec.method)
+    try:
+        declared, images = method.declared(spec.model)[header["octave"]], header["images"]
+        if len(images) != method.image_count:
+            raise ValueError(f"it has {len(images)} images")
+        snapshots = tuple(
+            Snapshot(
+                restart,
+                header["octave"],
+                image["step"],
+                image["total"],
+                _tensors_of(checkpoint.tensors, restart, declared),
+                {name: float(image["numbers"][name]) for name in declared.numbers},
+            )
+            for restart, image in enumerate(images)
         )
-        for restart, (step, total) in enumerate(zip(header["steps"], header["totals"], strict=True))
-    )
-    return snapshots, tuple(_differences(header, _made_by(spec)))
+        return snapshots, tuple(_differences(header, _made_by(spec)))
+    except (LookupError, TypeError, ValueError) as error:  # this key signed it, other code wrote it
+        raise BadCheckpoint("is no checkpoint of this version") from error
+
+
+def _tensors_of(
+    tensors: Mapping[str, Tensor], restart: int, declared: Declared
+) -> Mapping[str, Tensor]:
+    """Those of one image, as they are declared.
+
+    Raises:
+        LookupError, ValueError: They are others.
+    """
+    made = {name: tensors[f"{name} {restart}"] for name in declared.tensors}
+    for name, (shape, dtype) in declared.tensors.items():
+        if (tuple(made[name].shape), made[name].dtype) != (shape, dtype):
+            raise ValueError(f"{name} is {made[name].dtype}, {tuple(made[name].shape)}")
+    return made
 
 
 _WORDS = {
-    "model": "model",
     "model_version": "model version",
-    "precision": "precision",
     "ascend": "ascend: only how often events come may differ",
+    "attack": "attack: only how often events come may differ",
     "photos": "photo",
 }
 
 
-def _belongs_to(spec: Spec, ascend: optimize_pb2.Ascend) -> Mapping[str, str]:
+def _belongs_to(spec: Spec, settings: Settings) -> Mapping[str, str]:
     """What a checkpoint is bound to."""
-    settings = optimize_pb2.Ascend()
-    settings.CopyFrom(ascend)
+    asked = type(settings)()
+    asked.CopyFrom(settings)  # type: ignore[arg-type]
     for name in _EVENTS:
-        settings.ClearField(name)
+        asked.ClearField(name)
+    method = settings.DESCRIPTOR.name.lower()
     return {
         "model": spec.model.name,
         "model_version": spec.model.weights_sha256,
         "precision": spec.model.precision.value,
-        "ascend": hashlib.sha256(settings.SerializeToString(deterministic=True)).hexdigest(),
+        "method": method,
+        method: hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest(),
         "photos": spec.source.sha256,
     }
 

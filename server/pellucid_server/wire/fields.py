@@ -102,13 +102,30 @@ class Fields:
             return self.message.HasField(field)
         return bool(getattr(self.message, field))
 
-    def number(self, field: str, default: Any, least: float, most: float | None) -> Any:
-        """A number from least to most; without most, what bounds it is not known."""
+    def number(
+        self,
+        field: str,
+        default: Any,
+        least: float,
+        most: float | None,
+        *,
+        above: bool = False,
+    ) -> Any:
+        """A number from least to most; without most, what bounds it is not known.
+
+        Args:
+            field: Its name.
+            default: Where it is not set.
+            least: Included, unless above.
+            most: Included.
+            above: Whether it is to be more than least.
+        """
         if not self.has(field):
             return default
         value = getattr(self.message, field)
-        if not (least <= value and (most is None or value <= most)):  # NaN is neither
-            self.invalid(field, outside(value, least, most))
+        enough = value > least if above else value >= least  # NaN is neither
+        if not (enough and (most is None or value <= most)):
+            self.invalid(field, outside(value, least, most, above=above))
         return value
 
     def choice(self, field: str, default: str) -> str:
@@ -172,9 +189,13 @@ def read_parameters(
         name, parameter = field.name, field.metadata["parameter"]
         known = Known(model, values)
         match parameter:
-            case Number(default, least, most):
+            case Number(default, least, most, above):
                 values[name] = fields.number(
-                    name, _value(defaults.get(name, default), known), least, _value(most, known)
+                    name,
+                    _value(defaults.get(name, default), known),
+                    least,
+                    _value(most, known),
+                    above=above,
                 )
             case Choice(default):
                 values[name] = fields.choice(name, _value(defaults.get(name, default), known))
@@ -380,8 +401,11 @@ def times(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "a scalar"
 
 
-def outside(value: float, least: float, most: float | None) -> str:
-    allowed = f"at least {least:g}" if most is None else f"{least:g} to {_plain(most)}"
+def outside(value: float, least: float, most: float | None, *, above: bool = False) -> str:
+    if above:
+        allowed = f"more than {least:g}" + ("" if most is None else f", at most {_plain(most)}")
+    else:
+        allowed = f"at least {least:g}" if most is None else f"{least:g} to {_plain(most)}"
     return f"is {value}; must be {allowed}"
 
 

@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 from pellucid import render
-from pellucid.v1 import data_pb2, inference_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
 from PIL import Image
 from torch import Tensor
 
@@ -25,13 +25,17 @@ from ..engine.rows import (
     Score,
     TopTarget,
 )
-from ..inputs import Photos
+from ..inputs import Photos, PhotoSet
+from ..methods.attack.algorithm import Crafted
+from ..methods.attack.attack import Attack, Attacked
+from ..methods.attack.universal import UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
 from ..methods.optimize.optimize import FromPhoto, Optimize, Optimized
 from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
+from .attack import read_attack, write_attack, write_attack_result
 from .checkpoints import read_checkpoint
 from .fields import (
     Fields,
@@ -47,11 +51,14 @@ from .fields import (
 )
 from .requests import Call, Limits, find_model, read_class, read_image, read_neuron
 from .responses import write_run
+from .universal import read_universal, write_universal, write_universal_result
 
 MOST_OBJECTIVES = 16
 _PREVIEW_PX = 512
 
-_OPTIMIZATIONS = ("ascend",)
+_OPTIMIZATIONS = ("ascend", "attack")
+
+AnyOptimize = Optimize | Attack | UniversalAttack
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,22 @@ class AskedOptimize:
     Attributes:
         spec: What is run.
         request: What was asked.
-        ascend: Of it, every parameter filled in.
+        settings: Of it, every parameter filled in.
         format: Of the images.
         notes: Why bits may differ from those of a run that was not interrupted.
     """
 
     spec: Spec
     request: optimize_pb2.OptimizeSpec
-    ascend: optimize_pb2.Ascend
+    settings: optimize_pb2.Ascend | attack_pb2.Attack
     format: render.Format
     notes: tuple[str, ...] = ()
 
     @property
     def image_count(self) -> int:
-        return self.ascend.restart_count
+        method = self.spec.method
+        assert isinstance(method, AnyOptimize)
+        return method.image_count
 
     @property
     def byte_count(self) -> int:
@@ -97,38 +106,67 @@ def read_optimize(
         found.refused("method", f"optimize does not apply: {opaque}")
         model = None  # nothing of its inside can be asked for
     picture = Fields(found, "", request).choice("format", "png")
-    ascent, shapes = None, None
-    if request.WhichOneof("method") is None:
-        found.invalid("method", f"required; one of {', '.join(_OPTIMIZATIONS)}")
-    else:
-        ascent = read_parameters(found, "ascend", request.ascend, Ascent, model, None)
-    if ascent is not None and model is not None:
-        shapes = _shapes(found, ascent, model, limits)
-    objectives = list(_read_objectives(found, request, model, shapes))
-    photos = list(_read_photos(found, request, model, limits, ascent))
+    read: tuple[AnyOptimize, Photos | PhotoSet] | None = None
+    match request.WhichOneof("method"), request.attack.WhichOneof("method"):
+        case "ascend", _:
+            read = _read_ascend(found, request, model, limits)
+        case "attack", "universal":
+            read = read_universal(found, request, model, limits)
+        case "attack", _:
+            read = read_attack(found, request, model, registry, limits)
+        case _:
+            found.invalid("method", f"required; one of {', '.join(_OPTIMIZATIONS)}")
     found.raise_any()
     assert model is not None
-    assert ascent is not None
-    size = (ascent.height_px, ascent.width_px)
-    method = Optimize(tuple(objectives), ascent, limits.optimize_buckets)
+    assert read is not None
+    method, photos = read
+    bucket_size = limits.optimize_buckets.of(photos.size)
     spec = Spec(
         model,
         method,
-        Photos(tuple(photos), size),
+        photos,
         TopTarget(),
         call.deadline_s,
         call.caller,
-        limits.optimize_buckets.of(size),
+        bucket_size,
+        method.elsewhere if isinstance(method, Attack) else (),
     )
-    ascend = _write_ascend(request, method)
+    settings: optimize_pb2.Ascend | attack_pb2.Attack
+    match method:
+        case Attack():
+            settings = write_attack(method, method.source)
+        case UniversalAttack():
+            settings = write_universal(method)
+        case _:
+            settings = _write_ascend(request, method)
     notes: tuple[str, ...] = ()
     if request.checkpoint:
         states, notes = read_checkpoint(
-            found, spec, ascend, request.checkpoint, limits.checkpoint_key
+            found, spec, settings, request.checkpoint, limits.checkpoint_key
         )
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))
-    return AskedOptimize(spec, request, ascend, cast(render.Format, picture), notes)
+    return AskedOptimize(spec, request, settings, cast(render.Format, picture), notes)
+
+
+def _read_ascend(
+    found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
+) -> tuple[Optimize, Photos] | None:
+    """An ascent and its photos; None where something is wrong."""
+    before = len(found)
+    ascent = read_parameters(found, "ascend", request.ascend, Ascent, model, None)
+    shapes = None
+    if ascent is not None and model is not None:
+        shapes = _shapes(found, ascent, model, limits)
+    objectives = tuple(_read_objectives(found, request, model, shapes))
+    photos = tuple(_read_photos(found, request, model, limits, ascent))
+    for name in ("photos", "photo_count"):
+        if Fields(found, "", request).has(name):
+            found.invalid(name, "is for Universal of attack")
+    if ascent is None or len(found) > before:
+        return None
+    method = Optimize(objectives, ascent, limits.optimize_buckets)
+    return method, Photos(photos, (ascent.height_px, ascent.width_px))
 
 
 def _shapes(found: Violations, ascent: Ascent, model: Model, limits: Limits) -> Shapes | None:
@@ -173,7 +211,7 @@ def _read_objectives(
     shapes: Shapes | None,
 ) -> Iterator[tuple[Goal | FromPhoto, float]]:
     objectives = request.ascend.objectives
-    if request.HasField("ascend") and not 1 <= len(objectives) <= MOST_OBJECTIVES:
+    if not 1 <= len(objectives) <= MOST_OBJECTIVES:
         found.invalid(
             "ascend.objectives", f"has {len(objectives)}; must have 1 to {MOST_OBJECTIVES}"
         )
@@ -314,10 +352,12 @@ def write_queued(spec: Spec, cost_ms: float, others_ms: float) -> optimize_pb2.O
 def write_optimize(asked: AskedOptimize, done: Done) -> optimize_pb2.OptimizeResponse:
     """What a job shows, or what came of it."""
     method = asked.spec.method
-    assert isinstance(method, Optimize)
+    assert isinstance(method, AnyOptimize)
     match done.result:
         case Progress() as progress:
-            return optimize_pb2.OptimizeResponse(progress=_write_progress(method.ascent, progress))
+            return optimize_pb2.OptimizeResponse(
+                progress=_write_progress(method.step_total, progress)
+            )
         case Preview() as preview:
             picture = Image.fromarray(_pixels(preview.picture))
             picture.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
@@ -329,15 +369,14 @@ def write_optimize(asked: AskedOptimize, done: Done) -> optimize_pb2.OptimizeRes
                 )
             )
         case result:
-            assert isinstance(result, Optimized)
-            return optimize_pb2.OptimizeResponse(result=_write_result(asked, method, done, result))
+            return optimize_pb2.OptimizeResponse(result=_write_result(asked, done, result))
 
 
-def _write_progress(ascent: Ascent, progress: Progress) -> optimize_pb2.OptimizeProgress:
+def _write_progress(step_total: int, progress: Progress) -> optimize_pb2.OptimizeProgress:
     return optimize_pb2.OptimizeProgress(
         restart=progress.restart,
         step=progress.step,
-        step_count=ascent.step_total,
+        step_count=step_total,
         score=progress.score,
         terms=progress.terms,
         lp_penalty=progress.lp_penalty,
@@ -345,39 +384,73 @@ def _write_progress(ascent: Ascent, progress: Progress) -> optimize_pb2.Optimize
     )
 
 
-def _write_result(
-    asked: AskedOptimize, method: Optimize, done: Done, result: Optimized
-) -> optimize_pb2.OptimizeResult:
-    started_s, ascent = time.monotonic(), method.ascent
-    images = []
-    for place, (picture, end) in enumerate(zip(result.pictures, result.ends, strict=True)):
-        stopped = f"its score or gradient was not finite after step {end.progress.step}"
-        images.append(
-            optimize_pb2.OptimizedImage(
-                image=write_picture(Image.fromarray(_pixels(picture)), asked.format),
-                pixels=write_tensor(picture) if asked.request.include_pixels else None,
-                seed=ascent.seed + place,
-                progress=_write_progress(ascent, end.progress),
-                stop_reason="" if end.finite else stopped,
-            )
-        )
-    made = optimize_pb2.OptimizeResult(
-        ascend=asked.ascend, images=images, best=_best(result.ends), notes=asked.notes
-    )
-    scores = np.array([end.progress.score for end in result.ends])
-    scores = scores[np.isfinite(scores)]
-    if len(result.ends) > 1 and len(scores):
-        made.spread.least, made.spread.largest = float(scores.min()), float(scores.max())
-        made.spread.mean = float(scores.mean())
-        made.spread.standard_deviation = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+def _write_result(asked: AskedOptimize, done: Done, result: Any) -> optimize_pb2.OptimizeResult:
+    """What came of a job."""
+    started_s, pixels = time.monotonic(), asked.request.include_pixels
+    match result:
+        case Universalized():
+            made = write_universal_result(asked.spec, result, include_pixels=pixels)
+        case Attacked():
+            made = write_attack_result(asked.spec, result, include_pixels=pixels)
+            _write_ends(asked, made, result)
+        case _:
+            assert isinstance(result, Optimized)
+            made = _write_optimized(asked, result)
+            _write_ends(asked, made, result)
+    made.notes.extend(asked.notes)
     made.run.CopyFrom(write_run(asked.spec, done, (time.monotonic() - started_s) * 1e3))
     return made
 
 
-def _best(ends: tuple[End, ...]) -> int:
-    """The image of the highest score; those that were not made to the end come last."""
+def _write_ends(
+    asked: AskedOptimize, made: optimize_pb2.OptimizeResult, result: Attacked | Optimized
+) -> None:
+    """How far the images came, how far their scores lie apart, and which is the best."""
+    method = asked.spec.method
+    assert isinstance(method, AnyOptimize)
+    scores = []
+    ends: Sequence[Crafted | End] = result.ends
+    for written, end in zip(made.images, ends, strict=True):
+        written.progress.CopyFrom(_write_progress(method.step_total, end.progress))
+        if not end.finite:
+            step = end.progress.step
+            written.stop_reason = f"its score or gradient was not finite after step {step}"
+        scores.append(end.progress.score)
+    finite = np.array([score for score in scores if math.isfinite(score)])
+    if len(scores) > 1 and len(finite):
+        made.spread.least, made.spread.largest = float(finite.min()), float(finite.max())
+        made.spread.mean = float(finite.mean())
+        made.spread.standard_deviation = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+    made.best = _best(made.images)
+
+
+def _write_optimized(asked: AskedOptimize, result: Optimized) -> optimize_pb2.OptimizeResult:
+    method = asked.spec.method
+    assert isinstance(method, Optimize)
+    images = [
+        optimize_pb2.OptimizedImage(
+            image=write_picture(Image.fromarray(_pixels(picture)), asked.format),
+            pixels=write_tensor(picture) if asked.request.include_pixels else None,
+            seed=method.ascent.seed + place,
+        )
+        for place, picture in enumerate(result.pictures)
+    ]
+    assert isinstance(asked.settings, optimize_pb2.Ascend)
+    return optimize_pb2.OptimizeResult(ascend=asked.settings, images=images)
+
+
+def _best(images: Sequence[optimize_pb2.OptimizedImage]) -> int:
+    """The image of the highest score; those that were not made to the end come last.
+
+    Of an attack, one that succeeded at 8 bits comes before one that did not.
+    """
     keys = [
-        (end.finite, s if math.isfinite(s := end.progress.score) else -math.inf) for end in ends
+        (
+            one.adversarial.success,
+            not one.stop_reason,
+            score if math.isfinite(score := one.progress.score) else -math.inf,
+        )
+        for one in images
     ]
     return keys.index(max(keys))
 

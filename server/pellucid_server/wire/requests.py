@@ -13,7 +13,7 @@ from .. import photos
 from ..engine.job import Source, Spec
 from ..engine.rows import ClassesTarget, ClassTarget, NeuronTarget, Score, Target, TopTarget
 from ..errors import NotFound, PellucidError, quoted
-from ..inputs import ArrayPhoto, EncodedPhoto, PreparedInput
+from ..inputs import ArrayPhoto, EncodedPhoto, PhotoSource, PreparedInput
 from ..methods.explain.cams import (
     GradCam,
     GradCamPlusPlus,
@@ -404,7 +404,7 @@ def read_image(
     limits: Limits,
     canvas_px: int | None,
     field: str = "image",
-) -> Source | None:
+) -> PhotoSource | None:
     """An image; None where something is wrong with it."""
     kind = image.WhichOneof("kind")
     if kind is None:
@@ -416,7 +416,7 @@ def read_image(
         except photos.BadPhoto as error:
             found.invalid(f"{field}.encoded", str(error))
             return None
-        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px, header)
+        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px, header, field)
     field = f"{field}.tensor"
     array = read_tensor(found, field, image.tensor)
     if array is None:
@@ -436,7 +436,7 @@ _IMAGE_TENSORS = "must be uint8 height × width × 3 (a photo) or float32 3 × h
 
 def _read_photo_tensor(
     found: Violations, field: str, array: NDArray[Any], limits: Limits, canvas_px: int | None
-) -> Source | None:
+) -> PhotoSource | None:
     if array.ndim != 3 or array.shape[2] != 3:
         found.invalid(f"{field}.shape", f"is {times(array.shape)}; {_IMAGE_TENSORS}")
     elif array.shape[0] * array.shape[1] > limits.max_photo_pixels:
@@ -455,7 +455,7 @@ def _read_prepared_tensor(
     array: NDArray[Any],
     model: Model | None,
     canvas_px: int | None,
-) -> Source | None:
+) -> PhotoSource | None:
     if model is None:
         return None
     expected = (3, model.network.height_px, model.network.width_px)

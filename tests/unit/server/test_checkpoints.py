@@ -1,21 +1,24 @@
 """Checkpoints: signed, bound to what they are of, and enough to go on to the same bits."""
 
+import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pellucid.v1 import data_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.checkpoints import BadCheckpoint, Checkpoint, read_key, unpack
 from pellucid_server.config import Settings
 from pellucid_server.errors import InvalidArgument, Unavailable
 from pellucid_server.methods.optimize.optimize import Buckets, Optimize, Optimized
-from pellucid_server.methods.optimize.stepper import Snapshot
+from pellucid_server.methods.optimize.snapshot import Declared, Snapshot
 from pellucid_server.models.registry import Registry
+from pellucid_server.wire.checkpoints import read_checkpoint
+from pellucid_server.wire.fields import Violations
 
 from tests.harness import Runner, model, photo, running
 
@@ -96,7 +99,7 @@ def run(runner: Runner, asked: wire.AskedOptimize) -> tuple[Optimized, list[byte
 
 
 def packed(asked: wire.AskedOptimize, snapshots: Any) -> bytes:
-    parts = wire.write_checkpoint(asked.spec, asked.ascend, snapshots, KEY)
+    parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, KEY)
     return b"".join(part.checkpoint.chunk for part in parts)
 
 
@@ -183,6 +186,106 @@ def test_a_checkpoint_of_something_else_is_refused(checkpoint: bytes) -> None:
     tampered = spec()
     tampered.checkpoint = checkpoint[:-1] + bytes([checkpoint[-1] ^ 1])
     assert "is damaged" in refusal(tampered)
+
+
+@dataclass(frozen=True)
+class Searching:
+    """A method whose state is a tensor, a count and a bound that may be infinite."""
+
+    image_count: int = 2
+    length: int = 3
+
+    def declared(self, model: Any) -> list[Declared]:
+        counts = {"image": ((self.length,), torch.float64), "seen": ((1,), torch.int64)}
+        return [Declared(counts, frozenset({"bound", "third"}))]
+
+
+def searched(restart: int, **numbers: float) -> Snapshot:
+    tensors = {
+        "image": torch.rand(3, dtype=torch.float64, generator=GENERATOR.manual_seed(restart)),
+        "seen": torch.tensor([2**60 + restart]),
+    }
+    return Snapshot(restart, 0, 4 + restart, 4 + restart, tensors, numbers)
+
+
+GENERATOR = torch.Generator()
+STATES = [searched(0, bound=math.inf, third=1 / 3), searched(1, bound=1e-300, third=-0.0)]
+
+
+def searching(**method: Any) -> Any:
+    return replace(read(spec()).spec, method=Searching(**method))
+
+
+def written(settings: Any, states: list[Snapshot]) -> bytes:
+    parts = wire.write_checkpoint(searching(), settings, states, KEY)
+    return b"".join(part.checkpoint.chunk for part in parts)
+
+
+def test_whatever_a_method_declares_comes_back_to_the_bit() -> None:
+    attack = attack_pb2.Attack(class_index=3, progress_every=4)
+    data = written(attack, STATES)
+    attack.progress_every, found = 9, Violations()
+    states, notes = read_checkpoint(found, searching(), attack, data, KEY)
+    found.raise_any()
+    assert notes == ()
+    for state, expected in zip(states, STATES, strict=True):
+        assert (state.restart, state.octave) == (expected.restart, 0)
+        assert (state.step, state.total) == (expected.step, expected.total)
+        assert state.numbers == expected.numbers
+        assert math.copysign(1, state.numbers["third"]) == math.copysign(
+            1, expected.numbers["third"]
+        )
+        assert state.tensors.keys() == expected.tensors.keys()
+        for name, tensor in expected.tensors.items():
+            assert torch.equal(state.tensors[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("settings", "method", "states", "expected"),
+    [
+        (attack_pb2.Attack(class_index=4), {}, STATES, "is of another attack: only how often"),
+        (optimize_pb2.Ascend(), {}, STATES, "is of another method"),
+        (None, {"image_count": 3}, STATES, "is no checkpoint of this version"),
+        (None, {"length": 4}, STATES, "is no checkpoint of this version"),
+        (
+            None,
+            {},
+            [replace(one, numbers={"bound": 1.0}) for one in STATES],
+            "is no checkpoint of this version",
+        ),
+        (
+            None,
+            {},
+            [replace(one, tensors={"image": one.tensors["image"]}) for one in STATES],
+            "is no checkpoint of this version",
+        ),
+        (
+            None,
+            {},
+            [
+                replace(one, tensors=dict(one.tensors) | {"seen": torch.tensor([1.0])})
+                for one in STATES
+            ],
+            "is no checkpoint of this version",
+        ),
+        (None, {}, [replace(one, octave=1) for one in STATES], "is no checkpoint of this version"),
+    ],
+    ids=(
+        *("settings", "method", "images", "shape", "numbers", "missing tensor", "dtype"),
+        "octave",
+    ),
+)
+def test_what_other_code_signed_is_refused(
+    settings: Any, method: dict[str, Any], states: list[Snapshot], expected: str
+) -> None:
+    attack, found = attack_pb2.Attack(class_index=3), Violations()
+    data = written(attack, states)
+    read_checkpoint(found, searching(**method), settings or attack, data, KEY)
+    with pytest.raises(InvalidArgument) as caught:
+        found.raise_any()
+    [violation] = caught.value.violations
+    assert violation.field == "checkpoint"
+    assert violation.description.startswith(expected)
 
 
 def test_a_server_that_stops_shows_the_last_state() -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...engine.rows import Chore, Lane, Program, Rows, Target
-from ...models.network import Network
 from ...models.registry import Model
 from ..explain.explanation import ExplainMethod, Explanation, Partial
 from ..parameters import Parameters
@@ -98,13 +97,13 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def elsewhere(
-    program: Program[Explanation], *, network: Network | None = None, host: Tensor | None = None
+    program: Program[Explanation], *, other: Model | None = None, host: Tensor | None = None
 ) -> Program[Explanation]:
-    """A method's work with another network, or with another input on the host; never stopped.
+    """A method's work with another model, or with another input on the host; never stopped.
 
     Args:
         program: What the method does.
-        network: A twin of the model's that its rows go through.
+        other: The model that its rows go through.
         host: 3×H×W: what its chores get instead of the request's input.
     """
     answer = None
@@ -118,7 +117,7 @@ def elsewhere(
             case Partial():
                 answer = None
             case Rows():
-                answer = yield replace(wanted, network=network)
+                answer = yield replace(wanted, model=other)
             case Chore() if host is not None:
                 answer = yield Chore(_given(wanted.do, host))
             case _:

@@ -162,6 +162,8 @@ class Ascent(Parameters):
     scaling: float = number(_preset("scaling"), 0, 0.5)
     octave_count: int = number(_preset("octave_count"), 1, MOST_OCTAVES)
     octave_scale: float = number(_preset("octave_scale"), 1.01, 4)
+    max_linf: float = number(0.0, 0, 255)
+    max_l2: float = number(0.0, 0, 1e6)
     progress_every: int = number(10, 1, MOST_STEPS)
     preview_every: int = number(0, 0, MOST_STEPS)
     checkpoint_every: int = number(0, 0, MOST_STEPS)
@@ -179,6 +181,8 @@ class Ascent(Parameters):
             "tv_beta": (self.tv_penalty > 0, "needs tv_penalty"),
             "blur_every": (self.blur_sigma_px > 0, "needs blur_sigma_px"),
             "octave_scale": (self.octave_count > 1, "needs octave_count of 2 or more"),
+            "max_linf": (self.start == "photo", "is for START_PHOTO"),
+            "max_l2": (self.start == "photo", "is for START_PHOTO"),
         }
         return {name: why for name, (relevant, why) in needs.items() if not relevant}
 
@@ -188,6 +192,8 @@ class Ascent(Parameters):
             value = getattr(self, name)
             if value > (name == "octave_count"):
                 found[name] = f"is {value}; it acts on pixels: set PARAMETERIZATION_PIXELS"
+        if self.max_linf > 0 and self.max_l2 > 0:
+            found["max_l2"] = f"is {self.max_l2:g} beside max_linf; only one of them may be set"
         shorter_px = min(self.octave_sizes[0])
         if shorter_px < LEAST_SIDE_PX:
             found["octave_count"] = (
@@ -195,6 +201,11 @@ class Ascent(Parameters):
                 f"px, at least {LEAST_SIDE_PX} are needed"
             )
         return found
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the image stays near to the photo."""
+        return self.max_linf > 0 or self.max_l2 > 0
 
     @property
     def octave_sizes(self) -> list[tuple[int, int]]:
@@ -210,5 +221,5 @@ class Ascent(Parameters):
 
 _OF_PIXELS = (
     *("clip_pixels", "l2_decay", "blur_sigma_px", "small_norm_percentile"),
-    *("small_contribution_percentile", "octave_count"),
+    *("small_contribution_percentile", "octave_count", "max_linf", "max_l2"),
 )

@@ -28,12 +28,13 @@ from ...engine.rows import (
 from ...models.registry import Model
 from .ascent import Ascent
 from .prelude import parameter_count
-from .stepper import AscentStepper, End, Snapshot, Start
+from .snapshot import Declared, Snapshot
+from .stepper import STATE, AscentStepper, End, Start
 
 _SMALL_PIXELS = 512 * 512
 
-STACKED = 4
-"""Tensors of an image's size that a slot holds: parameters, the last good ones, two moments."""
+STACKED = 1 + len(STATE)
+"""Tensors of an image's size that a slot holds: its state, and the last good image."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,15 @@ class Optimize:
     name: ClassVar[str] = "optimize"
     priority: ClassVar[Priority] = Priority.OPTIMIZE
 
+    @property
+    def image_count(self) -> int:
+        return self.ascent.restart_count
+
+    @property
+    def step_total(self) -> int:
+        """Steps of one image, over all octaves."""
+        return self.ascent.step_total
+
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """In rows of the network's own size that cost as much."""
         own, ascent = model.network.pixel_count, self.ascent
@@ -117,15 +127,23 @@ class Optimize:
 
     def byte_count(self, model: Model) -> int:
         ascent = self.ascent
-        itemsize = 8 if model.network.dtype is torch.float64 else 4
-        slot = STACKED * parameter_count(ascent.height_px, ascent.width_px) * itemsize
+        tensors = STACKED + ascent.bounded
+        slot = tensors * parameter_count(ascent.height_px, ascent.width_px)
+        slot *= dtype_of(model).itemsize
         return 2 * slot * ascent.restart_count  # slots come in twos of what there was
+
+    def declared(self, model: Model) -> Sequence[Declared]:
+        dtype = dtype_of(model)
+        return [
+            Declared({name: ((parameter_count(*size),), dtype) for name in STATE})
+            for size in self.ascent.octave_sizes
+        ]
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Optimized]:
         """Args are those of every method, but that the image is all photos, n×3×H×W."""
         ascent, steps = self.ascent, model.preprocessing
         network = model.network
-        dtype = torch.float64 if network.dtype is torch.float64 else torch.float32
+        dtype = dtype_of(model)
         std = torch.tensor(steps.std, dtype=dtype, device=image.device).view(3, 1, 1)
         photos = image.to(dtype) * (255 * std)
         sizes = ascent.octave_sizes
@@ -148,19 +166,10 @@ class Optimize:
                     detail if base is None else base + detail
                     for detail in (resized(one[None], size)[0] for one in details)
                 ]
-            make = functools.partial(
-                AscentStepper,
-                size,
-                steps.mean,
-                steps.std,
-                bucket_size,
-                dtype,
-                network.dtype,
-                network.device,
-            )
+            make = functools.partial(stepper_of, model, size, bucket_size)
             last = octave == len(sizes) - 1
             images = [
-                Start(ascent, target_there, start, restart, octave, last, state)
+                Start(ascent, target_there, start, restart, octave, last, state, anchor=base)
                 for restart, (start, state) in enumerate(zip(starts, states, strict=True))
             ]
             ends = yield Climb(size, bucket_size, AscentStepper, make, images)
@@ -197,6 +206,25 @@ class Optimize:
             else:
                 terms.append((goal, weight))
         return SumTarget(tuple(terms))
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """Of the arithmetic beside the network."""
+    return torch.float64 if model.network.dtype is torch.float64 else torch.float32
+
+
+def stepper_of(model: Model, size: tuple[int, int], bucket_size: int) -> AscentStepper:
+    """The slots of images of a size."""
+    steps, network = model.preprocessing, model.network
+    return AscentStepper(
+        size,
+        steps.mean,
+        steps.std,
+        bucket_size,
+        dtype_of(model),
+        network.dtype,
+        network.device,
+    )
 
 
 def _goal_of(goal: FromPhoto, activation: Tensor) -> Goal:

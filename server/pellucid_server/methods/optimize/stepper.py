@@ -5,6 +5,7 @@ the rows of a batch out, padded to the bucket, moves all of them by the same ari
 those back that moved: so a row's bits do not depend on which other rows there are.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -19,6 +20,7 @@ from ...engine.rows import SumTarget
 from .. import draws
 from . import prelude, regularizers, updates
 from .ascent import MOST_BLUR_PX, Ascent
+from .snapshot import Snapshot
 
 _NUMBERS = tuple(f.name for f in fields(Ascent) if f.type in (int, float, "int", "float"))
 """The parameters that every row has a number of."""
@@ -28,42 +30,20 @@ _OPERATORS = (
     *("small_norm_percentile", "small_contribution_percentile"),
 )
 
-_RULES = {
-    "adam": "adam",
-    "momentum": "momentum_rule",
-    "normalized": "normalized",
-    "progress": "progress_rule",
-    "lbfgs": "lbfgs",
-}
-"""Flags of update rules."""
-
-_FLAGS = ("spectral", "clip_pixels", *_RULES.values())
+_RULES = ("adam", "momentum", "normalized", "progress", "sign", "unit", "lbfgs")
+_FLAGS = ("spectral", "clip_pixels", *(f"{rule}_rule" for rule in _RULES))
 
 _MEMORY = ("changes", "slopes", "products")
 """What L-BFGS remembers besides; its gradient and its change are the first and second moment."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The whole state of an image under way.
+_ANCHOR = "anchor"
+"""The stacked tensor that is there only once a slot needs it."""
 
-    Attributes:
-        restart: Which one.
-        octave: Which size it is at, from 0.
-        step: Steps it has made in this octave.
-        total: Steps it has made over all octaves.
-        parameters: P: see prelude.
-        first: P: the first moment, or the velocity.
-        second: P: the second moment.
-    """
 
-    restart: int
-    octave: int
-    step: int
-    total: int
-    parameters: Tensor
-    first: Tensor
-    second: Tensor
+STATE = ("parameters", "first", "second")
+"""What a slot's state is, P numbers each: see prelude; the first moment, or the velocity; the
+second moment."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +60,7 @@ class Start:
         state: What it goes on from, in place of a start.
         moments: Adam's, P each, that it starts with; None: zeros.
         moment_steps: Steps that these moments are of.
+        anchor: 3×H×W in the prelude's frame: what it stays near to, where the ascent bounds it.
     """
 
     ascent: Ascent
@@ -91,6 +72,7 @@ class Start:
     state: Snapshot | None = None
     moments: tuple[Tensor, Tensor] | None = None
     moment_steps: int = 0
+    anchor: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +171,7 @@ class AscentStepper:
         self._flags = np.zeros((0, len(_FLAGS)), bool)
         length = prelude.parameter_count(*size)
         empty = torch.zeros(0, length, dtype=dtype, device=device)
-        self._stacked = {name: empty.clone() for name in ("parameters", "good", "first", "second")}
+        self._stacked = {name: empty.clone() for name in ("good", *STATE)}
 
     # Slots.
 
@@ -199,15 +181,24 @@ class AscentStepper:
         if None not in self._starts:
             self._grow()
         slot = self._starts.index(None)
+        if ascent.bounded and _ANCHOR not in self._stacked:
+            self._stacked[_ANCHOR] = torch.zeros_like(self._stacked["parameters"])
         seed = ascent.seed + start.restart
         state = start.state
-        moments = start.moments if state is None else (state.first, state.second)
-        parameters = self._parameters_of(start, seed) if state is None else state.parameters
-        kept = {"parameters": parameters, "good": parameters}
-        if moments is not None and ascent.update != "lbfgs":  # whose history starts anew
-            kept |= dict(zip(("first", "second"), moments, strict=True))
-        if ascent.update == "lbfgs":
+        if state is None:
+            fresh = self._parameters_of(start, seed)
+            kept = {"parameters": fresh, "good": fresh}
+            if start.moments is not None:
+                kept |= dict(zip(("first", "second"), start.moments, strict=True))
+        else:
+            kept = {**state.tensors, "good": state.tensors["parameters"]}
+        if ascent.update == "lbfgs":  # whose history starts anew
+            kept = {name: kept[name] for name in ("parameters", "good")}
             self._remember()
+        if ascent.bounded:
+            assert start.anchor is not None
+            anchor = start.anchor.to(self._device, self._dtype)[None]
+            kept[_ANCHOR] = prelude.from_pixels(anchor, self._size)[0]
         for name, tensor in self._stacked.items():
             tensor[slot] = kept[name].to(tensor) if name in kept else 0
         self._steps[slot] = 0 if state is None else state.step
@@ -285,7 +276,7 @@ class AscentStepper:
             [gradient.to(looked.inputs), -torch.ones_like(looked.penalties)],
         )
         padded = looked.rows.tolist()
-        remembering = self._which("lbfgs", padded).any()
+        remembering = self._which("lbfgs_rule", padded).any()
         names = ("first", "second", *(_MEMORY if remembering else ()))
         state = {name: self._stacked[name][looked.rows] for name in names}
         change, state = self._change(slope, state, padded)
@@ -362,9 +353,8 @@ class AscentStepper:
         if not start.ascent.checkpoint_every:
             return None
         step, total = int(self._steps[slot]), self._step_of(slot)
-        names = ("parameters", "first", "second")
-        tensors = {name: self._stacked[name][slot].clone() for name in names}
-        return Snapshot(start.restart, start.octave, step, total, **tensors)
+        tensors = {name: self._stacked[name][slot].clone() for name in STATE}
+        return Snapshot(start.restart, start.octave, step, total, tensors)
 
     def _step_of(self, slot: int) -> int:
         """Steps that it has made over all octaves."""
@@ -422,7 +412,13 @@ class AscentStepper:
         )
 
     def _valid(self, parameters: Tensor, slots: list[int]) -> Tensor:
-        """With pixels from 0 to 255 where they are to be."""
+        """Near to the photo, and with pixels from 0 to 255, where they are to be."""
+        for name, within in (("max_linf", updates.within_linf), ("max_l2", updates.within_l2)):
+            parameters = self._where_any(
+                self._of(name, slots) > 0,
+                functools.partial(self._near, within, parameters, name, slots),
+                parameters,
+            )
 
         def clipped() -> Tensor:
             pixels = prelude.pixels_of(parameters, self._size)
@@ -430,6 +426,16 @@ class AscentStepper:
             return prelude.from_pixels(pixels.clamp(low, high), self._size)
 
         return self._where_any(self._which("clip_pixels", slots), clipped, parameters)
+
+    def _near(
+        self,
+        within: Callable[[Tensor, Tensor, Tensor], Tensor],
+        parameters: Tensor,
+        name: str,
+        slots: list[int],
+    ) -> Tensor:
+        rows = torch.tensor(slots, device=self._device)
+        return within(parameters, self._stacked[_ANCHOR][rows], self._rate(name, slots))
 
     def _transformed(self, images: Tensor, slots: list[int], final: NDArray[np.bool_]) -> Tensor:
         """Moved, turned and scaled at random; as they are where they are final."""
@@ -481,7 +487,7 @@ class AscentStepper:
         rate = self._rate("learning_rate", slots)
         first, second = state["first"], state["second"]
         change = torch.zeros_like(slope)
-        if (adam := self._which("adam", slots)).any():
+        if (adam := self._which("adam_rule", slots)).any():
             count = self._upload(self._steps[slots] + self._moment_steps[slots] + 1.0)
             moved, mean, square = updates.adam(slope, first, second, rate, count)
             change = self._chosen(adam, moved, change)
@@ -493,7 +499,7 @@ class AscentStepper:
         state = state | {"first": first, "second": second}
         sizes = np.where(self._which("spectral", slots), slope.shape[1], 3 * np.prod(self._size))
         change = self._where_any(
-            self._which("normalized", slots),
+            self._which("normalized_rule", slots),
             lambda: updates.normalized(slope, rate, self._upload(sizes)),
             change,
         )
@@ -502,7 +508,11 @@ class AscentStepper:
             lambda: updates.progress(slope, rate, self._rate("progress", slots)),
             change,
         )
-        if (lbfgs := self._which("lbfgs", slots)).any():
+        for rule, moves in (("sign_rule", updates.sign), ("unit_rule", updates.unit)):
+            change = self._where_any(
+                self._which(rule, slots), functools.partial(moves, slope, rate), change
+            )
+        if (lbfgs := self._which("lbfgs_rule", slots)).any():
             remembered = {n: state[n].unflatten(1, (updates.HISTORY, -1)) for n in _MEMORY}
             remembered["products"] = remembered["products"][..., 0]
             before = updates.Memory(first, second, **remembered)

@@ -138,3 +138,49 @@ def _pushed(new: Tensor, item: Tensor, kept: Tensor) -> Tensor:
     """With an item before what is kept, N×HISTORY×…, in rows where there is a new one."""
     pushed = torch.cat([item[:, None], kept[:, :-1]], 1)
     return torch.where(new[:, None, None], pushed, kept)
+
+
+def sign(gradient: Tensor, rate: Tensor) -> Tensor:
+    """η·sign(g) (Goodfellow, Shlens and Szegedy 2014, arXiv:1412.6572).
+
+    Args:
+        gradient: To climb.
+        rate: η.
+    """
+    return rate[:, None] * gradient.sign()
+
+
+def unit(gradient: Tensor, rate: Tensor) -> Tensor:
+    """η·g / ‖g‖₂.
+
+    Args:
+        gradient: To climb.
+        rate: η.
+    """
+    norm = gradient.square().sum(1).sqrt()
+    return torch.where(norm > 0, rate / norm, 0)[:, None] * gradient
+
+
+def within_linf(parameters: Tensor, anchor: Tensor, most: Tensor) -> Tensor:
+    """The nearest parameters that differ from the anchor's by at most so much each.
+
+    Args:
+        parameters: What is to be near.
+        anchor: To what.
+        most: How near.
+    """
+    return torch.minimum(torch.maximum(parameters, anchor - most[:, None]), anchor + most[:, None])
+
+
+def within_l2(parameters: Tensor, anchor: Tensor, most: Tensor) -> Tensor:
+    """The nearest parameters whose L2 distance to the anchor is at most so much.
+
+    Args:
+        parameters: What is to be near.
+        anchor: To what.
+        most: How near.
+    """
+    change = parameters - anchor
+    norm = change.square().sum(1).sqrt()
+    near = anchor + torch.where(norm > 0, most / norm, 0)[:, None] * change
+    return torch.where((norm > most)[:, None], near, parameters)

@@ -30,11 +30,11 @@ from ...engine.rows import (
     Want,
 )
 from ...errors import InvalidArgument, Violation
-from ...models.network import Network
 from ...models.registry import Model
 from ..optimize import prelude
-from ..optimize.optimize import STACKED, Buckets, resized
-from ..optimize.stepper import AscentStepper, End, Snapshot, Start
+from ..optimize.optimize import STACKED, Buckets, dtype_of, resized, stepper_of
+from ..optimize.snapshot import Declared, Snapshot
+from ..optimize.stepper import STATE, AscentStepper, End, Start
 from ..optimize.updates import HISTORY
 from . import colors
 from .neural import Layers, Neural, same_area
@@ -78,13 +78,13 @@ class _Place:
     """Where a job is at one scale.
 
     Attributes:
-        network: What it looks through.
+        model: Whose network it looks through.
         size: Of the image.
         bucket_size: Of its batches.
         std: Of the model's preprocessing, times 255, 3×1×1.
     """
 
-    network: Network
+    model: Model
     size: tuple[int, int]
     bucket_size: int
     std: Tensor
@@ -158,16 +158,26 @@ class Stylize:
         return math.inf
 
     def byte_count(self, model: Model) -> int:
-        itemsize = 8 if model.network.dtype is torch.float64 else 4
+        itemsize = dtype_of(model).itemsize
         held = STACKED + (2 * HISTORY if self.neural.update == "lbfgs" else 0)
         slot = held * prelude.parameter_count(*self.size) * itemsize
         pictures = 3 * sum(map(math.prod, self.sizes)) * itemsize
         return 2 * slot + 2 * pictures  # slots come in twos of what there was
 
+    @property
+    def image_count(self) -> int:
+        return 1
+
+    def declared(self, model: Model) -> Sequence[Declared]:
+        dtype = dtype_of(model)
+        return [
+            Declared({name: ((prelude.parameter_count(*size),), dtype) for name in STATE})
+            for size in self.scales
+        ]
+
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Stylized]:
         """Args are those of every method, but that the image is the row of numbers."""
-        neural, network, steps = self.neural, model.network, model.preprocessing
-        dtype = torch.float64 if network.dtype is torch.float64 else torch.float32
+        neural, steps, dtype = self.neural, model.preprocessing, dtype_of(model)
         mean, std = (
             255 * torch.tensor(values, dtype=dtype, device=image.device).view(3, 1, 1)
             for values in (steps.mean, steps.std)
@@ -184,7 +194,9 @@ class Stylize:
             if not mask.any():
                 found = Violation("mask", "is black everywhere: it leaves no place for the style")
                 raise InvalidArgument(f"mask: {found.description}", violations=[found])
-        looking = network.averaged if neural.pooling == "average" else network
+        looking = model
+        if neural.pooling == "average":
+            looking = replace(model, network=model.network.averaged)
         first = {"content": content, "image": pictures[-1]}.get(neural.start)
         end: End | None = None
         for scale, size in enumerate(self.scales):
@@ -207,18 +219,11 @@ class Stylize:
             )
             if end is not None:
                 start = _carried(start, end, size)
-            make = functools.partial(
-                AscentStepper,
-                size,
-                steps.mean,
-                steps.std,
-                place.bucket_size,
-                dtype,
-                network.dtype,
-                network.device,
+            make = functools.partial(stepper_of, model, size, place.bucket_size)
+            through = None if looking is model else looking
+            [end] = yield Climb(
+                size, place.bucket_size, AscentStepper, make, [start], model=through
             )
-            through = None if looking is network else looking
-            [end] = yield Climb(size, place.bucket_size, AscentStepper, make, [start], through)
             assert end is not None
             if not end.finite:
                 break
@@ -305,13 +310,12 @@ class Stylize:
 
 def _look(place: _Place, images: Tensor, layer: str) -> Program[Tensor]:
     """A layer's activation for one image, 1×3×H×W."""
-    network = place.network
     traces = yield Rows(
-        (images / place.std).to(network.dtype),
+        (images / place.std).to(place.model.network.dtype),
         SumTarget(((EnergyTarget(layer), 1.0),)),
         Want.ACTIVATION,
         layer=layer,
-        network=network,
+        model=place.model,
         bucket_size=place.bucket_size,
     )
     assert traces.activation is not None
