@@ -20,6 +20,7 @@ _KINDS = (
     optimizing.Code,
     optimizing.Energy,
     optimizing.Guide,
+    optimizing.Diversity,
 )
 
 

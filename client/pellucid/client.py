@@ -331,8 +331,9 @@ class Client:
         """Images made for what the network is after: a class, a neuron, a code, a dream.
 
         Args:
-            objectives: A class by index or label, a Neuron, Direction, Code, Energy or Guide; or
-                several of them, each with a weight if it is not 1: [("goldfish", 1.0), (1, -0.5)].
+            objectives: A class by index or label, a Neuron, Direction, Code, Energy, Guide or
+                Diversity; or several of them, each with a weight if it is not 1:
+                [("goldfish", 1.0), (1, -0.5)].
             photo: Whose Code it is, and where start="photo" starts; see Photo.
             guide: Whose features Guide wants.
             score: Of classes: "logit" (the default), "log_probability" or "probability".

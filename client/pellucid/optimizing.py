@@ -60,7 +60,18 @@ class Guide:
     layer: str
 
 
-Objective: TypeAlias = "int | str | Neuron | Direction | Code | Energy | Guide"
+@dataclass(frozen=True)
+class Diversity:
+    """Unlike the job's other images, by the Gram matrices of a layer of at most 512 channels.
+
+    The score is minus the mean cosine similarity with what the others were a step before, from -1
+    to 0. Needs restart_count of at least 2.
+    """
+
+    layer: str
+
+
+Objective: TypeAlias = "int | str | Neuron | Direction | Code | Energy | Guide | Diversity"
 """What an image is to be good for: a class by index or label, a neuron, or one of the above."""
 
 Objectives: TypeAlias = "Objective | Sequence[Objective | tuple[Objective, float]]"

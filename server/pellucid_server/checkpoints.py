@@ -3,11 +3,13 @@
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -61,6 +63,29 @@ def unpack(data: bytes, key: bytes) -> Checkpoint:
         return Checkpoint(json.loads(body[start:end]), load(body[end:]))
     except (ValueError, SafetensorError) as error:  # this key signed what this code cannot read
         raise BadCheckpoint("is no checkpoint of this version") from error
+
+
+_MOST_EXPONENT = 15
+"""Of float16, whose largest number is just below 2^16."""
+
+
+def halved(tensor: Tensor) -> tuple[Tensor, float]:
+    """A tensor in 16 bits a number, as its signed roots times a factor, which comes with it.
+
+    Roots reach from the largest number down by 16 orders of magnitude at a relative error of 1e-3,
+    where float16 itself, scaled as well, reaches down by 8: of an image's second moments by Adam,
+    which span 22, it loses some, whose pixels then leap.
+    """
+    roots = tensor.sign() * tensor.abs().sqrt()
+    largest = float(roots[roots.isfinite()].abs().max()) if roots.isfinite().any() else 0.0
+    factor = 2.0 ** (_MOST_EXPONENT - math.frexp(largest)[1])
+    return (roots * factor).half(), factor
+
+
+def restored(tensor: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """The way back of halved."""
+    roots = tensor.double() / factor
+    return (roots * roots.abs()).to(dtype)
 
 
 def _sign(body: bytes, key: bytes) -> bytes:

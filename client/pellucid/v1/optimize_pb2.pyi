@@ -44,6 +44,12 @@ class Start(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     START_NOISE: _ClassVar[Start]
     START_GREY: _ClassVar[Start]
     START_PHOTO: _ClassVar[Start]
+
+class CheckpointPrecision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CHECKPOINT_PRECISION_UNSPECIFIED: _ClassVar[CheckpointPrecision]
+    CHECKPOINT_PRECISION_FULL: _ClassVar[CheckpointPrecision]
+    CHECKPOINT_PRECISION_HALF: _ClassVar[CheckpointPrecision]
 PRESET_UNSPECIFIED: Preset
 PRESET_OLAH: Preset
 PRESET_SIMONYAN: Preset
@@ -67,6 +73,9 @@ START_UNSPECIFIED: Start
 START_NOISE: Start
 START_GREY: Start
 START_PHOTO: Start
+CHECKPOINT_PRECISION_UNSPECIFIED: CheckpointPrecision
+CHECKPOINT_PRECISION_FULL: CheckpointPrecision
+CHECKPOINT_PRECISION_HALF: CheckpointPrecision
 
 class Direction(_message.Message):
     __slots__ = ("layer", "vector", "y", "x")
@@ -98,8 +107,14 @@ class Guide(_message.Message):
     layer: str
     def __init__(self, layer: _Optional[str] = ...) -> None: ...
 
+class Diversity(_message.Message):
+    __slots__ = ("layer",)
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    def __init__(self, layer: _Optional[str] = ...) -> None: ...
+
 class Objective(_message.Message):
-    __slots__ = ("class_index", "label", "neuron", "direction", "code", "energy", "guide", "score", "weight")
+    __slots__ = ("class_index", "label", "neuron", "direction", "code", "energy", "guide", "diversity", "score", "weight")
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     NEURON_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +122,7 @@ class Objective(_message.Message):
     CODE_FIELD_NUMBER: _ClassVar[int]
     ENERGY_FIELD_NUMBER: _ClassVar[int]
     GUIDE_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     class_index: int
@@ -116,12 +132,13 @@ class Objective(_message.Message):
     code: Code
     energy: Energy
     guide: Guide
+    diversity: Diversity
     score: _inference_pb2.Score
     weight: float
-    def __init__(self, class_index: _Optional[int] = ..., label: _Optional[str] = ..., neuron: _Optional[_Union[_inference_pb2.Neuron, _Mapping]] = ..., direction: _Optional[_Union[Direction, _Mapping]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., guide: _Optional[_Union[Guide, _Mapping]] = ..., score: _Optional[_Union[_inference_pb2.Score, str]] = ..., weight: _Optional[float] = ...) -> None: ...
+    def __init__(self, class_index: _Optional[int] = ..., label: _Optional[str] = ..., neuron: _Optional[_Union[_inference_pb2.Neuron, _Mapping]] = ..., direction: _Optional[_Union[Direction, _Mapping]] = ..., code: _Optional[_Union[Code, _Mapping]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., guide: _Optional[_Union[Guide, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., score: _Optional[_Union[_inference_pb2.Score, str]] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Ascend(_message.Message):
-    __slots__ = ("objectives", "preset", "step_count", "parameterization", "update", "learning_rate", "momentum", "progress", "height_px", "width_px", "start", "noise_std", "seed", "restart_count", "clip_pixels", "l2_decay", "lp_penalty", "lp_order", "tv_penalty", "tv_beta", "blur_sigma_px", "blur_every", "small_norm_percentile", "small_contribution_percentile", "jitter_px", "rotation_degrees", "scaling", "octave_count", "octave_scale", "progress_every", "preview_every", "checkpoint_every", "max_linf", "max_l2")
+    __slots__ = ("objectives", "preset", "step_count", "parameterization", "update", "learning_rate", "momentum", "progress", "height_px", "width_px", "start", "noise_std", "seed", "restart_count", "clip_pixels", "l2_decay", "lp_penalty", "lp_order", "tv_penalty", "tv_beta", "blur_sigma_px", "blur_every", "small_norm_percentile", "small_contribution_percentile", "jitter_px", "rotation_degrees", "scaling", "octave_count", "octave_scale", "progress_every", "preview_every", "checkpoint_every", "max_linf", "max_l2", "checkpoint_precision")
     OBJECTIVES_FIELD_NUMBER: _ClassVar[int]
     PRESET_FIELD_NUMBER: _ClassVar[int]
     STEP_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +173,7 @@ class Ascend(_message.Message):
     CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
     MAX_LINF_FIELD_NUMBER: _ClassVar[int]
     MAX_L2_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_PRECISION_FIELD_NUMBER: _ClassVar[int]
     objectives: _containers.RepeatedCompositeFieldContainer[Objective]
     preset: Preset
     step_count: int
@@ -190,7 +208,8 @@ class Ascend(_message.Message):
     checkpoint_every: int
     max_linf: float
     max_l2: float
-    def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ..., max_linf: _Optional[float] = ..., max_l2: _Optional[float] = ...) -> None: ...
+    checkpoint_precision: CheckpointPrecision
+    def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ..., max_linf: _Optional[float] = ..., max_l2: _Optional[float] = ..., checkpoint_precision: _Optional[_Union[CheckpointPrecision, str]] = ...) -> None: ...
 
 class OptimizeSpec(_message.Message):
     __slots__ = ("model", "ascend", "attack", "image", "guide", "format", "include_pixels", "checkpoint", "checkpoint_bytes", "photos", "photo_count")

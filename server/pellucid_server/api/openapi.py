@@ -27,6 +27,7 @@ _REQUIRED = {
     "Ascend": ("objectives",),
     "Code": ("layer",),
     "Direction": ("layer", "vector"),
+    "Diversity": ("layer",),
     "Energy": ("layer",),
     "ExplainBatchRequest": ("explain", "images"),
     "ExplainRequest": ("image", "method"),

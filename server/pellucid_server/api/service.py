@@ -300,7 +300,8 @@ class Service:
         key = self._limits.checkpoint_key
 
         def write() -> list[optimize_pb2.OptimizeResponse]:
-            return list(wire.write_checkpoint(asked.spec, asked.settings, snapshots, key))
+            parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, key, asked.notes)
+            return list(parts)
 
         async with _in_time(call):
             parts = await self._work(Priority.OPTIMIZE, call, write)

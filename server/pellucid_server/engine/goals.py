@@ -1,4 +1,4 @@
-"""The goals of optimizations: directions, codes, energies and others, as scores and seeds.
+"""The goals of optimizations, as scores and seeds.
 
 Each kind is computed once for each layer, over all the rows of the batch that use it.
 """
@@ -14,6 +14,7 @@ from .places import PlaceOf, chosen_neurons, upload, upload_tensor
 from .rows import (
     CodeTarget,
     DirectionTarget,
+    DiversityTarget,
     EnergyTarget,
     GramTarget,
     GuideTarget,
@@ -21,7 +22,15 @@ from .rows import (
     NeuronTarget,
 )
 
-_KINDS = (DirectionTarget, CodeTarget, EnergyTarget, GuideTarget, MarginTarget, GramTarget)
+_GOALS = (
+    DirectionTarget,
+    CodeTarget,
+    EnergyTarget,
+    GuideTarget,
+    DiversityTarget,
+    MarginTarget,
+    GramTarget,
+)
 
 
 def seed_of_goals(
@@ -40,7 +49,7 @@ def seed_of_goals(
     """
     groups: dict[tuple[type, str], dict[int, Any]] = defaultdict(dict)
     for row, target in enumerate(targets):
-        if isinstance(target, _KINDS):
+        if isinstance(target, _GOALS):
             groups[type(target), target.layer][row] = target
     for (kind, layer), members in groups.items():
         activation, goals = activations[layer].detach(), list(members.values())
@@ -70,6 +79,11 @@ def seed_of_goals(
         elif kind is GuideTarget:
             features = torch.stack([g.features for g in goals])
             seed[rows] = _best_matches(features, activation[rows])
+        elif kind is DiversityTarget:
+            likeness, slope = _likeness(activation[rows], goals)
+            seed[rows] = -slope
+            yield layer, rows, seed, likeness.new_zeros(len(targets)).index_copy(0, rows, -likeness)
+            continue
         else:
             seed[rows] = activation[rows]
             factor = factor / 2
@@ -137,3 +151,27 @@ def _to_styles(activation: Tensor, members: Mapping[int, GramTarget]) -> tuple[T
         weighted = slope / slope.shape[1] if goal.places is None else slope * goal.places
         seed[row] = weighted.view_as(maps)
     return seed, scores
+
+
+def _likeness(activation: Tensor, goals: Sequence[DiversityTarget]) -> tuple[Tensor, Tensor]:
+    """The mean cosine of each image's Gram matrix and those of the others a step before.
+
+    Args:
+        activation: n×C×H×W.
+        goals: One for each image; each is told what its image is like.
+
+    Returns:
+        n, float64; and its gradient by the activation.
+    """
+    others = torch.stack([goal.siblings.others(goal.place, goal.step) for goal in goals])
+    features = activation.flatten(2).to(others.dtype).contiguous()
+    grams = torch.bmm(features, features.mT)
+    norms = grams.double().square().flatten(1).sum(1).sqrt().to(grams.dtype).view(-1, 1, 1)
+    scale = torch.where(norms > 0, norms.reciprocal(), 0)
+    grams = grams * scale
+    for goal, gram in zip(goals, grams, strict=True):
+        goal.siblings.keep(goal.place, goal.step, gram)
+    cosines = (grams.double() * others.double()).flatten(1).sum(1)
+    by_gram = (others - cosines.to(grams.dtype).view(-1, 1, 1) * grams) * scale
+    slope = 2 * torch.bmm(by_gram, features)
+    return cosines, slope.view_as(activation).to(activation.dtype)

@@ -83,6 +83,9 @@ class Climb:
         kind: What, with model, size and bucket, tells steppers apart.
         make: A stepper, where there is none of that kind yet.
         starts: One for each image.
+        rounds: None: each image makes its next step when there is room in a batch. Otherwise how
+            many steps each has made: no image makes a step before all others have made those
+            before it, but for those that have ended.
         model: Whose network they go through, where it is not the job's: the job's with a twin of
             its network.
     """
@@ -92,6 +95,7 @@ class Climb:
     kind: Hashable
     make: Callable[[], Stepper]
     starts: Sequence[Any]
+    rounds: Sequence[int] | None = None
     model: Model | None = None
 
 
@@ -128,6 +132,11 @@ class Climbing:
             self.close()
             raise
         self._untaken = list(range(len(self._slots) - 1, -1, -1))
+        self._rounds = None if climb.rounds is None else list(climb.rounds)
+        self._early: list[int] = []  # places that wait for the others of their round
+        if self._rounds is not None:
+            self._early, self._untaken = self._untaken, []
+            self._begin_round(self._rounds)
 
     @property
     def waiting(self) -> int:
@@ -145,10 +154,21 @@ class Climbing:
 
     def settle(self, place: int, end: Any) -> None:
         """It has moved: it ends so, or waits for its next step behind the job's others."""
-        if end is None:
+        if end is not None:
+            self._ends[place] = end
+        elif self._rounds is None:
             self._untaken.insert(0, place)
         else:
-            self._ends[place] = end
+            self._rounds[place] += 1
+            self._early.append(place)
+        if self._rounds is not None:
+            self._begin_round(self._rounds)
+
+    def _begin_round(self, rounds: Sequence[int]) -> None:
+        """Those that have made fewest steps go on, once nobody is on the way there."""
+        least = min((n for place, n in enumerate(rounds) if place not in self._ends), default=0)
+        self._untaken += [place for place in self._early if rounds[place] == least]
+        self._early = [place for place in self._early if rounds[place] > least]
 
     def snapshots(self) -> list[Any]:
         """The whole state of every image that has not ended; empty where nobody asked for it."""

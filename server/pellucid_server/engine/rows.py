@@ -6,7 +6,7 @@ to the image.
 
 import enum
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..models.gates import Rule
 from ..models.network import OUTPUT, PENULTIMATE
 from ..models.registry import Model
+from .siblings import Siblings
 
 if TYPE_CHECKING:
     from .lockstep import Climb
@@ -217,9 +218,41 @@ class MarginTarget:
     layer = OUTPUT
 
 
+@dataclass(frozen=True, eq=False)
+class DiversityTarget:
+    """How unlike an image is to others of its job: -mean cos(G, G'), from -1 to 0.
+
+    G is the Gram matrix of its layer's activation, channels × channels, and each G' that of
+    another image as it was a step before: at first there is none, and the score is 0. Olah,
+    Mordvintsev and Schubert 2017, doi:10.23915/distill.00007.
+
+    Attributes:
+        layer: Of channels × height × width.
+        siblings: What the job's images were like a step before.
+        place: Which of them it is, from 0.
+        step: Which step it is at, from 0.
+    """
+
+    layer: str
+    siblings: Siblings
+    place: int = 0
+    step: int = 0
+
+    @property
+    def tap(self) -> str:
+        return self.layer
+
+
 Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
 Goal = (
-    Resolved | DirectionTarget | CodeTarget | EnergyTarget | GuideTarget | MarginTarget | GramTarget
+    Resolved
+    | DirectionTarget
+    | CodeTarget
+    | EnergyTarget
+    | GuideTarget
+    | DiversityTarget
+    | MarginTarget
+    | GramTarget
 )
 
 
@@ -228,6 +261,22 @@ class SumTarget:
     """The weighted sum of goals: what an image is optimized for."""
 
     terms: tuple[tuple[Goal, float], ...]
+
+    @property
+    def kept_apart(self) -> tuple[DiversityTarget, ...]:
+        """Those of the goals that look at other images of the job."""
+        return tuple(goal for goal, _ in self.terms if isinstance(goal, DiversityTarget))
+
+    def at(self, place: int, step: int) -> "SumTarget":
+        """As it is for one of a job's images at a step."""
+        if not self.kept_apart:
+            return self
+        return SumTarget(
+            tuple(
+                (replace(g, place=place, step=step) if isinstance(g, DiversityTarget) else g, w)
+                for g, w in self.terms
+            )
+        )
 
 
 Target = Resolved | TopTarget

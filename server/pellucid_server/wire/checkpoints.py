@@ -8,14 +8,14 @@ import torch
 from pellucid.v1 import attack_pb2, optimize_pb2
 from torch import Tensor
 
-from ..checkpoints import BadCheckpoint, Checkpoint, unpack
+from ..checkpoints import BadCheckpoint, Checkpoint, halved, restored, unpack
 from ..engine.job import Spec
 from ..methods.optimize.snapshot import Declared, Resumable, Snapshot
 from ..versions import VERSIONS
 from .fields import Violations
 
 _CHUNK_BYTES = 4 << 20
-_EVENTS = ("progress_every", "preview_every", "checkpoint_every")
+_EVENTS = ("progress_every", "preview_every", "checkpoint_every", "checkpoint_precision")
 
 
 class Collector:
@@ -32,7 +32,7 @@ class Collector:
     def add(self, snapshot: Snapshot) -> Sequence[Snapshot] | None:
         """All of them, in order, once the last one has come."""
         kept = self._snapshots
-        self._snapshots = {k: s for k, s in kept.items() if s.octave == snapshot.octave}
+        self._snapshots = {k: s for k, s in kept.items() if s.fits(snapshot)}
         self._snapshots[snapshot.restart] = snapshot
         if len(self._snapshots) < self._count:
             return None
@@ -45,22 +45,33 @@ Settings = optimize_pb2.Ascend | attack_pb2.Attack
 
 
 def write_checkpoint(
-    spec: Spec, settings: Settings, snapshots: Sequence[Snapshot], key: bytes
+    spec: Spec,
+    settings: Settings,
+    snapshots: Sequence[Snapshot],
+    key: bytes,
+    notes: Sequence[str] = (),
 ) -> Iterator[optimize_pb2.OptimizeResponse]:
-    """A checkpoint, in parts."""
+    """A checkpoint, in parts; notes are those of what the job itself went on from."""
     images = [
         {"step": one.step, "total": one.total, "numbers": dict(one.numbers)} for one in snapshots
     ]
+    tensors = {
+        f"{name} {snapshot.restart}": tensor
+        for snapshot in snapshots
+        for name, tensor in snapshot.tensors.items()
+    }
+    factors: dict[str, float] = {}
+    if _in_halves(settings):
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                tensors[name], factors[name] = halved(tensor)
     header = {
         **_belongs_to(spec, settings),
         **_made_by(spec),
         "octave": snapshots[0].octave,
         "images": images,
-    }
-    tensors = {
-        f"{name} {snapshot.restart}": tensor
-        for snapshot in snapshots
-        for name, tensor in snapshot.tensors.items()
+        "factors": factors,
+        "notes": list(notes),
     }
     data = Checkpoint(header, tensors).pack(key)
     step = min(snapshot.total for snapshot in snapshots)
@@ -103,28 +114,30 @@ def _read(
                 header["octave"],
                 image["step"],
                 image["total"],
-                _tensors_of(checkpoint.tensors, restart, declared),
+                _tensors_of(checkpoint, restart, declared),
                 {name: float(image["numbers"][name]) for name in declared.numbers},
             )
             for restart, image in enumerate(images)
         )
-        return snapshots, tuple(_differences(header, _made_by(spec)))
+        notes = [*header["notes"], *_differences(header, _made_by(spec))]
+        return snapshots, tuple(dict.fromkeys(notes))
     except (LookupError, TypeError, ValueError) as error:  # this key signed it, other code wrote it
         raise BadCheckpoint("is no checkpoint of this version") from error
 
 
-def _tensors_of(
-    tensors: Mapping[str, Tensor], restart: int, declared: Declared
-) -> Mapping[str, Tensor]:
+def _tensors_of(checkpoint: Checkpoint, restart: int, declared: Declared) -> Mapping[str, Tensor]:
     """Those of one image, as they are declared.
 
     Raises:
         LookupError, ValueError: They are others.
     """
-    made = {name: tensors[f"{name} {restart}"] for name in declared.tensors}
+    made: dict[str, Tensor] = {}
     for name, (shape, dtype) in declared.tensors.items():
-        if (tuple(made[name].shape), made[name].dtype) != (shape, dtype):
-            raise ValueError(f"{name} is {made[name].dtype}, {tuple(made[name].shape)}")
+        kept = f"{name} {restart}"
+        tensor, factor = checkpoint.tensors[kept], checkpoint.header["factors"].get(kept)
+        if (tuple(tensor.shape), tensor.dtype) != (shape, torch.half if factor else dtype):
+            raise ValueError(f"{name} is {tensor.dtype}, {tuple(tensor.shape)}")
+        made[name] = restored(tensor, factor, dtype) if factor else tensor
     return made
 
 
@@ -136,12 +149,18 @@ _WORDS = {
 }
 
 
+def _in_halves(settings: Settings) -> bool:
+    half = optimize_pb2.CHECKPOINT_PRECISION_HALF
+    return isinstance(settings, optimize_pb2.Ascend) and settings.checkpoint_precision == half
+
+
 def _belongs_to(spec: Spec, settings: Settings) -> Mapping[str, str]:
     """What a checkpoint is bound to."""
     asked = type(settings)()
     asked.CopyFrom(settings)  # type: ignore[arg-type]
     for name in _EVENTS:
-        asked.ClearField(name)
+        if name in asked.DESCRIPTOR.fields_by_name:
+            asked.ClearField(name)
     method = settings.DESCRIPTOR.name.lower()
     return {
         "model": spec.model.name,
@@ -166,6 +185,8 @@ def _made_by(spec: Spec) -> Mapping[str, Any]:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    if before["factors"]:
+        yield "bits differ: the checkpoint is of half precision"
     for name in ("bucket_size", "device", "thread_count"):
         if before[name] != now[name]:
             yield f"bits may differ: {name} was {before[name]}, is {now[name]}"

@@ -19,7 +19,6 @@ from ..engine.rows import (
     CodeTarget,
     DirectionTarget,
     EnergyTarget,
-    Goal,
     GuideTarget,
     NeuronTarget,
     Score,
@@ -30,7 +29,7 @@ from ..methods.attack.algorithm import Crafted
 from ..methods.attack.attack import Attack, Attacked
 from ..methods.attack.universal import UniversalAttack, Universalized
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
-from ..methods.optimize.optimize import FromPhoto, Optimize, Optimized
+from ..methods.optimize.optimize import Apart, FromPhoto, Objective, Optimize, Optimized
 from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
@@ -54,6 +53,8 @@ from .responses import write_run
 from .universal import read_universal, write_universal, write_universal_result
 
 MOST_OBJECTIVES = 16
+MOST_CHANNELS_APART = 512
+"""Of a layer in which images are unlike each other: each keeps two matrices of channels²."""
 _PREVIEW_PX = 512
 
 _OPTIMIZATIONS = ("ascend", "attack")
@@ -158,7 +159,8 @@ def _read_ascend(
     shapes = None
     if ascent is not None and model is not None:
         shapes = _shapes(found, ascent, model, limits)
-    objectives = tuple(_read_objectives(found, request, model, shapes))
+    restarts = None if ascent is None else ascent.restart_count
+    objectives = tuple(_read_objectives(found, request, model, shapes, restarts))
     photos = tuple(_read_photos(found, request, model, limits, ascent))
     for name in ("photos", "photo_count"):
         if Fields(found, "", request).has(name):
@@ -209,7 +211,8 @@ def _read_objectives(
     request: optimize_pb2.OptimizeSpec,
     model: Model | None,
     shapes: Shapes | None,
-) -> Iterator[tuple[Goal | FromPhoto, float]]:
+    restart_count: int | None,
+) -> Iterator[tuple[Objective, float]]:
     objectives = request.ascend.objectives
     if not 1 <= len(objectives) <= MOST_OBJECTIVES:
         found.invalid(
@@ -218,6 +221,10 @@ def _read_objectives(
     for place, objective in enumerate(objectives[:MOST_OBJECTIVES]):
         inside = found.inside(f"ascend.objectives[{place}]")
         goal = _read_goal(inside, objective, model, shapes)
+        if isinstance(goal, Apart) and restart_count == 1:
+            inside.invalid(
+                "diversity", "is of several images: needs ascend.restart_count of 2 or more"
+            )
         weight = objective.weight if objective.HasField("weight") else 1.0
         if not math.isfinite(weight) or weight == 0:
             inside.invalid("weight", f"is {weight:g}; must be finite and not 0")
@@ -230,7 +237,7 @@ def _read_goal(
     objective: optimize_pb2.Objective,
     model: Model | None,
     shapes: Shapes | None,
-) -> Goal | FromPhoto | None:
+) -> Objective | None:
     kind = objective.WhichOneof("kind")
     fields = Fields(found, "", objective)
     score = Score[fields.choice("score", "logit").upper()]
@@ -253,6 +260,8 @@ def _read_goal(
         case "energy":
             if _read_layer(found, kind, objective.energy.layer, model):
                 return EnergyTarget(objective.energy.layer)
+        case "diversity":
+            return _read_diversity(found, objective.diversity.layer, model)
         case _:
             layer = objective.guide.layer
             if _read_layer(found, kind, layer, model, maps=True):
@@ -276,6 +285,22 @@ def _read_layer(
     else:
         return True
     return False
+
+
+def _read_diversity(found: Violations, name: str, model: Model | None) -> Apart | None:
+    if not _read_layer(found, "diversity", name, model, maps=True):
+        return None
+    assert model is not None
+    layer = model.network.layer(name)
+    assert layer is not None
+    assert layer.channel_count is not None
+    if layer.channel_count > MOST_CHANNELS_APART:
+        found.invalid(
+            "diversity.layer",
+            f"{name} has {layer.channel_count} channels; must have at most {MOST_CHANNELS_APART}",
+        )
+        return None
+    return Apart(name, layer.channel_count)
 
 
 def _read_direction(

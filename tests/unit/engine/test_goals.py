@@ -7,6 +7,7 @@ from pellucid_server.engine.rows import (
     ClassTarget,
     CodeTarget,
     DirectionTarget,
+    DiversityTarget,
     EnergyTarget,
     GuideTarget,
     NeuronTarget,
@@ -15,6 +16,7 @@ from pellucid_server.engine.rows import (
     TopTarget,
 )
 from pellucid_server.engine.seeds import score
+from pellucid_server.engine.siblings import Siblings
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -119,3 +121,85 @@ def test_a_row_has_the_same_bits_beside_others() -> None:
     assert torch.equal(alone.seeds["maps"][0], beside.seeds["maps"][0])
     assert alone.values[0] == beside.values[0]
     assert np.array_equal(alone.terms[0, :2], beside.terms[0, :2])
+
+
+# Images that are unlike each other.
+
+
+def likeness(maps: torch.Tensor, others: list[torch.Tensor]) -> torch.Tensor:
+    """The mean cosine of Gram matrices, written from the definition: C×H×W each."""
+
+    def gram(one: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("chw,dhw->cd", one, one)
+
+    cosines = [
+        (gram(maps) * gram(other)).sum() / gram(maps).norm() / gram(other).norm()
+        for other in others
+    ]
+    return torch.stack(cosines).mean()
+
+
+def test_unlike_the_others_as_they_were_a_step_before() -> None:
+    """Three images at three steps, each step's rows in batches of another kind and order."""
+    siblings = Siblings(3, "maps", 3, torch.float64, torch.device("cpu"))
+    steps = [drawn(3, 3, 2, 4) for _ in range(3)]
+    for step, batches in enumerate([[[0, 1], [2]], [[2, 0], [1]], [[1], [0], [2]]]):
+        for places in batches:
+            goals = [DiversityTarget("maps", siblings, place, step) for place in places]
+            rows = [SumTarget(((goal, 2.0), (EnergyTarget("maps"), 0.5))) for goal in goals]
+            made = score(
+                {"maps": torch.cat([steps[step][places], drawn(1, 3, 2, 4)])}, [*rows, None]
+            )
+            for row, place in enumerate(places):
+                leaf = steps[step][place].clone().requires_grad_()
+                others = [steps[step - 1][k] for k in range(3) if k != place]
+                expected = -likeness(leaf, others) if step else 0 * leaf.sum()
+                total = 2 * expected + leaf.square().sum() / 4
+                assert made.terms[row, 0].item() == pytest.approx(expected.item(), rel=1e-12)
+                assert made.values[row].item() == pytest.approx(total.item(), rel=1e-12)
+                [gradient] = torch.autograd.grad(total, leaf)
+                assert torch.allclose(made.seeds["maps"][row], gradient, rtol=1e-10, atol=1e-13)
+            assert not made.seeds["maps"][-1].any()
+            assert made.values[-1] == 0
+
+
+def test_who_has_ended_pushes_nobody() -> None:
+    """An image that is not finite, and goes no further; and one of nothing but zeros."""
+    siblings = Siblings(3, "maps", 3, torch.float64, torch.device("cpu"))
+    maps = drawn(3, 3, 2, 4)
+    maps[1] = float("nan")
+    for step in range(2):
+        goals = [DiversityTarget("maps", siblings, place, step) for place in range(3)]
+        made = score({"maps": maps}, [SumTarget(((goal, 1.0),)) for goal in goals])
+    assert made.values[0].item() == pytest.approx(-likeness(maps[0], [maps[2]]).item() / 2)
+    for step in (2, 3):
+        maps[2] *= 0
+        goals = [DiversityTarget("maps", siblings, place, step) for place in (0, 2)]
+        made = score({"maps": maps[[0, 2]]}, [SumTarget(((goal, 1.0),)) for goal in goals])
+        assert made.seeds["maps"].isfinite().all()
+        assert made.values[1] == 0
+    assert made.values[0] == 0
+
+
+def test_siblings_go_on_from_their_state() -> None:
+    """One of them a step ahead of the other, as in the middle of a round."""
+    siblings, again = (Siblings(2, "maps", 3, torch.float64, torch.device("cpu")) for _ in "ab")
+
+    def step(of: Siblings, place: int, at: int) -> float:
+        maps = drawn_again(place, at)
+        goal = DiversityTarget("maps", of, place, at)
+        return float(score({"maps": maps}, [SumTarget(((goal, 1.0),))]).values[0])
+
+    for at in range(2):
+        for place in range(2):
+            step(siblings, place, at)
+    step(siblings, 0, 2)
+    for place, made in ((0, 3), (1, 2)):
+        again.restore(place, made, siblings.state(place, made))
+    for place, at in ((1, 2), (1, 3), (0, 3)):
+        assert step(again, place, at) == step(siblings, place, at) < 0
+
+
+def drawn_again(*seeds: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(100 * seeds[0] + seeds[1])
+    return torch.randn(1, 3, 2, 4, generator=generator, dtype=torch.float64)

@@ -25,7 +25,7 @@ from pellucid_server.engine.rows import (
 from pellucid_server.errors import Cancelled, DeadlineExpired, Internal, OutOfMemory
 from pellucid_server.inputs import ArrayPhoto, Photos
 from pellucid_server.methods.optimize.ascent import PRESETS, Ascent
-from pellucid_server.methods.optimize.optimize import Buckets, FromPhoto, Optimize, Optimized
+from pellucid_server.methods.optimize.optimize import Apart, Buckets, FromPhoto, Optimize, Optimized
 from pellucid_server.methods.optimize.stepper import AscentStepper, Preview, Progress
 from pellucid_server.methods.predict import Predict
 from pellucid_server.models.network import Network
@@ -368,3 +368,68 @@ def test_cost_is_what_its_rows_cost() -> None:
             assert small.cost_ms == pytest.approx(costs.predict_ms(Lane.GRADIENT, 50, 4))
             for job in (one, two, small):
                 runner.engine.cancel(job)
+
+
+# Images that are unlike each other, which advance in rounds.
+
+
+def apart(**parameters: Any) -> Optimize:
+    method = optimize(NeuronTarget("blocks.2.0", 3), step_count=5, restart_count=5, **parameters)
+    return replace(method, objectives=(*method.objectives, (Apart("blocks.1.1", 24), 50.0)))
+
+
+def test_images_that_keep_apart_have_the_bits_of_their_job_alone() -> None:
+    """Five of them, whose batches of four others fill up."""
+    other = [optimize(ClassTarget(k), step_count=3 + k) for k in range(3)]
+    octaves = apart(parameterization="pixels", learning_rate=1.0, octave_count=2)
+    with running() as runner:
+        alone = [run(runner, method) for method in (apart(), octaves)]
+        with runner.held():
+            jobs = [submit(runner, method) for method in (*other, apart(), octaves)]
+        together = [job.future.result(120).result for job in jobs[3:]]
+    for made, expected in zip(together, alone, strict=True):
+        assert torch.equal(made.pictures, expected.pictures)
+        assert [end.progress for end in made.ends] == [end.progress for end in expected.ends]
+        assert all(-1 <= end.progress.terms[1] < -0.1 for end in made.ends)
+
+
+def test_nobody_makes_a_step_before_all_have_made_the_one_before() -> None:
+    device = SpyDevice()
+    with running(device) as runner:
+        run(runner, apart())
+    steps = [pick[0].target.kept_apart[0].step for picks in device.launches for pick in picks]
+    assert steps == sorted(steps)
+    assert [len(picks) for picks in device.launches] == [4, 1] * 6
+
+
+def test_whose_score_is_not_finite_holds_nobody_up() -> None:
+    """One of five ends after its second step; the others have the bits that they would have."""
+
+    class Spoiling(SpyDevice):
+        def launch(self, network: Network, picks: Sequence[Pick], bucket_size: int) -> Flight:
+            flight = super().launch(network, picks, bucket_size)
+            for row, (rows, _) in enumerate(picks):
+                [goal] = rows.target.kept_apart
+                if (goal.place, goal.step) == (1, 2):
+                    flight.finite[row] = False
+            return flight
+
+    device = Spoiling()
+    with running(device) as runner:
+        ends = run(runner, apart()).ends
+    assert [end.finite for end in ends] == [True, False, True, True, True]
+    assert [end.progress.step for end in ends] == [5, 2, 5, 5, 5]
+    steps = [pick[0].target.kept_apart[0].step for picks in device.launches for pick in picks]
+    assert steps == sorted(steps)
+    assert [steps.count(step) for step in range(6)] == [5, 5, 6, 4, 4, 4]
+
+
+def test_a_job_in_rounds_that_is_cancelled_is_over() -> None:
+    def cancel(_: object) -> None:
+        runner.engine.cancel(runner.submitted[0])
+
+    with running() as runner:
+        job = submit(runner, apart(progress_every=1), outlet=cancel)
+        with pytest.raises(Cancelled):
+            job.future.result(60)
+        assert runner.engine._groups == {}

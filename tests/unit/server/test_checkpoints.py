@@ -11,7 +11,14 @@ import pytest
 import torch
 from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
 from pellucid_server import wire
-from pellucid_server.checkpoints import BadCheckpoint, Checkpoint, read_key, unpack
+from pellucid_server.checkpoints import (
+    BadCheckpoint,
+    Checkpoint,
+    halved,
+    read_key,
+    restored,
+    unpack,
+)
 from pellucid_server.config import Settings
 from pellucid_server.errors import InvalidArgument, Unavailable
 from pellucid_server.methods.optimize.optimize import Buckets, Optimize, Optimized
@@ -62,6 +69,7 @@ def test_keys_are_read_and_checked_at_start(tmp_path: Path) -> None:
 
 def spec(**parameters: Any) -> optimize_pb2.OptimizeSpec:
     parameters = {"step_count": 6, "checkpoint_every": 2, "seed": 3} | parameters
+    apart = parameters.pop("apart", False)
     ascend = optimize_pb2.Ascend(
         objectives=[
             optimize_pb2.Objective(class_index=1),
@@ -69,6 +77,9 @@ def spec(**parameters: Any) -> optimize_pb2.OptimizeSpec:
         ],
         **parameters,
     )
+    if apart:
+        diversity = optimize_pb2.Diversity(layer="blocks.2.0")
+        ascend.objectives.add(diversity=diversity, weight=30)
     image = data_pb2.Tensor(data_type=1, shape=photo("cat").shape, data=photo("cat").tobytes())
     return optimize_pb2.OptimizeSpec(ascend=ascend, image=data_pb2.Image(tensor=image))
 
@@ -99,7 +110,7 @@ def run(runner: Runner, asked: wire.AskedOptimize) -> tuple[Optimized, list[byte
 
 
 def packed(asked: wire.AskedOptimize, snapshots: Any) -> bytes:
-    parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, KEY)
+    parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, KEY, asked.notes)
     return b"".join(part.checkpoint.chunk for part in parts)
 
 
@@ -113,7 +124,10 @@ OCTAVES = {
 }
 
 
-@pytest.mark.parametrize("parameters", [{}, {"restart_count": 5}, OCTAVES], ids=str)
+APART = {"restart_count": 3, "apart": True}
+
+
+@pytest.mark.parametrize("parameters", [{}, {"restart_count": 5}, OCTAVES, APART], ids=str)
 def test_going_on_from_any_checkpoint_ends_in_the_same_bits(parameters: dict[str, Any]) -> None:
     with running() as runner:
         whole, checkpoints = run(runner, read(spec(**parameters)))
@@ -148,8 +162,50 @@ def test_on_another_bucket_it_says_that_bits_may_differ() -> None:
         request.checkpoint = checkpoints[0]
         asked = read(request, bucket=1)
         assert asked.notes == ("bits may differ: bucket_size was 4, is 1",)
-        rest, _ = run(runner, asked)
-    assert rest.ends[0].finite
+        rest, later = run(runner, asked)
+        assert rest.ends[0].finite
+        # Where it goes on from that in turn, it is still not the run that was not interrupted.
+        request.checkpoint = later[0]
+        assert read(request, bucket=1).notes == asked.notes
+
+
+HALF = optimize_pb2.CHECKPOINT_PRECISION_HALF
+
+
+def test_half_the_size_goes_on_close_by_and_says_so() -> None:
+    """One step after it: further on, a gate that flips sends images apart."""
+    asked, halves = spec(step_count=7), spec(step_count=7, checkpoint_precision=HALF)
+    with running() as runner:
+        whole, full = run(runner, read(asked))
+        same, half = run(runner, read(halves))
+        assert torch.equal(same.pictures, whole.pictures)
+        assert [len(one) for one in half] == pytest.approx([len(one) / 2 for one in full], rel=0.01)
+        asked.checkpoint = half[-1]  # whichever form is asked for now
+        going = read(asked)
+        assert going.notes == ("bits differ: the checkpoint is of half precision",)
+        rest, _ = run(runner, going)
+    difference = (rest.pictures - whole.pictures).abs()
+    assert 0 < float(difference.max()) < 0.02
+    assert float(difference.mean()) < 1e-3
+    [end], [expected] = rest.ends, whole.ends
+    assert end.progress.step == 7
+    assert end.progress.score == pytest.approx(expected.progress.score, rel=0.05)
+
+
+def test_halves_against_their_definition() -> None:
+    """A relative error of 1e-3 at most over 16 orders of magnitude, whatever the largest is."""
+    decades = torch.logspace(-16, 0, 1000, dtype=torch.float64)
+    for scale in (1e-30, 1.0, 3.7, 1e8):
+        tensor = scale * torch.cat([decades, -decades])
+        back = restored(*halved(tensor), torch.float64)
+        assert float(((back - tensor) / tensor).abs().max()) < 1e-3
+    special = torch.tensor([0.0, -0.0, 4.0, -math.inf, math.nan])
+    small, factor = halved(special)
+    assert small.dtype is torch.half
+    back = restored(small, factor, torch.float32)
+    assert back[:4].tolist() == special[:4].tolist()
+    assert back[4].isnan()
+    assert restored(*halved(torch.zeros(3)), torch.float32).tolist() == [0, 0, 0]
 
 
 @pytest.fixture(scope="module")

@@ -167,6 +167,7 @@ class Ascent(Parameters):
     progress_every: int = number(10, 1, MOST_STEPS)
     preview_every: int = number(0, 0, MOST_STEPS)
     checkpoint_every: int = number(0, 0, MOST_STEPS)
+    checkpoint_precision: str = choice("full")
 
     @property
     def spectral(self) -> bool:
@@ -180,6 +181,7 @@ class Ascent(Parameters):
             "lp_order": (self.lp_penalty > 0, "needs lp_penalty"),
             "tv_beta": (self.tv_penalty > 0, "needs tv_penalty"),
             "blur_every": (self.blur_sigma_px > 0, "needs blur_sigma_px"),
+            "checkpoint_precision": (self.checkpoint_every > 0, "needs checkpoint_every"),
             "octave_scale": (self.octave_count > 1, "needs octave_count of 2 or more"),
             "max_linf": (self.start == "photo", "is for START_PHOTO"),
             "max_l2": (self.start == "photo", "is for START_PHOTO"),

@@ -15,6 +15,7 @@ from ...engine.lockstep import Climb
 from ...engine.rows import (
     CodeTarget,
     DirectionTarget,
+    DiversityTarget,
     EnergyTarget,
     Goal,
     GuideTarget,
@@ -25,6 +26,7 @@ from ...engine.rows import (
     Target,
     Want,
 )
+from ...engine.siblings import Siblings, state_names
 from ...models.registry import Model
 from .ascent import Ascent
 from .prelude import parameter_count
@@ -50,6 +52,23 @@ class FromPhoto:
     kind: type[CodeTarget] | type[GuideTarget]
     layer: str
     photo: int
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A goal that is made of the job's other images: to be unlike them.
+
+    Attributes:
+        layer: Of channels × height × width.
+        channel_count: Of the layer.
+    """
+
+    layer: str
+    channel_count: int
+
+
+Objective = Goal | FromPhoto | Apart
+"""A goal, or what it is made of."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,7 @@ class Optimize:
         states: Where its images go on from, in the order of their seeds; all of one octave.
     """
 
-    objectives: tuple[tuple[Goal | FromPhoto, float], ...]
+    objectives: tuple[tuple[Objective, float], ...]
     ascent: Ascent
     buckets: Buckets
     states: tuple[Snapshot, ...] = ()
@@ -127,15 +146,27 @@ class Optimize:
 
     def byte_count(self, model: Model) -> int:
         ascent = self.ascent
-        tensors = STACKED + ascent.bounded
-        slot = tensors * parameter_count(ascent.height_px, ascent.width_px)
-        slot *= dtype_of(model).itemsize
-        return 2 * slot * ascent.restart_count  # slots come in twos of what there was
+        slot = (STACKED + ascent.bounded) * parameter_count(ascent.height_px, ascent.width_px)
+        slot *= 2  # slots come in twos of what there was
+        for layer, channel_count in self._layers_apart.items():
+            slot += len(state_names(layer)) * channel_count**2
+        return slot * dtype_of(model).itemsize * ascent.restart_count
+
+    @property
+    def _layers_apart(self) -> Mapping[str, int]:
+        """The layers in which images are unlike each other, and their channels."""
+        goals = [goal for goal, _ in self.objectives if isinstance(goal, Apart)]
+        return {goal.layer: goal.channel_count for goal in goals}
 
     def declared(self, model: Model) -> Sequence[Declared]:
         dtype = dtype_of(model)
+        grams: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            name: ((channel_count, channel_count), dtype)
+            for layer, channel_count in self._layers_apart.items()
+            for name in state_names(layer)
+        }
         return [
-            Declared({name: ((parameter_count(*size),), dtype) for name in STATE})
+            Declared(grams | {name: ((parameter_count(*size),), dtype) for name in STATE})
             for size in self.ascent.octave_sizes
         ]
 
@@ -150,6 +181,10 @@ class Optimize:
         bases: list[Tensor | None] = [None] * len(sizes)
         if ascent.start == "photo":
             bases = [resized(photos[:1], size)[0] for size in sizes]
+        siblings = {
+            layer: Siblings(ascent.restart_count, layer, channel_count, dtype, network.device)
+            for layer, channel_count in self._layers_apart.items()
+        }
         details: Sequence[Tensor] | None = None
         ends: list[End] = []
         for octave, (size, base) in enumerate(zip(sizes, bases, strict=True)):
@@ -159,7 +194,9 @@ class Optimize:
                     continue
                 states = self.states if octave == self.states[0].octave else states
             bucket_size = self.buckets.of(size)
-            target_there = yield from self._target(photos, size, bucket_size, std, network.dtype)
+            target_there = yield from self._target(
+                photos, size, bucket_size, std, network.dtype, siblings
+            )
             starts = [base] * ascent.restart_count
             if details is not None:
                 starts = [
@@ -172,7 +209,9 @@ class Optimize:
                 Start(ascent, target_there, start, restart, octave, last, state, anchor=base)
                 for restart, (start, state) in enumerate(zip(starts, states, strict=True))
             ]
-            ends = yield Climb(size, bucket_size, AscentStepper, make, images)
+            steps_made = [0 if state is None else state.total for state in states]
+            rounds = steps_made if siblings else None
+            ends = yield Climb(size, bucket_size, AscentStepper, make, images, rounds)
             if not all(end.finite for end in ends):
                 break
             details = [end.image if base is None else end.image - base for end in ends]
@@ -185,6 +224,7 @@ class Optimize:
         bucket_size: int,
         std: Tensor,
         dtype: torch.dtype,
+        siblings: Mapping[str, Siblings],
     ) -> Program[SumTarget]:
         """The sum of all objectives, those of photos as they are at a size."""
         terms: list[tuple[Goal, float]] = []
@@ -200,6 +240,8 @@ class Optimize:
                 )
                 assert traces.activation is not None
                 terms.append((_goal_of(goal, traces.activation[0]), weight))
+            elif isinstance(goal, Apart):
+                terms.append((DiversityTarget(goal.layer, siblings[goal.layer]), weight))
             elif isinstance(goal, DirectionTarget):
                 vector = goal.vector.to(photos.device, dtype)
                 terms.append((replace(goal, vector=vector), weight))

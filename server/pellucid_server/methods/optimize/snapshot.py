@@ -21,6 +21,8 @@ class Snapshot:
         total: Steps it has made over all octaves.
         tensors: By name, as the method declares them.
         numbers: Likewise: finite or not, of float64.
+        together: Whether it is worth something only beside those of images that have made as
+            many steps, or one more or less.
     """
 
     restart: int
@@ -29,6 +31,12 @@ class Snapshot:
     total: int
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, float] = field(default_factory=dict)
+    together: bool = False
+
+    def fits(self, other: "Snapshot") -> bool:
+        """Whether a job can go on from both."""
+        apart = abs(self.total - other.total)
+        return self.octave == other.octave and not (self.together and apart > 1)
 
 
 @dataclass(frozen=True)

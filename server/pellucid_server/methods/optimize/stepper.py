@@ -192,6 +192,8 @@ class AscentStepper:
                 kept |= dict(zip(("first", "second"), start.moments, strict=True))
         else:
             kept = {**state.tensors, "good": state.tensors["parameters"]}
+            for goal in start.target.kept_apart:
+                goal.siblings.restore(start.restart, state.total, state.tensors)
         if ascent.update == "lbfgs":  # whose history starts anew
             kept = {name: kept[name] for name in ("parameters", "good")}
             self._remember()
@@ -252,7 +254,7 @@ class AscentStepper:
     def target(self, slot: int) -> SumTarget:
         start = self._starts[slot]
         assert start is not None
-        return start.target
+        return start.target.at(start.restart, self._step_of(slot))
 
     def look(self, slots: Sequence[int]) -> tuple[Tensor, Any]:
         padded = [*slots, *[slots[0]] * (self._bucket_size - len(slots))]
@@ -354,7 +356,10 @@ class AscentStepper:
             return None
         step, total = int(self._steps[slot]), self._step_of(slot)
         tensors = {name: self._stacked[name][slot].clone() for name in STATE}
-        return Snapshot(start.restart, start.octave, step, total, tensors)
+        for goal in start.target.kept_apart:
+            tensors |= goal.siblings.state(start.restart, total)
+        together = bool(start.target.kept_apart)
+        return Snapshot(start.restart, start.octave, step, total, tensors, together=together)
 
     def _step_of(self, slot: int) -> int:
         """Steps that it has made over all octaves."""
