@@ -134,10 +134,14 @@ class Stylize:
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of all pictures of its source."""
         others = self.masked + (self.neural.start == "image")
-        return [self.size, *(self._at(s, self.size) for s in self.styles), *[self.size] * others]
+        return [
+            self.size,
+            *(self.style_size(s, self.size) for s in self.styles),
+            *[self.size] * others,
+        ]
 
     @staticmethod
-    def _at(style: Picture, size: tuple[int, int]) -> tuple[int, int]:
+    def style_size(style: Picture, size: tuple[int, int]) -> tuple[int, int]:
         """A style's own size where the image is of a size: as large in area."""
         return same_area(size, style.height_px, style.width_px)
 
@@ -297,8 +301,14 @@ class Stylize:
     ) -> Program[Tensor]:
         """A style's Gram matrix; those used last are kept with the model."""
         picture, neural = self.styles[which], self.neural
-        size = self._at(picture, place.size)
-        looks = (layer, size, place.bucket_size, neural.pooling, self._at(picture, self.size))
+        size = self.style_size(picture, place.size)
+        looks = (
+            layer,
+            size,
+            place.bucket_size,
+            neural.pooling,
+            self.style_size(picture, self.size),
+        )
         colors_of = None if neural.original_colors == "off" else (self.content.sha256, self.size)
         key = ("gram", picture.sha256, looks, neural.original_colors, colors_of)
         kept = model.network.cache.get(key)
