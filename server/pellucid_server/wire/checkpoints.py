@@ -50,7 +50,7 @@ def write_checkpoint(
     snapshots: Sequence[Snapshot],
     key: bytes,
     notes: Sequence[str] = (),
-) -> Iterator[optimize_pb2.OptimizeResponse]:
+) -> Iterator[optimize_pb2.OptimizeCheckpoint]:
     """A checkpoint, in parts; notes are those of what the job itself went on from."""
     images = [
         {"step": one.step, "total": one.total, "numbers": dict(one.numbers)} for one in snapshots
@@ -78,9 +78,7 @@ def write_checkpoint(
     for start in range(0, len(data), _CHUNK_BYTES):
         chunk = data[start : start + _CHUNK_BYTES]
         last = start + _CHUNK_BYTES >= len(data)
-        yield optimize_pb2.OptimizeResponse(
-            checkpoint=optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk, last=last)
-        )
+        yield optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk, last=last)
 
 
 def read_checkpoint(
