@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         Queued,
         ScoreSpread,
     )
+    from .stylizing import AsyncStylization, StyleProgress, Stylization, Stylized
     from .types import (
         AgreementResult,
         Baseline,
@@ -109,6 +110,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncOptimization",
+    "AsyncStylization",
     "Attacked",
     "BadArgument",
     "Baseline",
@@ -179,6 +181,9 @@ __all__ = [
     "SegmentDetails",
     "StabilityResult",
     "StatusError",
+    "StyleProgress",
+    "Stylization",
+    "Stylized",
     "Target",
     "TransferScore",
     "Unauthenticated",
@@ -195,7 +200,7 @@ __version__ = version("pellucid")
 def __getattr__(name: str) -> Any:
     # The command line and the server import this package too, and need no gRPC of it.
     if name in __all__:
-        for home in ("errors", "types", "adversarial", "optimizing", "compare", "client", "aio"):
+        for home in ("errors", "types", "adversarial", "optimizing", "stylizing", "compare", "client", "aio"):
             members = vars(import_module(f".{home}", __name__))
             if name in members:
                 return members[name]
