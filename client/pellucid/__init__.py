@@ -197,10 +197,26 @@ __all__ = [
 __version__ = version("pellucid")
 
 
+_HOMES = (
+    *("errors", "types", "adversarial", "optimizing", "stylizing"),
+    *("compare", "client", "aio"),
+)
+"""The modules that the names above are in."""
+
+
 def __getattr__(name: str) -> Any:
     # The command line and the server import this package too, and need no gRPC of it.
     if name in __all__:
-        for home in ("errors", "types", "adversarial", "optimizing", "stylizing", "compare", "client", "aio"):
+        for home in (
+            "errors",
+            "types",
+            "adversarial",
+            "optimizing",
+            "stylizing",
+            "compare",
+            "client",
+            "aio",
+        ):
             members = vars(import_module(f".{home}", __name__))
             if name in members:
                 return members[name]

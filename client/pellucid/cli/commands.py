@@ -49,6 +49,7 @@ from .show import (
     print_part,
     print_predictions,
 )
+from .stylize import stylize
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -556,6 +557,7 @@ models = typer.Typer(
 app.add_typer(models, name="models")
 optimize.command()(attack)
 app.add_typer(optimize, name="optimize")
+app.command()(stylize)
 
 
 @models.command()
