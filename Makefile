@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Idle OpenMP threads sleep: processes that share two cores would starve each other.
 export OMP_WAIT_POLICY ?= PASSIVE
 STAMP := .venv/.installed
+# The networks of fast style, which tests and the demo read.
+STYLES := styles/LICENSE
 
 .PHONY: demo test lint bench tables proto
 
@@ -13,10 +15,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,load,video]' --group dev
 	touch $(STAMP)
 
-demo: $(STAMP)  ## Predict and explain three photos; writes demo_output/
+$(STYLES): | $(STAMP)
+	$(BIN)/pellucid models pull styles
+
+demo: $(STAMP) $(STYLES)  ## Predict and explain three photos; writes demo_output/
 	$(BIN)/python examples/demo.py
 
-test: $(STAMP)  ## Every test, on every core
+test: $(STAMP) $(STYLES)  ## Every test, on every core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)  ## Style, types and the contract
@@ -25,7 +30,7 @@ lint: $(STAMP)  ## Style, types and the contract
 	$(BIN)/mypy
 	$(BIN)/buf lint proto
 
-bench: $(STAMP)  ## Speed, as ratios measured in one run
+bench: $(STAMP) $(STYLES)  ## Speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.methods
 	$(BIN)/python -m tests.bench.adaptive

@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         Target,
         Until,
     )
+    from .universal import PhotoOutcome, Universal
 
 __all__ = [
     "Aborted",
@@ -165,6 +166,7 @@ __all__ = [
     "PermissionDenied",
     "Photo",
     "PhotoNotFound",
+    "PhotoOutcome",
     "PredictResult",
     "Prediction",
     "Preprocessing",
@@ -189,6 +191,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Universal",
     "Unknown",
     "Until",
     "Violation",
@@ -213,6 +216,7 @@ def __getattr__(name: str) -> Any:
             "adversarial",
             "optimizing",
             "stylizing",
+            "universal",
             "compare",
             "client",
             "aio",

@@ -34,23 +34,34 @@ def attack_request(
     parameters: Mapping[str, Any],
 ) -> optimize_pb2.OptimizeSpec:
     """What is asked, but for a checkpoint."""
+    if method not in METHODS:
+        raise BadArgument(f"method: is {method!r}; must be one of {', '.join(METHODS)}")
+    spec = optimize_pb2.OptimizeSpec()
+    _wire._set(spec, model=model, include_pixels=include_pixels)
+    attack = spec.attack
+    _wire._set(attack, linear_layers=linear_layers, transfer=transfer)
+    set_method(attack, method, parameters)
+    _set_class(attack, "class_index", "label", source)
+    _set_class(attack, "goal_class_index", "goal_label", goal)
+    spec.image.CopyFrom(_wire._image(photo))
+    return spec
+
+
+def set_method(attack: attack_pb2.Attack, method: str, parameters: Mapping[str, Any]) -> None:
+    """Sets an algorithm with its parameters.
+
+    Raises:
+        BadArgument: It has no such parameters.
+    """
     known = parameters_of(method)
     unknown = [name for name in parameters if name not in known]
     if unknown:
         has = ", ".join(known)
         raise BadArgument(f"{', '.join(unknown)}: not a parameter of {method}, which has {has}")
-    spec = optimize_pb2.OptimizeSpec()
-    _wire._set(spec, model=model, include_pixels=include_pixels)
-    attack = spec.attack
-    _wire._set(attack, linear_layers=linear_layers, transfer=transfer)
     inner = getattr(attack, method)
     inner.SetInParent()
     for name, value in parameters.items():
         _wire._set(attack if name in _COMMON else inner, **{name: value})
-    _set_class(attack, "class_index", "label", source)
-    _set_class(attack, "goal_class_index", "goal_label", goal)
-    spec.image.CopyFrom(_wire._image(photo))
-    return spec
 
 
 def parameters_of(method: str) -> tuple[str, ...]:
@@ -59,7 +70,7 @@ def parameters_of(method: str) -> tuple[str, ...]:
     Raises:
         BadArgument: There is no such method.
     """
-    if method not in METHODS:
+    if method not in (*METHODS, _SEVERAL):
         raise BadArgument(f"method: is {method!r}; must be one of {', '.join(METHODS)}")
     return (*_fields_of(method), *_COMMON)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from . import _adversarial, _stylize, _wire, optimizing, types
+from . import _adversarial, _stylize, _universal, _wire, optimizing, types
 from .errors import BadArgument, StatusError, Unavailable
-from .v1 import optimize_pb2, stylize_pb2
+from .v1 import data_pb2, optimize_pb2, stylize_pb2
 
 _FIELDS = optimize_pb2.Ascend.DESCRIPTOR.fields_by_name
 PARAMETERS = tuple(name for name in _FIELDS if name != "objectives")
@@ -88,6 +88,10 @@ class Course:
         if resume and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
         self._spec, self._resume, self._checkpoint = spec, resume, checkpoint
+        self._photos: list[data_pb2.Image] = []
+        if isinstance(spec, optimize_pb2.OptimizeSpec):
+            self._photos += spec.photos  # which go one by one: together they may be too large
+            del spec.photos[:]
         self._ends_s = time.monotonic() + timeout_s
         self._parts: list[bytes] = []
 
@@ -100,18 +104,21 @@ class Course:
         return "Stylize" if isinstance(self._spec, stylize_pb2.StylizeSpec) else "Optimize"
 
     def messages(self) -> list[Message]:
-        """What is sent: the spec, and the checkpoint in parts."""
+        """What is sent: the spec, the checkpoint in parts, and a set's photos."""
         self._parts = []
         self._spec.checkpoint_bytes = len(self._checkpoint)
         kind: Any = optimize_pb2.OptimizeRequest
-        if self.call == "Stylize":
+        if isinstance(self._spec, stylize_pb2.StylizeSpec):
             kind = stylize_pb2.StylizeRequest
+        else:
+            self._spec.photo_count = len(self._photos)
         return [
             kind(spec=self._spec),
             *(
                 kind(checkpoint_chunk=self._checkpoint[start : start + _CHUNK_BYTES])
                 for start in range(0, len(self._checkpoint), _CHUNK_BYTES)
             ),
+            *(optimize_pb2.OptimizeRequest(photo=photo) for photo in self._photos),
         ]
 
     def event(self, response: optimize_pb2.OptimizeResponse | stylize_pb2.StylizeResponse) -> Any:
@@ -214,6 +221,7 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
     )
     spread = message.spread if message.HasField("spread") else None
     attack = message.attack if message.HasField("attack") else None
+    several = attack is not None and attack.HasField("universal")
     return optimizing.OptimizeResult(
         images=images,
         best=images[message.best],
@@ -223,7 +231,8 @@ def result(message: optimize_pb2.OptimizeResult) -> optimizing.OptimizeResult:
         else _adversarial.attack_parameters(attack.attack),
         notes=tuple(message.notes),
         run=_wire._run(message.run),
-        attack=None if attack is None else _adversarial.attacked(attack),
+        attack=None if attack is None or several else _adversarial.attacked(attack),
+        universal=_universal.universal(message.attack.universal) if several else None,
     )
 
 

@@ -1,14 +1,15 @@
 """How an attacked photo fares: its linear view, its transfer to other models, a sheet of it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from .types import Prediction, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from .optimizing import OptimizeResult
 
 
 @dataclass(frozen=True)
@@ -127,60 +128,27 @@ class Attacked:
         return opened(self.encoded)
 
 
-class Shown(Protocol):
-    """An attacked photo, as a sheet shows it."""
-
-    @property
-    def image(self) -> "Image":
-        """The attacked photo."""
-
-    @property
-    def perturbation(self) -> "Image":
-        """The change as a picture: see the contract's Adversarial."""
-
-    @property
-    def perturbation_gain(self) -> float:
-        """What it is scaled by."""
-
-    @property
-    def prediction(self) -> Prediction:
-        """What the network takes it for."""
-
-    @property
-    def linf(self) -> float:
-        """The largest change of any pixel's red, green or blue."""
-
-    @property
-    def l2(self) -> float:
-        """The root of the sum of all changes' squares."""
-
-
-def sheet(
-    photo: "Image", prediction: Prediction, attacked: Sequence[Shown], *, cell_px: int = 320
-) -> "Image":
+def sheet(result: "OptimizeResult", *, cell_px: int = 320) -> "Image":
     """The photo, what was added to it, and what came of that, side by side; a row an image.
 
     Args:
-        photo: As the network sees it.
-        prediction: What it takes it for.
-        attacked: At least one.
+        result: Of an attack on one photo.
         cell_px: Width of a picture.
     """
     from .render import contact_sheet
 
-    rows = [[photo, one.perturbation, one.image] for one in attacked]
-    captions = [
-        [
-            _words(prediction),
-            f"drawn {one.perturbation_gain:.3g} times as large: the largest change is {one.linf:g} "
-            f"of 255, L2 {one.l2:.4g}",
-            _words(one.prediction),
-        ]
-        for one in attacked
-    ]
+    attacked, rows, captions = result.attack, [], []
+    assert attacked is not None
+    for image in result.images:
+        how = image.adversarial
+        assert how is not None
+        rows.append([attacked.original, how.perturbation, image.image])
+        drawn = f"drawn {how.perturbation_gain:.3g} times as large"
+        sizes = f"at most {how.linf:g} of 255, L2 {how.l2:.4g}"
+        captions.append([_words(attacked.prediction), f"{drawn}: {sizes}", _words(how.prediction)])
     titles = ("photo", "perturbation", "attacked photo")
     return contact_sheet(rows, column_labels=titles, cell_px=cell_px, captions=captions)
 
 
 def _words(prediction: Prediction) -> str:
-    return f"{prediction.label}: {prediction.probability:.2%}"
+    return f"{prediction.label} {prediction.probability:.1%}"

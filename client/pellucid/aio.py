@@ -11,7 +11,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _attack, _optimize, _stylize, _wire, optimizing, stylizing, types
+from . import _attack, _optimize, _stylize, _universal, _wire, optimizing, stylizing, types
 from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
@@ -259,6 +259,27 @@ class AsyncClient:
             goal=goal,
             linear_layers=linear_layers,
             transfer=transfer,
+            model=model,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+        return self._optimization(make, timeout_s, resume, resume_from)
+
+    def universal(
+        self,
+        photos: "Sequence[types.Photo]",
+        *,
+        model: str = "",
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "optimizing.AsyncOptimization":
+        """One small change for many photos: see Client.universal."""
+        make = functools.partial(
+            _universal.universal_request,
+            photos,
             model=model,
             include_pixels=include_pixels,
             parameters=parameters,

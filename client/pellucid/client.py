@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _attack, _optimize, _stylize, _wire, optimizing, stylizing, types
+from . import _attack, _optimize, _stylize, _universal, _wire, optimizing, stylizing, types
 from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
@@ -420,6 +420,42 @@ class Client:
             model=model,
             include_pixels=include_pixels,
             parameters=parameters,
+        )
+        return self._optimization(spec, timeout_s, resume, resume_from)
+
+    def universal(
+        self,
+        photos: "Sequence[types.Photo]",
+        *,
+        model: str = "",
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "optimizing.Optimization":
+        """One small change that alters what the network takes most of many photos for.
+
+        Args:
+            photos: 1 to 1024; see Photo; none that is preprocessed already.
+            model: Its name; the server's default model when empty.
+            include_pixels: Whether images come as numbers, too.
+            resume: As of optimize.
+            resume_from: Likewise.
+            timeout_s: The deadline of all of it in seconds.
+            **parameters: Those of Universal in the contract, such as epsilon, norm ("linf" or
+                "l2"), pass_count, fooling_rate and seed; and progress_every, preview_every and
+                checkpoint_every, in photos.
+
+        Returns:
+            Its events, one by one, and its result: see optimize. A progress's score is the
+            fooling rate so far; result().universal has the perturbation.
+
+        Raises:
+            PhotoNotFound: There is no such file.
+        """
+        spec = _universal.universal_request(
+            photos, model=model, include_pixels=include_pixels, parameters=parameters
         )
         return self._optimization(spec, timeout_s, resume, resume_from)
 

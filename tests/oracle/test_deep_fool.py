@@ -35,6 +35,9 @@ class Alone:
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.GRADIENT: 1}
 
+    def pace(self, model: Model) -> None:
+        pass
+
     def most_ms(self, model: Model, row_ms: float) -> float:
         return math.inf
 

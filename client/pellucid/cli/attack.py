@@ -1,5 +1,6 @@
 """The command line of attacks: pellucid optimize attack."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,13 +8,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .adversarial import linear_tables, transfer_table
+from .adversarial import linear_tables, square_table, transfer_table
 from .connect import connected
 from .optimize import Every, Video, save_video, video_options, watched
-from .options import LongTimeout, ModelName, Photo, Server, class_of
+from .options import LongTimeout, ModelName, Photo, Server, check_png, class_of, refuse
 from .show import print_part, timings
 
 if TYPE_CHECKING:
+    from ..adversarial import TransferScore
+    from ..client import Client
     from ..optimizing import OptimizeResult
 
 
@@ -69,6 +72,19 @@ def attack(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE.png", help="Write the best image."),
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Write the photo, the change and the result side by side."
+        ),
+    ] = None,
+    each_model: Annotated[
+        bool,
+        typer.Option(
+            "--each-model",
+            help="Attack every model of the server in turn, and score all on all; writes nothing.",
+        ),
+    ] = False,
     video: Video = None,
     frame_every: Every = None,
     server: Server = None,
@@ -94,6 +110,16 @@ def attack(
         options: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
         options |= dict(_attack.parameter(method, text) for text in parameter or ())
         options |= video_options(video, frame_every)
+        if sheet is not None:
+            check_png(sheet)
+        if each_model:
+            others = {"--model": model or None, "--linear-layer": linear_layer}
+            files = {"--output": output, "--sheet": sheet, "--video": video}
+            refuse("not with --each-model", {**others, **files})
+            classes = {"goal": _label(client, goal), "source": _label(client, source)}
+            asked = {**options, **classes, "method": method, "timeout_s": timeout_s}
+            print_part(square_table(_crafted(client, photo, asked)))
+            return
         attacking = client.attack(
             photo,
             method,
@@ -108,7 +134,51 @@ def attack(
         result, frames = watched(attacking)
         result.save(path)
         written = [path, *save_video(video, frames, result.images[0].image)]
+        if sheet is not None:
+            from ..adversarial import sheet as drawn
+
+            drawn(result).save(sheet)
+            written.append(sheet)
     _print_result(result, written)
+
+
+def _label(client: "Client", text: str | None) -> str | None:
+    """A class as all models know it: an index is that of the default model's."""
+    from ..errors import BadArgument
+
+    if text is None or not text.isdecimal():
+        return text
+    labels = client.get_model().labels
+    if int(text) >= len(labels):
+        raise BadArgument(f"--goal and --source: {text} is no class; there are {len(labels)}")
+    return labels[int(text)]
+
+
+def _crafted(
+    client: "Client", photo: Path, asked: Mapping[str, Any]
+) -> "dict[str, Sequence[TransferScore] | str]":
+    """By model: what all models make of the image that it was attacked with, or why there is none.
+
+    Raises:
+        StatusError: There is none of any model.
+    """
+    from ..errors import FailedPrecondition, InvalidArgument, NotFound
+
+    crafted: dict[str, Sequence[TransferScore] | str] = {}
+    refused: FailedPrecondition | InvalidArgument | NotFound | None = None
+    for summary in client.list_models():
+        if not summary.ready:
+            continue
+        try:
+            result, _ = watched(client.attack(photo, model=summary.name, transfer=True, **asked))
+        except (FailedPrecondition, InvalidArgument, NotFound) as error:
+            crafted[summary.name], refused = error.message, error
+            continue
+        assert result.best.adversarial is not None
+        crafted[summary.name] = result.best.adversarial.transfer
+    if refused is not None and all(isinstance(one, str) for one in crafted.values()):
+        raise refused
+    return crafted
 
 
 def _print_result(result: "OptimizeResult", written: list[Path]) -> None:

@@ -50,6 +50,7 @@ from .show import (
     print_predictions,
 )
 from .stylize import stylize
+from .universal import universal
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -556,6 +557,7 @@ models = typer.Typer(
 
 app.add_typer(models, name="models")
 optimize.command()(attack)
+optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
 app.command()(stylize)
 
@@ -594,6 +596,12 @@ _HANDED_ON: dict[str, Any] = {
 def pull(context: typer.Context) -> None:
     """Fetches published weights and makes a model folder of them; needs the server installed."""
     _hand_on("pull", context.args)
+
+
+@optimize.command(**_HANDED_ON)
+def landscape(context: typer.Context) -> None:
+    """Whether larger networks end up alike: with plots; needs the server installed."""
+    _hand_on("landscape", context.args)
 
 
 @app.command(**_HANDED_ON)

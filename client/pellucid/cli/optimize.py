@@ -3,8 +3,10 @@
 And what all of its commands share: the bar, and the frames of a video.
 """
 
+import sys
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,7 +33,10 @@ Output = Annotated[
 ]
 Video = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.gif", help="Write what it looked like on its way here."),
+    typer.Option(
+        metavar="FILE",
+        help="Write what it looked like on its way here, as .gif or .mp4.",
+    ),
 ]
 Every = Annotated[int | None, typer.Option(help="Steps from one frame to the next; 10 if unset.")]
 Preset = Annotated[
@@ -254,20 +259,27 @@ def _optimize(
     _print_result(result, written)
 
 
-def video_options(video: Path | None, frame_every: int | None) -> dict[str, Any]:
-    """The parameters that frames come by.
+def _film() -> ModuleType:
+    """What writes videos, where what it needs is installed."""
+    try:
+        from .. import film
+    except ModuleNotFoundError as error:
+        if error.name != "imageio":
+            raise
+        print(f"pellucid: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    return film
 
-    Raises:
-        BadArgument: They do not go together.
-    """
+
+def video_options(video: Path | None, frame_every: int | None) -> dict[str, Any]:
+    """The parameters that bring frames, where a video is wanted."""
     from ..errors import BadArgument
 
     if video is None and frame_every is not None:
         raise BadArgument("--frame-every: needs --video")
     if video is None:
         return {}
-    if video.suffix.lower() != ".gif":
-        raise BadArgument(f"--video: {video} must end with .gif")
+    _film().check_name(video)
     return {"preview_every": frame_every or 10}
 
 
@@ -295,10 +307,9 @@ def watched(optimization: "Optimization") -> "tuple[OptimizeResult, list[Image]]
 
 def save_video(video: Path | None, frames: "list[Image]", last: "Image") -> list[Path]:
     """Writes the frames, the last image behind them; returns what was written."""
-    if video is None or not frames:
+    if video is None:
         return []
-    end = last.resize(frames[0].size)
-    frames[0].save(video, save_all=True, append_images=[*frames[1:], end], duration=80, loop=0)
+    _film().write_film(video, [*frames, last])
     return [video]
 
 

@@ -242,7 +242,7 @@ class PellucidServicer:
             _refuse("photo_count", f"is {count}; must be 0 to {max(0, most)}, with those of photos")
         left = self._max_photo_set_bytes - sum(photo.ByteSize() for photo in spec.photos)
         for place in range(count):
-            message = await self._inbox.receive(messages, call, None)
+            message = await self._inbox.receive_if_any(messages, call)
             if message is None or not message.HasField("photo"):
                 _refuse("photo_count", f"is {count}; {place} photos came")
             left -= message.photo.ByteSize()
@@ -250,7 +250,7 @@ class PellucidServicer:
                 _refuse("photos", f"take more than {self._max_photo_set_bytes} bytes")
             held.add(message.photo.ByteSize())
             spec.photos.append(message.photo)
-        if count and await self._inbox.receive(messages, call, None) is not None:
+        if count and await self._inbox.receive_if_any(messages, call) is not None:
             _refuse("photo_count", f"is {count}; more messages came")
         spec.photo_count = 0
 

@@ -52,11 +52,12 @@ _DESCRIPTIONS = {
 }
 
 
-def document(max_body_bytes: int, *, locked: bool = False) -> Schema:
+def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool = False) -> Schema:
     """The whole document.
 
     Args:
         max_body_bytes: The cap of a body, which the document states.
+        max_photo_set_bytes: The cap of a form that may bring a set of photos, if it is higher.
         locked: Whether calls need a token.
     """
     messages = inference_pb2.DESCRIPTOR.message_types_by_name
@@ -84,8 +85,9 @@ def document(max_body_bytes: int, *, locked: bool = False) -> Schema:
             "title": "Pellucid",
             "version": version("pellucid"),
             "description": "Serves vision networks and says why they answered as they did. Bodies "
-            f"have at most {max_body_bytes} bytes. JSON names may be in lowerCamelCase, as here, "
-            "or as in the proto files. In answers a zero is said like any other value.",
+            f"have at most {max_body_bytes} bytes, forms of optimizations "
+            f"{max(max_body_bytes, max_photo_set_bytes)}. JSON names may be in lowerCamelCase, as "
+            "here, or as in the proto files. In answers a zero is said like any other value.",
         },
         "paths": {
             "/v1/predict": {

@@ -94,7 +94,9 @@ class _Rest:
         self._service = service
         self._settings = settings
         self._document = openapi.document(
-            settings.max_message_bytes, locked=settings.token_file is not None
+            settings.max_message_bytes,
+            max_photo_set_bytes=settings.max_photo_set_bytes,
+            locked=settings.token_file is not None,
         )
 
     async def predict(self, request: Request) -> Response:

@@ -45,18 +45,29 @@ class Inbox:
         most_at_once = max(1, settings.queue_bytes // settings.max_message_bytes)
         self._receiving = asyncio.Semaphore(most_at_once)
 
-    async def receive(
-        self, messages: AsyncIterator[_Request], call: wire.Call, *at_end: Any
-    ) -> _Request:
-        """The next message of a call; at_end, if that is given, once there are no more.
+    async def receive(self, messages: AsyncIterator[_Request], call: wire.Call) -> _Request:
+        """The one message of a call, or the next where more must come.
 
         Raises:
             DeadlineExpired: It did not arrive in time.
             InvalidArgument: The call ended without it.
         """
+        return await self._in_time(_receive(messages), call)
+
+    async def receive_if_any(
+        self, messages: AsyncIterator[_Request], call: wire.Call
+    ) -> _Request | None:
+        """The next message of a call; None: it has ended its messages.
+
+        Raises:
+            DeadlineExpired: Neither came in time.
+        """
+        return await self._in_time(_receive(messages, None), call)
+
+    async def _in_time(self, received: Awaitable[_Request], call: wire.Call) -> _Request:
         try:
             async with asyncio.timeout(call.deadline_s - time.monotonic()), self._receiving:
-                return await _receive(messages, *at_end)
+                return await received
         except TimeoutError:
             raise DeadlineExpired("the message did not arrive in time") from None
 

@@ -92,6 +92,7 @@ class Service:
             secrets.token_bytes(32)
             if settings.checkpoint_key_file is None
             else read_key(settings.checkpoint_key_file),
+            settings.queue_bytes,
         )
         self._registry: Registry | None = None
         self._permits_left = settings.max_requests

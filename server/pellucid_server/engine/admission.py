@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,11 @@ _CAUTION = 2.0
 is slower at times, and an answer is rendered after its rows are run. At twice the capacity of a
 simulated device 99.5% of what is admitted is in time, and 97% where the device is half as fast for
 two seconds of every eight; at 1.5 it is 97% and 92%, with as much work done."""
+
+_CAUTION_OF_OPTIMIZATIONS = 1.6
+"""The same for optimizations, which last so long that slow times even out: those of a caller fill
+1/1.6 of their deadline. Of another, who comes later and gets half of the device, half as many are
+let in: all of them take 1.5/1.6 of it, and nobody is late."""
 
 _RECENT_S = 5.0
 """Time constant of the mean of what each class takes of the device."""
@@ -177,29 +182,40 @@ class Admission:
         for the other callers of its class, each of whom gets no more than its own caller does.
         """
         spec, own = job.spec, job.spec.method.priority
-        kin_ms = sooner_ms = urgent_ms = 0.0
-        of_callers_ms: dict[str, float] = defaultdict(float)
+        urgent_ms = 0.0
+        kin, sooner = _Load(job), _Load(job)
+        of_callers: dict[str, _Load] = defaultdict(lambda: _Load(job))
         for other, ms in self._left_ms.items():
             priority, caller = other.spec.method.priority, other.spec.caller
             if priority < own:
                 urgent_ms += ms
             elif priority == own and caller != spec.caller:
-                of_callers_ms[caller] += ms
+                of_callers[caller].add(other, ms)
             elif priority == own and other.spec.deadline_s == spec.deadline_s:
-                kin_ms += ms  # the other images of one request
+                kin.add(other, ms)  # the other images of one request
             elif priority == own and other.spec.deadline_s < spec.deadline_s:
-                sooner_ms += ms
-        if job.cost_ms + kin_ms > left_ms:
+                sooner.add(other, ms)
+        together_ms = max(job.cost_ms, job.queued_ms + kin.mates_ms) + kin.apart_ms
+        if together_ms > left_ms:
             raise DeadlineTooShort(
-                f"the request's images need about {job.cost_ms + kin_ms:.0f} ms of device time; "
+                f"the request's images need about {together_ms:.0f} ms of device time; "
                 f"its deadline leaves {left_ms:.0f} ms"
             )
-        own_ms = job.queued_ms + kin_ms + sooner_ms
-        ahead_ms = urgent_ms + sooner_ms + sum(min(ms, own_ms) for ms in of_callers_ms.values())
+        least_ms = job.cost_ms if spec.method.pace(spec.model) else 0.0
+        own_ms = max(least_ms, job.queued_ms + kin.mates_ms + sooner.mates_ms)
+        own_ms += kin.apart_ms + sooner.apart_ms
+        mates_ms, apart_ms = sooner.mates_ms, urgent_ms + sooner.apart_ms
+        for load in of_callers.values():
+            of_mates_ms = min(load.mates_ms, own_ms)
+            mates_ms += of_mates_ms
+            apart_ms += min(load.apart_ms, own_ms - of_mates_ms)
         self._forget()
         recent_ms = sum(ms for priority, ms in self._recent_ms.items() if priority < own)
         share = max(1 - recent_ms / (1e3 * _RECENT_S), GUARANTEED_SHARES.get(own, 0.0))
-        needed_ms = job.cost_ms + kin_ms + _CAUTION * ahead_ms / share
+        caution = _CAUTION_OF_OPTIMIZATIONS if own is Priority.OPTIMIZE else _CAUTION
+        factor = caution / share
+        beside_ms = job.queued_ms + kin.mates_ms + factor * mates_ms
+        needed_ms = max(job.cost_ms, beside_ms) + kin.apart_ms + factor * apart_ms
         if needed_ms > left_ms:
             raise Overloaded(
                 f"the queue is too long: with what is ahead of it, this request needs about "
@@ -214,6 +230,50 @@ class Admission:
         self._recent_at_s = now_s
         for priority in self._recent_ms:
             self._recent_ms[priority] *= kept
+
+
+class _Load:
+    """What jobs of a class leave to do, as another job of it meets it.
+
+    Those that step together fill each other's batches, and take no less than the longest of them
+    alone; its mates are those that it steps together with.
+
+    Args:
+        job: Which job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._own = _steps_with(job)
+        self._shared_ms: dict[Hashable, float] = defaultdict(float)
+        self._alone_ms: dict[Hashable, float] = defaultdict(float)
+
+    def add(self, job: Job, left_ms: float) -> None:
+        kind = _steps_with(job)
+        self._shared_ms[kind] += left_ms
+        if kind is not None and job.queued_ms:
+            alone_ms = left_ms / job.queued_ms * job.cost_ms
+            self._alone_ms[kind] = max(self._alone_ms[kind], alone_ms)
+
+    @property
+    def mates_ms(self) -> float:
+        """Of those whose batches the job's rows ride in."""
+        return 0.0 if self._own is None else self._shared_ms.get(self._own, 0.0)
+
+    @property
+    def apart_ms(self) -> float:
+        """Of all others."""
+        return sum(
+            max(ms, self._alone_ms.get(kind, 0.0))
+            for kind, ms in self._shared_ms.items()
+            if kind is None or kind != self._own
+        )
+
+
+def _steps_with(job: Job) -> Hashable:
+    """The same for all jobs that step together; None for those that are in no lock step."""
+    spec = job.spec
+    pace = spec.method.pace(spec.model)
+    return None if pace is None else (spec.model.name, pace.size, spec.bucket_size)
 
 
 class Held:

@@ -34,7 +34,7 @@ from .device import Device, Flight, Pick
 from .job import Done, Job, Ride, Spec, Timing, Work
 from .lockstep import Climb, Climbing, Group, Moved, Stepper, rows_of
 from .memory import is_out_of_memory
-from .rows import Chore, Event, Rows, State, TopTarget, Want
+from .rows import Chore, Event, Lane, Rows, State, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,12 @@ class Engine:
         """Milliseconds of device time, alone and in a queue, and how many rows they are of."""
         costs = self.costs_of(spec.model)
         rows = spec.method.row_counts(spec.model, spec.target)
-        cost_ms = sum(costs.predict_ms(lane, n, spec.bucket_size) for lane, n in rows.items())
+        pace, cost_ms = spec.method.pace(spec.model), 0.0
+        for lane, n in rows.items():
+            at_once = max(1, n)
+            if pace is not None and lane is Lane.GRADIENT:
+                at_once = pace.at_once(spec.bucket_size or self.buckets[-1])
+            cost_ms += n / at_once * costs.predict_ms(lane, at_once, spec.bucket_size)
         queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
         row_count = sum(rows.values())
         most_ms = spec.method.most_ms(spec.model, cost_ms / row_count)
@@ -441,7 +446,8 @@ class Engine:
                 # Neighbours can have sent it further than it needed, to where it overflows.
                 work.suspects.append(index)
             else:
-                found = Violation("image", "the network's output for it is not finite")
+                whose = "the network" if work.model is None else work.model.name
+                found = Violation("image", f"{whose}'s output for it is not finite")
                 self._end(job, InvalidArgument(f"image: {found.description}", violations=[found]))
                 return
         if not work.unsettled:

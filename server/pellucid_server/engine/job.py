@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..models.registry import Model
-from .lockstep import Climbing
+from .lockstep import Climbing, Pace
 from .rows import Lane, Program, Rows, Target, Traces
 
 
@@ -33,6 +33,10 @@ class Method(Protocol):
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
+        ...
+
+    def pace(self, model: Model) -> Pace | None:
+        """Of its rows with gradients, where they come in lock step; None: all can come at once."""
         ...
 
     def most_ms(self, model: Model, row_ms: float) -> float:
@@ -203,7 +207,7 @@ class Job:
     """A spec in flight. Its future ends with Done or with a PellucidError.
 
     Attributes:
-        cost_ms: Milliseconds of device time that it was predicted to take alone.
+        cost_ms: Milliseconds of device time that it was predicted to take alone, padding included.
         queued_ms: The same where its rows share batches with others', as in a queue they do.
         sequence: Its number, in the order of arrival.
         row_count: Rows that its cost was predicted for.

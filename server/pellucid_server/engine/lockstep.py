@@ -73,6 +73,25 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How a job in lock step asks for rows: one of each image, and then the next.
+
+    Attributes:
+        image_count: Rows of it that there are at once.
+        size: Of its images, height and width; of the last ones where there are several.
+        in_rounds: Whether none is taken before all have made the step before.
+    """
+
+    image_count: int
+    size: tuple[int, int]
+    in_rounds: bool = False
+
+    def at_once(self, bucket_size: int) -> int:
+        """Rows that go together where there are no others; more than a bucket take several."""
+        return self.image_count if self.in_rounds else min(self.image_count, bucket_size)
+
+
+@dataclass(frozen=True)
 class Climb:
     """What a method yields to have images optimized; it gets what each of them ends with.
 

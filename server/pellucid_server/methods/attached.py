@@ -49,6 +49,9 @@ class Attached:
             counts[Lane.FORWARD] += 1
         return counts
 
+    def pace(self, model: Model) -> None:
+        """All of its rows can come at once."""
+
     def most_ms(self, model: Model, row_ms: float) -> float:
         each_ms = (
             min(

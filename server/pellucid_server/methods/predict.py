@@ -36,6 +36,9 @@ class Predict:
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1}
 
+    def pace(self, model: Model) -> None:
+        """All of its rows can come at once."""
+
     def most_ms(self, model: Model, row_ms: float) -> float:
         return row_ms
 

@@ -1,6 +1,6 @@
 """Published weights, fetched beforehand, verified, and written as a model folder.
 
-This is the only module that fetches anything, and no server runs it.
+Only this module and styles/wheel.py fetch anything, and no server runs them.
 """
 
 import hashlib

@@ -17,7 +17,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class UnfitSize(ValueError):
-    """The network does not take an input of that size."""
+    """The network does not take an input of that size.
+
+    Attributes:
+        layer: The last one that it gets through, or the first one that is empty; None where it
+            gets through none, or all.
+        shape: Of that layer's output.
+    """
+
+    def __init__(self, layer: str | None = None, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.layer, self.shape = layer, shape
 
 
 class Sizes:
@@ -63,7 +73,10 @@ class Sizes:
             with torch.no_grad(), self._noting(shapes):
                 output = self._module(image)
         except Exception:  # whatever a network raises, it does not run
-            return UnfitSize()
+            return UnfitSize(*list(shapes.items())[-1]) if shapes else UnfitSize()
+        for name, shape in shapes.items():
+            if 0 in shape:
+                return UnfitSize(name, shape)
         return shapes if output.shape == (1, self._class_count) else UnfitSize()
 
     @contextmanager

@@ -8,6 +8,7 @@ from pellucid.v1 import attack_pb2, data_pb2, inference_pb2
 from PIL import Image
 from torch import Tensor
 
+from ..errors import quoted
 from ..methods.attack.linear import LinearView
 from ..methods.attack.transfer import Transferred
 from ..methods.attack.universal import as_picture, picture_gain
@@ -26,7 +27,7 @@ def read_layers(found: Violations, names: Sequence[str], model: Model | None) ->
     for place, name in enumerate(names):
         here = f"{field}[{place}]"
         if name in names[:place]:
-            found.invalid(here, f"is {name!r}, which is there already")
+            found.invalid(here, f"is {quoted(name)}, which is there already")
             continue
         layer = None if model is None else find_layer(found, here, name, model)
         if layer is not None and not layer.targetable:

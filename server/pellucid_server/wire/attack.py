@@ -6,7 +6,7 @@ from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
 
 from ..engine.job import Spec
 from ..inputs import Photos, PhotoSource
-from ..methods.attack.algorithm import Algorithm, Pace
+from ..methods.attack.algorithm import Algorithm, Shows
 from ..methods.attack.attack import Attack, Attacked
 from ..methods.attack.carlini_wagner import CarliniWagner
 from ..methods.attack.deep_fool import DeepFool
@@ -61,7 +61,7 @@ def read_attack(
         algorithm = read_parameters(
             found, f"attack.{name}", getattr(message, name), kind, model, None
         )
-    pace = read_parameters(found, "attack", message, Pace, model, None)
+    shows = read_parameters(found, "attack", message, Shows, model, None)
     source = _read_class(found, message, "source", model)
     goal = _read_class(found, message, "goal", model)
     asked_for = message.WhichOneof("goal")
@@ -79,11 +79,11 @@ def read_attack(
             found.invalid(field, why)
     layers = read_layers(found, message.linear_layers, model)
     photo = _read_photo(found, request, model, limits)
-    if len(found) > before or algorithm is None or pace is None or photo is None:
+    if len(found) > before or algorithm is None or shows is None or photo is None:
         return None
     assert model is not None
     models = tuple(registry.values()) if message.transfer else ()
-    method = Attack(algorithm, source, goal, pace, limits.optimize_buckets, layers, models)
+    method = Attack(algorithm, source, goal, shows, limits.optimize_buckets, layers, models)
     return method, Photos((photo,), (model.network.height_px, model.network.width_px))
 
 
@@ -116,7 +116,7 @@ def write_attack(method: Attack, source: int | None) -> attack_pb2.Attack:
     """What is asked, every parameter filled in, classes by index."""
     made = attack_pb2.Attack()
     write_parameters(method.algorithm, getattr(made, method.algorithm.name), tensors=False)
-    write_parameters(method.pace, made, tensors=False)
+    write_parameters(method.shows, made, tensors=False)
     if source is not None:
         made.class_index = source
     if method.goal is not None:

@@ -168,6 +168,8 @@ def _read_ascend(
     if ascent is None or len(found) > before:
         return None
     method = Optimize(objectives, ascent, limits.optimize_buckets)
+    assert model is not None
+    _check_memory(found, method, model, limits.max_optimize_bytes)
     return method, Photos(photos, (ascent.height_px, ascent.width_px))
 
 
@@ -192,15 +194,36 @@ def _shapes(found: Violations, ascent: Ascent, model: Model, limits: Limits) -> 
     for size in ascent.octave_sizes:
         try:
             shapes = model.network.shapes_at(*size)
-        except UnfitSize:
+        except UnfitSize as unfit:
+            own = f"{model.network.height_px} × {model.network.width_px}"
+            why = f"it takes no other size than {own}"
+            if unfit.layer is not None:
+                why = (
+                    f"it gets no further than {unfit.layer}, whose output is {times(unfit.shape)}: "
+                    f"the next layer would be empty, or {why}"
+                )
             found.refused(
                 "ascend.height_px",
-                f"{model.name} does not run on an image of {times(size)}: a layer would be empty, "
-                f"or it takes no other size than {model.network.height_px} × "
-                f"{model.network.width_px}",
+                f"{model.name} does not run on an image of {times(size)}: {why}",
             )
             return None
     return shapes
+
+
+def _check_memory(found: Violations, method: Optimize, model: Model, most_bytes: int) -> None:
+    """What a job holds by itself is to fit; beside others', the queue sees to that."""
+    byte_count, ascent = method.byte_count(model), method.ascent
+    if byte_count <= most_bytes:
+        return
+    size, each = (ascent.height_px, ascent.width_px), byte_count // ascent.restart_count
+    fitting = most_bytes // each
+    side_px = math.isqrt(math.prod(size) * most_bytes // each)
+    fit = f"{fitting} such images fit" if fitting else f"one of about {side_px} × {side_px} fits"
+    found.invalid(
+        "ascend.restart_count" if fitting else "ascend.height_px",
+        f"is too much for memory: an image of {times(size)} takes {each} bytes on its way; in the "
+        f"server's {most_bytes}, {fit}",
+    )
 
 
 # Objectives.

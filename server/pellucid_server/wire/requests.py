@@ -68,6 +68,7 @@ class Limits:
     max_optimize_pixels: int
     optimize_buckets: Buckets
     checkpoint_key: bytes
+    max_optimize_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
 
 from ..engine.job import Spec
 from ..inputs import PhotoSet, PhotoSource
-from ..methods.attack.algorithm import Pace
+from ..methods.attack.algorithm import Shows
 from ..methods.attack.universal import (
     Universal,
     UniversalAttack,
@@ -28,6 +28,7 @@ MOST_PHOTOS = 1024
 _ELSEWHERE = {
     "image": "is for other attacks; Universal has photos",
     "guide": "is for Guide of ascend",
+    "photo_count": "is for streams, in which photos follow; here all are in photos",
 }
 """Fields of a request that are for other methods."""
 
@@ -43,7 +44,7 @@ def read_universal(
     universal = read_parameters(
         found, "attack.universal", message.universal, Universal, model, None
     )
-    pace = read_parameters(found, "attack", message, Pace, model, None)
+    shows = read_parameters(found, "attack", message, Shows, model, None)
     if universal is not None and universal.norm == "linf" and universal.epsilon < 1:
         found.invalid(
             "attack.universal.epsilon",
@@ -60,10 +61,10 @@ def read_universal(
     if Fields(found, "", request).choice("format", "png") != "png":
         found.invalid("format", "must be IMAGE_FORMAT_PNG: others change the pixels")
     sources = _read_photos(found, request, model, limits)
-    if len(found) > before or universal is None or pace is None or model is None:
+    if len(found) > before or universal is None or shows is None or model is None:
         return None
     photos = PhotoSet(sources, (model.network.height_px, model.network.width_px))
-    return UniversalAttack(universal, pace, photos, limits.optimize_buckets), photos
+    return UniversalAttack(universal, shows, photos, limits.optimize_buckets), photos
 
 
 def _read_photos(
@@ -93,7 +94,7 @@ def write_universal(method: UniversalAttack) -> attack_pb2.Attack:
     """What is asked, every parameter filled in."""
     made = attack_pb2.Attack()
     write_parameters(method.universal, made.universal, tensors=False)
-    write_parameters(method.pace, made, tensors=False)
+    write_parameters(method.shows, made, tensors=False)
     return made
 
 

@@ -11,7 +11,7 @@ from pellucid_server.engine.engine import Unobserved
 from pellucid_server.engine.job import Priority
 from pellucid_server.engine.rows import Lane, Program
 from pellucid_server.engine.schedule import Batch
-from pellucid_server.methods.attack.algorithm import Base, Pace, Scene
+from pellucid_server.methods.attack.algorithm import Base, Scene, Shows
 from pellucid_server.methods.attack.transfer import (
     Transferred,
     bucket_of,
@@ -49,6 +49,9 @@ class Transfers:
     def row_counts(self, on: Model, target: Any) -> Mapping[Lane, int]:
         return {Lane.FORWARD: 1}
 
+    def pace(self, on: Model) -> None:
+        pass
+
     def most_ms(self, on: Model, row_ms: float) -> float:
         return row_ms
 
@@ -59,7 +62,7 @@ class Transfers:
         self, on: Model, image: Tensor, target: Any
     ) -> Program[list[tuple[Transferred, ...]]]:
         base = Base(self.original.float(), torch.empty(0), self.source, self.goal)
-        scene = Scene(on, base, 4, Pace())
+        scene = Scene(on, base, 4, Shows())
         return (yield from transfers(scene, self.models, self.changed, BUCKETS))
 
 

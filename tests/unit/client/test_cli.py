@@ -271,7 +271,9 @@ app(sys.argv[2:])
 """
 
 
-@pytest.mark.parametrize("arguments", ["serve --model nobody", "models pull timm/resnet18"])
+@pytest.mark.parametrize(
+    "arguments", ["serve --model nobody", "models pull timm/resnet18", "optimize landscape"]
+)
 @pytest.mark.parametrize("missing", ["pellucid_server", "pydantic_settings", "torch"])
 def test_commands_of_the_server_without_it(missing: str, arguments: str) -> None:
     """A client alone has no pellucid_server; the bare install has it, and lacks what it needs."""

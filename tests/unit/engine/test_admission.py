@@ -12,6 +12,7 @@ from pellucid_server.engine import admission
 from pellucid_server.engine.admission import Admission, QueueLimits
 from pellucid_server.engine.costs import Costs
 from pellucid_server.engine.job import Job, Priority, Spec, Timing, Work
+from pellucid_server.engine.lockstep import Climb, Climbing, Group, Pace
 from pellucid_server.engine.rows import Lane, Rows, TopTarget, Want
 from pellucid_server.engine.schedule import Schedule
 from pellucid_server.errors import DeadlineTooShort, Overloaded, PellucidError
@@ -303,3 +304,130 @@ def test_one_callers_long_jobs_leave_room_for_another(clock: Clock) -> None:
     found = Simulated(clock, [*long, *short])
     found.run()
     assert {*short} <= {*found.done}
+
+
+# Optimizations, which share batches step by step.
+
+STEPS, BUCKET, STEP_MS = 400, 4, 100.0
+"""Of each: alone it takes 40 s, and one of many that fill batches 10 s."""
+
+
+class Slots:
+    """As much of a stepper: its slots are counted."""
+
+    def __init__(self) -> None:
+        self._slots = itertools.count()
+
+    def join(self, start: object) -> int:
+        return next(self._slots)
+
+    def leave(self, slot: int) -> None: ...
+
+
+@dataclass
+class Stepping:
+    """A device that optimizes for callers, STEP_MS a batch, and who was let in and is done."""
+
+    clock: Clock
+    queue: Admission = field(default_factory=lambda: Admission(QueueLimits()))
+    slow: float = 1.0
+    groups: dict[int, Group] = field(default_factory=dict)
+    left: dict[Job, int] = field(default_factory=dict)
+    ended_s: dict[Job, float] = field(default_factory=dict)
+
+    def ask(self, count: int, *, within_s: float, caller: str = "", size: int = 1) -> list[Job]:
+        """So many jobs of an image, one after another: those of them that are let in."""
+        taken = []
+        for _ in range(count):
+            self.clock.now_s += 0.001
+            made = self._job(within_s, caller, size)
+            try:
+                self.queue.admit(made)
+            except Overloaded:
+                continue
+            group = self.groups.setdefault(size, Group(cast(Any, Slots())))
+            climb = Climb((size, 1), BUCKET, Slots, cast(Any, Slots), [None])
+            made.work = Climbing(group, climb)
+            self.left[made] = STEPS
+            taken.append(made)
+        return taken
+
+    def _job(self, within_s: float, caller: str, size: int) -> Job:
+        spec = Spec(
+            cast(Model, Named("one")),
+            cast(Any, Classed(OPTIMIZE, Pace(1, (size, 1)))),
+            cast(Any, None),
+            TopTarget(),
+            self.clock.now_s + within_s,
+            caller,
+            BUCKET,
+        )
+        alone_ms = STEPS * STEP_MS
+        return Job(spec, alone_ms, alone_ms / BUCKET, Timing(0.0), next(_numbers), STEPS)
+
+    def run(self) -> None:
+        costs, schedule = Costs((BUCKET,), 250.0), Schedule()
+        costs.record(Lane.GRADIENT, BUCKET, STEP_MS)
+        for made in self.left:
+            schedule.add(made)
+        while batch := schedule.next_batch({"one": costs}):
+            self.clock.now_s += STEP_MS * self.slow / 1e3
+            for ticket in batch.tickets:
+                made = ticket.job
+                self.left[made] -= 1
+                self.queue.progress(made, made.row_ms)
+                assert isinstance(ticket.work, Climbing)
+                ticket.work.settle(ticket.index, None if self.left[made] else "done")
+                if not self.left[made]:
+                    self.ended_s[made] = self.clock.now_s
+                    self.queue.release(made)
+                    schedule.remove(made)
+
+    def in_time(self, jobs: list[Job]) -> bool:
+        return all(self.ended_s[made] <= made.spec.deadline_s for made in jobs)
+
+
+def test_a_callers_optimizations_that_fit_together_are_all_let_in(clock: Clock) -> None:
+    """32 of them take 320 s."""
+    device = Stepping(clock)
+    jobs = device.ask(32, within_s=600.0)
+    assert len(jobs) == 32
+    device.run()
+    assert device.in_time(jobs)
+    assert clock.now_s == pytest.approx(10.0 + 320.0, abs=1.0)
+
+
+@pytest.mark.parametrize("slow", [1.0, 1.4])
+def test_of_more_than_fit_those_are_let_in_that_will_be_done(clock: Clock, slow: float) -> None:
+    device = Stepping(clock, slow=slow)
+    jobs = device.ask(100, within_s=600.0)
+    assert len(jobs) >= 36
+    device.run()
+    assert device.in_time(jobs)
+
+
+def test_another_caller_makes_nobody_late(clock: Clock) -> None:
+    """One asks for all that is given, and so does another, who comes later."""
+    device = Stepping(clock)
+    jobs = [device.ask(100, within_s=600.0, caller=caller) for caller in ("alice", "bob")]
+    assert len(jobs[1]) >= 15
+    device.run()
+    assert all(device.in_time(of_one) for of_one in jobs)
+
+
+def test_optimizations_of_other_sizes_fill_nobodys_batches(clock: Clock) -> None:
+    """Each takes 40 s then: of 16 sizes not all fit into 600 s."""
+    device = Stepping(clock)
+    jobs = [made for size in range(1, 17) for made in device.ask(1, within_s=600.0, size=size)]
+    assert 9 <= len(jobs) < 16
+    device.run()
+    assert device.in_time(jobs)
+
+
+def test_one_optimization_alone_needs_all_of_its_batches(clock: Clock) -> None:
+    device = Stepping(clock)
+    with pytest.raises(DeadlineTooShort, match="needs about 40000 ms"):
+        device.ask(1, within_s=39.0)
+    assert len(device.ask(1, within_s=41.0)) == 1
+    # It fills batches that are run anyway.
+    assert len(device.ask(3, within_s=76.0)) == 3

@@ -10,6 +10,7 @@ from pellucid_server.engine.rows import (
     DiversityTarget,
     EnergyTarget,
     GuideTarget,
+    MarginTarget,
     NeuronTarget,
     Score,
     SumTarget,
@@ -50,6 +51,10 @@ def by_hand(target: object, logits: torch.Tensor, maps: torch.Tensor) -> torch.T
         case GuideTarget():
             places = [maps[:, y, x] for y in range(2) for x in range(4)]
             return sum(torch.stack([p.dot(f) for f in FEATURES.T]).max() for p in places)
+        case MarginTarget(index, sought, confidence):
+            other = torch.cat([logits[:index], logits[index + 1 :]]).max()
+            margin = other - logits[index] if sought else logits[index] - other
+            return -(margin + confidence).clamp_min(0)
         case _:
             raise AssertionError(target)
 
@@ -63,15 +68,18 @@ GOALS = (
     CodeTarget("maps", CODE, ENERGY),
     EnergyTarget("maps"),
     GuideTarget("maps", FEATURES),
+    MarginTarget(int(ACTIVATIONS[""][0].argmax()), False, 0.5),
+    MarginTarget(3, True, 9.0),
+    MarginTarget(int(ACTIVATIONS[""][2].argmax()), True),
 )
 
 
 def test_sums_of_goals_against_autograd() -> None:
     """Rows that share kinds and layers, padding among them."""
     rows = (
-        SumTarget(((GOALS[0], 1.0), (GOALS[5], -2.0), (GOALS[6], 0.5))),
+        SumTarget(((GOALS[0], 1.0), (GOALS[5], -2.0), (GOALS[6], 0.5), (GOALS[8], 1.5))),
         SumTarget(((GOALS[7], 3.0), (GOALS[1], 1.0), (GOALS[3], -1.0), (GOALS[5], 1.0))),
-        SumTarget(((GOALS[4], 2.0), (GOALS[2], 1.0), (GOALS[6], 1.0))),
+        SumTarget(((GOALS[4], 2.0), (GOALS[9], -2.0), (GOALS[10], 7.0), (GOALS[6], 1.0))),
         None,
     )
     scores = score(ACTIVATIONS, rows)
@@ -88,6 +96,15 @@ def test_sums_of_goals_against_autograd() -> None:
         )
         for name, gradient in zip(("", "maps"), expected, strict=True):
             assert torch.allclose(scores.seeds[name][row], gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_margins_that_are_reached_pull_no_more() -> None:
+    made = score(ACTIVATIONS, [None, None, SumTarget(((GOALS[10], 1.0),)), None])
+    assert made.values[2] == 0
+    assert not made.seeds[""].any()
+    left = score(ACTIVATIONS, [SumTarget(((GOALS[8], 1.0),)), None, None, None])
+    assert left.values[0] < 0
+    assert sorted(left.seeds[""][0].tolist()) == [-1, 0, 0, 0, 1]
 
 
 def test_other_rows_of_the_batch_are_as_they_were() -> None:

@@ -24,6 +24,10 @@ from pellucid_server.engine.rows import (
 )
 from pellucid_server.errors import Cancelled, DeadlineExpired, Internal, OutOfMemory
 from pellucid_server.inputs import ArrayPhoto, Photos
+from pellucid_server.methods.attack.algorithm import Algorithm, Shows
+from pellucid_server.methods.attack.attack import Attack, Attacked
+from pellucid_server.methods.attack.carlini_wagner import CarliniWagner
+from pellucid_server.methods.attack.gradient import Pgd
 from pellucid_server.methods.optimize.ascent import PRESETS, Ascent
 from pellucid_server.methods.optimize.optimize import Apart, Buckets, FromPhoto, Optimize, Optimized
 from pellucid_server.methods.optimize.stepper import AscentStepper, Preview, Progress
@@ -48,8 +52,14 @@ def optimize(*goals: Goal | FromPhoto, preset: str = "olah", **parameters: Any) 
     return Optimize(tuple((goal, 1.0) for goal in goals), ascent(preset, **parameters), BUCKETS)
 
 
-def submit(runner: Runner, method: Optimize, *, outlet: Any = None, **options: Any) -> Job:
-    size = (method.ascent.height_px, method.ascent.width_px)
+def attack(algorithm: Algorithm, goal: int | None = None) -> Attack:
+    return Attack(algorithm, None, goal, Shows(), BUCKETS)
+
+
+def submit(runner: Runner, method: Optimize | Attack, *, outlet: Any = None, **options: Any) -> Job:
+    size = (SIDE, SIDE)
+    if isinstance(method, Optimize):
+        size = (method.ascent.height_px, method.ascent.width_px)
     bucket_size = BUCKETS.of(size)
     made = spec(model(NAME), method, torch.zeros(3, 2, 2), bucket_size=bucket_size, **options)
     photos = Photos(tuple(ArrayPhoto(photo(name), None) for name in ("cat", "coffee")), size)
@@ -58,8 +68,8 @@ def submit(runner: Runner, method: Optimize, *, outlet: Any = None, **options: A
     return job
 
 
-def run(runner: Runner, method: Optimize, **options: Any) -> Optimized:
-    made: Optimized = submit(runner, method, **options).future.result(120).result
+def run(runner: Runner, method: Optimize | Attack, **options: Any) -> Any:
+    made: Any = submit(runner, method, **options).future.result(120).result
     return made
 
 
@@ -86,11 +96,32 @@ KINDS = (
         restart_count=2,
         start="noise",
     ),
+    lambda k: attack(
+        Pgd(
+            norm=("linf", "l2")[k % 2],
+            epsilon=(4.0, 200.0)[k % 2],
+            step_size=(1.0, 50.0)[k % 2],
+            step_count=2 + k % 3,
+            seed=k,
+            restart_count=1 + k % 2,
+        ),
+        goal=k,
+    ),
+    lambda k: attack(
+        CarliniWagner(step_count=3 + k % 2, search_count=2, initial_weight=(0.1, 10.0)[k % 2]),
+        goal=None if k % 3 else k,
+    ),
 )
 
 
+def bits_of(made: Optimized | Attacked) -> list[torch.Tensor]:
+    if isinstance(made, Optimized):
+        return [made.pictures]
+    return [made.unrounded, made.unrounded_logits, made.pixels, made.logits, made.base.logits]
+
+
 def test_bits_do_not_depend_on_who_else_is_there() -> None:
-    """32 jobs of five kinds, half of which come while the others are under way."""
+    """32 jobs of seven kinds, half of which come while the others are under way."""
     methods = [kind(k) for k, kind in zip(range(32), itertools.cycle(KINDS), strict=False)]
     late: list[Job] = []
 
@@ -105,12 +136,13 @@ def test_bits_do_not_depend_on_who_else_is_there() -> None:
         together = [job.future.result(120).result for job in (*early, *late)]
         assert runner.engine._groups == {}  # the last one out closes
         for method, made in zip(methods, together, strict=True):
-            alone = run(runner, method)
-            assert torch.equal(made.pictures, alone.pictures)
+            alone: Any = run(runner, method)
+            for one, other in zip(bits_of(made), bits_of(alone), strict=True):
+                assert torch.equal(one, other)
+                assert one.double().std() > 0
             assert [end.progress for end in made.ends] == [end.progress for end in alone.ends]
-            assert len(made.ends) == method.ascent.restart_count
+            assert len(made.ends) == method.image_count
             assert all(end.finite for end in made.ends)
-            assert made.pictures.std() > 0
 
 
 class SpyDevice(TorchDevice):
@@ -352,22 +384,39 @@ def test_other_sizes_and_their_buckets() -> None:
         assert set(device.buckets) == {1}
 
 
-def test_cost_is_what_its_rows_cost() -> None:
-    with running(buckets=(1, 4)) as runner:
-        on = model(NAME)
-        runner.engine.warm_up(on)
+@pytest.mark.parametrize(
+    ("parameters", "rows", "batches"),
+    [
+        ({"step_count": 6}, 7, 7),  # six steps, and a look at the end
+        ({"step_count": 6, "restart_count": 3}, 21, 7),
+        ({"step_count": 7, "restart_count": 5}, 40, 10),  # four at a time, whichever they are
+        ({"step_count": 7, "restart_count": 5, "in_rounds": True}, 40, 16),  # four, and one
+        ({"step_count": 7, "height_px": 48}, 4, 4),  # half as many pixels
+        ({"step_count": 4, "octave_count": 2, "octave_scale": 2.0}, 6, 6),  # a quarter, and all
+    ],
+    ids=str,
+)
+def test_a_job_alone_costs_its_batches_however_empty(
+    parameters: dict[str, Any], rows: int, batches: int
+) -> None:
+    """It is predicted to cost what it is run in: in batches of the network's own size."""
+    parameters = dict(parameters)
+    in_rounds = parameters.pop("in_rounds", False)
+    if "octave_count" in parameters:
+        parameters |= {"preset": "mordvintsev", "start": "noise"}
+    method = optimize(ClassTarget(1), **parameters)
+    if in_rounds:
+        method = replace(method, objectives=(*method.objectives, (Apart("blocks.1.1", 24), 1.0)))
+    device = SpyDevice()
+    with running(device, buckets=(1, 4)) as runner:
+        runner.engine.costs_of(model(NAME)).record(Lane.GRADIENT, 4, 100.0)
         with runner.held():
-            one = submit(runner, optimize(ClassTarget(1), step_count=100))
-            two = submit(runner, optimize(ClassTarget(1), step_count=100, restart_count=2))
-            small = submit(
-                runner, optimize(ClassTarget(1), step_count=100, height_px=48, width_px=96)
-            )
-            costs = runner.engine.costs_of(on)
-            assert one.cost_ms == pytest.approx(costs.predict_ms(Lane.GRADIENT, 100, 4))
-            assert two.cost_ms == pytest.approx(2 * one.cost_ms)
-            assert small.cost_ms == pytest.approx(costs.predict_ms(Lane.GRADIENT, 50, 4))
-            for job in (one, two, small):
-                runner.engine.cancel(job)
+            job = submit(runner, method)
+            assert job.cost_ms == pytest.approx(batches * 100.0)
+            assert job.queued_ms == pytest.approx(rows * 25.0)
+        job.future.result(60)
+    pixels = sum(picks[0][0].images.shape[2:].numel() for picks in device.launches)
+    assert pixels / SIDE**2 == pytest.approx(batches)
 
 
 # Images that are unlike each other, which advance in rounds.

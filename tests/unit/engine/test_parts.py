@@ -14,6 +14,7 @@ from pellucid_server.engine.admission import Admission, QueueLimits
 from pellucid_server.engine.costs import Costs
 from pellucid_server.engine.device import pick_device
 from pellucid_server.engine.job import Job, Priority, Spec, Timing, Work
+from pellucid_server.engine.lockstep import Pace
 from pellucid_server.engine.rows import (
     ClassTarget,
     Lane,
@@ -55,6 +56,10 @@ class Classed:
     """As much of a method."""
 
     priority: Priority
+    steps_at: Pace | None = None
+
+    def pace(self, model: object) -> Pace | None:
+        return self.steps_at
 
 
 ONE, OTHER = Named("one"), Named("other")

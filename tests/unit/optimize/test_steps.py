@@ -134,6 +134,24 @@ def test_other_updates_by_hand() -> None:
     assert close(updates.progress(gradient, numbers(0.1, 1), numbers(2, 2)), [[0.1, -0.3], [0, 0]])
 
 
+def test_steps_of_a_norm_by_hand() -> None:
+    gradient = torch.tensor([[3.0, -4.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    assert close(updates.sign(gradient, numbers(2, 2)), [[2, -2, 0], [0, 0, 0]])
+    assert close(updates.unit(gradient, numbers(10, 10)), [[6, -8, 0], [0, 0, 0]])
+
+
+def test_budgets_by_hand() -> None:
+    anchor = torch.tensor([[10.0, 20.0, 30.0]] * 3, dtype=torch.float64)
+    change = [[3.0, -4.0, 1.0], [0.0, 0.0, 0.0], [0.3, 0.0, 0.4]]
+    there = anchor + torch.tensor(change, dtype=torch.float64)
+    made = updates.within_linf(there, anchor, numbers(2, 2, 2))
+    assert close(made - anchor, [[2, -2, 1], [0, 0, 0], [0.3, 0, 0.4]])
+    there[0, 2] = 30.0
+    made = updates.within_l2(there, anchor, numbers(2.5, 1, 1))
+    assert close(made - anchor, [[1.5, -2, 0], [0, 0, 0], [0.3, 0, 0.4]])
+    assert torch.equal(made[2], there[2])  # what is near enough is left as it is
+
+
 # The prelude.
 
 

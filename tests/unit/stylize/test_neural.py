@@ -118,7 +118,6 @@ def test_bits_do_not_depend_on_who_else_is_there() -> None:
             done = job.future.result(120)
             assert torch.equal(done.result.picture, expected.picture)
             assert done.result.end.progress == expected.end.progress
-            assert any(ride.row_count > ride.own_row_count for ride in done.rides) or not done.rides
         assert runner.engine._groups == {}
 
 

@@ -36,7 +36,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace(Parameters):
+class Shows(Parameters):
     """How often there is something to see of an attack: see the contract's Attack."""
 
     progress_every: int = number(10, 1, MOST_STEPS)
@@ -69,14 +69,14 @@ class Scene:
         model: What is attacked.
         base: Its photo.
         bucket_size: What its batches are padded to.
-        pace: Of its events.
+        shows: Of its events.
         states: Where its images go on from, in the order of their seeds; empty: from the start.
     """
 
     model: Model
     base: Base
     bucket_size: int
-    pace: Pace
+    shows: Shows
     states: tuple[Snapshot, ...] = ()
 
     @property
@@ -101,11 +101,13 @@ class Crafted:
         pixels: 3×H×W, not rounded to 8 bits.
         progress: How far it came.
         finite: False: it could not go on, and this is the last good image.
+        farther: What is rounded to 8 bits in its place, where little would be left of its change.
     """
 
     pixels: Tensor
     progress: Progress
     finite: bool = True
+    farther: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,8 @@ class Algorithm(Parameters):
     name: ClassVar[str]
     """Of its message in the contract's Attack."""
     takes_goal: ClassVar[bool] = True
+    in_lock_step: ClassVar[bool] = True
+    """Whether its images step with those of other jobs."""
 
     @property
     def image_count(self) -> int:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ...engine.job import Elsewhere, Priority
+from ...engine.lockstep import Pace
 from ...engine.rows import Chore, Lane, Program, Rows, Target, TopTarget, Want
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize.optimize import Buckets
 from ..optimize.snapshot import Declared, Snapshot
 from . import linear
-from .algorithm import Algorithm, Base, Crafted, Pace, Scene
+from .algorithm import Algorithm, Base, Crafted, Scene, Shows
 from .linear import LinearView, linear_views
 from .rounding import rounded
 from .transfer import Transferred, rows_elsewhere, transfers
@@ -67,7 +68,7 @@ class Attack:
         algorithm: Which, and its parameters.
         source: The class that the photo is to be taken for no longer; None: its best one.
         goal: The class that it is to be taken for; None: any other.
-        pace: How often there is something to see.
+        shows: How often there is something to see.
         buckets: Of its batches.
         layers: At which the change's effect is predicted, besides the image itself.
         models: That look at what comes of it.
@@ -77,7 +78,7 @@ class Attack:
     algorithm: Algorithm
     source: int | None
     goal: int | None
-    pace: Pace
+    shows: Shows
     buckets: Buckets
     layers: tuple[str, ...] = ()
     models: tuple[Model, ...] = ()
@@ -113,6 +114,12 @@ class Attack:
         """The rows that other models run."""
         return rows_elsewhere(self.models, self.buckets, self.image_count)
 
+    def pace(self, model: Model) -> Pace | None:
+        if not self.algorithm.in_lock_step:
+            return None
+        network = model.network
+        return Pace(self.image_count, (network.height_px, network.width_px))
+
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
         return math.inf
@@ -130,7 +137,14 @@ class Attack:
         crafted = yield from self.algorithm.craft(scene)
         unrounded = torch.stack([one.pixels for one in crafted])
         pixels = torch.stack(
-            [rounded(one, scene.base.pixels, self.algorithm.budget) for one in unrounded]
+            [
+                rounded(
+                    one.pixels if one.farther is None else one.farther,
+                    scene.base.pixels,
+                    self.algorithm.budget,
+                )
+                for one in crafted
+            ]
         )
         logits = yield from logits_of(scene, torch.cat([unrounded, pixels.to(unrounded)]))
         before, after = logits[: len(crafted)], logits[len(crafted) :]
@@ -156,7 +170,7 @@ class Attack:
         pixels = host.to(device, dtype)
         bucket_size = self.buckets.of((pixels.shape[1], pixels.shape[2]))
         unknown = Scene(
-            model, Base(pixels, torch.empty(0), -1, self.goal), bucket_size, self.pace, self.states
+            model, Base(pixels, torch.empty(0), -1, self.goal), bucket_size, self.shows, self.states
         )
         [logits] = yield from logits_of(unknown, pixels[None])
         source = int(logits.argmax()) if self.source is None else self.source
@@ -167,7 +181,7 @@ class Attack:
             )
             raise InvalidArgument(f"{found.field}: {found.description}", violations=[found])
         base = Base(pixels, logits, source, self.goal)
-        return Scene(model, base, bucket_size, self.pace, self.states)
+        return Scene(model, base, bucket_size, self.shows, self.states)
 
 
 _IMAGES = 4

@@ -83,7 +83,7 @@ class CarliniWagner(Algorithm):
                 base.pixels,
                 self.learning_rate,
                 self.step_count,
-                scene.pace,
+                scene.shows,
                 search,
                 weight,
                 lower,

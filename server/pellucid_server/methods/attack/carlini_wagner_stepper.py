@@ -19,7 +19,7 @@ from ...engine.rows import MarginTarget, SumTarget
 from ..optimize import updates
 from ..optimize.snapshot import Snapshot
 from ..optimize.stepper import Preview, Progress
-from .algorithm import Pace
+from .algorithm import Shows
 
 STATE = ("parameters", "first", "second", "best")
 """What a slot's state is, 3·H·W numbers each: w; Adam's moments; the colours of the best image."""
@@ -46,7 +46,7 @@ class Search:
         photo: 3×H×W, from 0 to 255.
         learning_rate: Of Adam.
         step_count: At most.
-        pace: Of events.
+        shows: Of events.
         search: Which weight it is, from 0.
         weight: Of f.
         lower: The largest weight that was too small.
@@ -60,7 +60,7 @@ class Search:
     photo: Tensor
     learning_rate: float
     step_count: int
-    pace: Pace
+    shows: Shows
     search: int
     weight: float
     lower: float
@@ -230,16 +230,16 @@ class CarliniWagnerStepper:
 
     def _told(self, slot: int, progress: Progress) -> Moved:
         start, step = self._start(slot), int(self._steps[slot])
-        pace = start.pace
+        shows = start.shows
         if step == start.step_count or self._stalls(slot, step, start.step_count, -progress.score):
             return Moved((progress,), self._found(slot, progress, finite=True))
         shown: list[Any] = []
-        if progress.step % pace.progress_every == 0:
+        if progress.step % shows.progress_every == 0:
             shown.append(progress)
-        if pace.preview_every and progress.step % pace.preview_every == 0:
+        if shows.preview_every and progress.step % shows.preview_every == 0:
             colors = self._stacked["parameters"][slot].tanh()
             shown.append(Preview(0, progress.step, self._pixels(colors) / 255))
-        if pace.checkpoint_every and progress.step % pace.checkpoint_every == 0:
+        if shows.checkpoint_every and progress.step % shows.checkpoint_every == 0:
             shown.append(self.snapshot(slot))
         return Moved(shown)
 
@@ -253,7 +253,7 @@ class CarliniWagnerStepper:
 
     def snapshot(self, slot: int) -> Any:
         start = self._start(slot)
-        if not start.pace.checkpoint_every:
+        if not start.shows.checkpoint_every:
             return None
         return Snapshot(
             0,

@@ -11,7 +11,7 @@ from ...engine.rows import ClassesTarget, Event, Program, Rows, TopTarget, Want
 from ...models.registry import Model
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Known, choice, number
-from .algorithm import Algorithm, Crafted, Norm, Pace, Scene
+from .algorithm import Algorithm, Crafted, Norm, Scene, Shows
 from .lens import Lens
 
 _STABLE_DISTANCE = 1e-4
@@ -72,7 +72,7 @@ class Crossing:
 
 
 def deep_fool(
-    lens: Lens, image: Tensor, how: Steps, source: int | None = None, pace: Pace | None = None
+    lens: Lens, image: Tensor, how: Steps, source: int | None = None, shows: Shows | None = None
 ) -> Program[Crossing]:
     """Moosavi-Dezfooli, Fawzi and Frossard 2015, arXiv:1511.04599, as foolbox has it.
 
@@ -81,7 +81,7 @@ def deep_fool(
         image: 3×H×W, pixels from 0 to 255.
         how: The steps.
         source: The class to leave; None: the one that the image is taken for.
-        pace: Of its events; None: there are none.
+        shows: Of its events; None: there are none.
     """
     start, total = image, torch.zeros_like(image)
     rivals: list[int] = []
@@ -98,7 +98,7 @@ def deep_fool(
         progress = Progress(0, step, score, (score,), 0.0, 0.0)
         if best != source or step == how.step_count:
             break
-        yield from _events(pace, progress, image)
+        yield from _events(shows, progress, image)
         traces = yield Rows(
             lens.inputs(image)[None].expand(len(rivals), -1, -1, -1),
             tuple(ClassesTarget(((rival, 1.0), (source, -1.0))) for rival in rivals),
@@ -110,12 +110,12 @@ def deep_fool(
     return Crossing(image, best != source, progress)
 
 
-def _events(pace: Pace | None, progress: Progress, image: Tensor) -> Iterator[Event]:
-    if pace is None or progress.step == 0:
+def _events(shows: Shows | None, progress: Progress, image: Tensor) -> Iterator[Event]:
+    if shows is None or progress.step == 0:
         return
-    if progress.step % pace.progress_every == 0:
+    if progress.step % shows.progress_every == 0:
         yield Event(progress)
-    if pace.preview_every and progress.step % pace.preview_every == 0:
+    if shows.preview_every and progress.step % shows.preview_every == 0:
         yield Event(Preview(progress.restart, progress.step, image / 255))
 
 
@@ -146,6 +146,7 @@ class DeepFool(Algorithm):
 
     name: ClassVar[str] = "deep_fool"
     takes_goal: ClassVar[bool] = False
+    in_lock_step: ClassVar[bool] = False
 
     @property
     def steps(self) -> Steps:
@@ -167,5 +168,27 @@ class DeepFool(Algorithm):
 
     def craft(self, scene: Scene) -> Program[Sequence[Crafted]]:
         lens, base = Lens.of(scene.model), scene.base
-        made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.pace)
-        return [Crafted(made.image, made.progress)]
+        made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.shows)
+        farther = yield from _surviving(lens, base.pixels, made, base.source)
+        return [Crafted(made.image, made.progress, farther=farther)]
+
+
+def _surviving(lens: Lens, base: Tensor, made: Crossing, source: int) -> Program[Tensor | None]:
+    """The perturbation, as many times as large as it must be to change the class at 8 bits.
+
+    It is often below half a grey level everywhere: nothing of it is left when it is rounded.
+    """
+    if not made.crossed:
+        return None
+    for factors in _FACTORS:
+        longer = torch.stack([base + factor * (made.image - base) for factor in factors])
+        rounded = longer.clamp(0, 255).round()
+        looked = yield Rows(lens.inputs(rounded), TopTarget())
+        for place, index in enumerate(looked.classes.tolist()):
+            if index != source:
+                return longer[place].clamp(0, 255)
+    return None
+
+
+_FACTORS = [[2 ** (k / 4) for k in range(start, start + 8)] for start in range(0, 40, 8)]
+"""What it is tried times, from 1 to 860, a few at a time."""

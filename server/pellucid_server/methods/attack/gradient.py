@@ -116,7 +116,7 @@ class GradientAttack(Algorithm):
             "height_px": height_px,
             "width_px": width_px,
         }
-        return Ascent(**settings, **vars(scene.pace))
+        return Ascent(**settings, **vars(scene.shows))
 
     def _start(self, pixels: Tensor, seed: int) -> Tensor:
         """The image that the first step is made from."""

@@ -16,7 +16,7 @@ from ..optimize.optimize import Buckets
 from ..optimize.snapshot import Declared, Snapshot
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Parameters, choice, number, positive, seed
-from .algorithm import Budget, Norm, Pace
+from .algorithm import Budget, Norm, Shows
 from .deep_fool import Steps, candidates, class_count, deep_fool
 from .gradient import MOST_EPSILON, budget_of
 from .lens import Lens
@@ -130,14 +130,14 @@ class UniversalAttack:
 
     Attributes:
         universal: Its parameters.
-        pace: How often there is something to see; steps are photos.
+        shows: How often there is something to see; steps are photos.
         photos: The set.
         buckets: Of its batches.
         states: Where it goes on from: one, or none.
     """
 
     universal: Universal
-    pace: Pace
+    shows: Shows
     photos: PhotoSet
     buckets: Buckets
     states: tuple[Snapshot, ...] = ()
@@ -169,6 +169,9 @@ class UniversalAttack:
         gradients = crossings * steps.usual_row_count
         looks = crossings * min(steps.step_count, 4) + 2 * left + 2 * count
         return {Lane.FORWARD: looks, Lane.GRADIENT: gradients}
+
+    def pace(self, model: Model) -> None:
+        """It is in no lock step."""
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -259,16 +262,16 @@ class UniversalAttack:
     # What is shown.
 
     def _state(self, course: _Course) -> Iterator[State]:
-        if self.pace.checkpoint_every:
+        if self.shows.checkpoint_every:
             yield State(self._snapshot(course))
 
     def _events(self, course: _Course) -> Iterator[Event]:
-        total, pace = self._total(course), self.pace
-        if total % pace.progress_every == 0:
+        total, shows = self._total(course), self.shows
+        if total % shows.progress_every == 0:
             yield Event(self._progress(course))
-        if pace.preview_every and total % pace.preview_every == 0:
+        if shows.preview_every and total % shows.preview_every == 0:
             yield Event(Preview(0, total, as_picture(course.perturbation)))
-        if pace.checkpoint_every and total % pace.checkpoint_every == 0:
+        if shows.checkpoint_every and total % shows.checkpoint_every == 0:
             yield Event(self._snapshot(course))
 
     def _total(self, course: _Course) -> int:

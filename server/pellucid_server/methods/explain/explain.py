@@ -57,6 +57,9 @@ class Explain:
         row_count = self.until.row_count
         return self.method if row_count is None else self.method.within(row_count)
 
+    def pace(self, model: Model) -> None:
+        """All of its rows can come at once."""
+
     def most_ms(self, model: Model, row_ms: float) -> float:
         if self.measures or self.until.time_ms is None:
             return math.inf

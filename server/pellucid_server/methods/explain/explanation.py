@@ -158,6 +158,9 @@ class ExplainMethod(Parameters):
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
 
+    def pace(self, model: Model) -> None:
+        """All of its rows can come at once."""
+
     def most_ms(self, model: Model, row_ms: float) -> float:
         return math.inf
 

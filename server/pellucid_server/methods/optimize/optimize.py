@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...engine.job import Priority
-from ...engine.lockstep import Climb
+from ...engine.lockstep import Climb, Pace
 from ...engine.rows import (
     CodeTarget,
     DirectionTarget,
@@ -131,7 +131,8 @@ class Optimize:
         own, ascent = model.network.pixel_count, self.ascent
         octaves = [height * width for height, width in ascent.octave_sizes]
         pixels = sum(octaves)
-        steps = ascent.step_count * pixels * ascent.restart_count / own
+        seen = ascent.step_count * pixels + octaves[-1]  # an image is scored as it ends
+        steps = seen * ascent.restart_count / own
         for state in self.states:  # what is done need not be paid for
             done = ascent.step_count * sum(octaves[: state.octave])
             steps -= (done + state.step * octaves[state.octave]) / own
@@ -139,6 +140,11 @@ class Optimize:
         codes = len(photos) * pixels / own
         counts = {Lane.GRADIENT: max(1, math.ceil(steps))}
         return counts | ({Lane.FORWARD: math.ceil(codes)} if photos else {})
+
+    def pace(self, model: Model) -> Pace:
+        ascent = self.ascent
+        size = (ascent.height_px, ascent.width_px)
+        return Pace(ascent.restart_count, size, in_rounds=bool(self._layers_apart))
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""

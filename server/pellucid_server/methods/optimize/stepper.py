@@ -332,8 +332,7 @@ class AscentStepper:
         if not final and not finite:
             return Moved(end=self.stop(slot))
         if final:
-            image = self._image(slot, "parameters")
-            return Moved((progress,), End(image, self._picture(image), progress, finite=True))
+            return Moved((progress,), self._end(slot, start, progress))
         shown: list[Any] = []
         if step % ascent.progress_every == 0 and step < ascent.step_count:
             shown.append(progress)
@@ -343,11 +342,14 @@ class AscentStepper:
         if ascent.checkpoint_every and step % ascent.checkpoint_every == 0:
             shown.append(self.snapshot(slot))
         if step == ascent.step_count and not start.last:
-            image = self._image(slot, "parameters")
-            moments = (self._stacked["first"][slot].clone(), self._stacked["second"][slot].clone())
-            end = End(image, self._picture(image), progress, finite=True, moments=moments)
-            return Moved(shown, end)
+            return Moved(shown, self._end(slot, start, progress))
         return Moved(shown)
+
+    def _end(self, slot: int, start: Start, progress: Progress) -> End:
+        image = self._image(slot, "parameters")
+        first, second = (self._stacked[name][slot].clone() for name in ("first", "second"))
+        moments = None if start.last else (first, second)
+        return End(image, self._picture(image), progress, finite=True, moments=moments)
 
     def snapshot(self, slot: int) -> Any:
         start = self._starts[slot]

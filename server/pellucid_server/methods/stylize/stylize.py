@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...engine.goals import gram_matrix
 from ...engine.job import Priority
-from ...engine.lockstep import Climb
+from ...engine.lockstep import Climb, Pace
 from ...engine.rows import (
     Chore,
     CodeTarget,
@@ -156,6 +156,9 @@ class Stylize:
         looks = len(self.content_layers) + len(self.styles) * len(self.style_layers)
         targets = looks * sum(scales) / own
         return {Lane.GRADIENT: max(1, math.ceil(ascent)), Lane.FORWARD: math.ceil(targets)}
+
+    def pace(self, model: Model) -> Pace:
+        return Pace(1, self.size)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""

@@ -109,6 +109,21 @@ def read_onnx(data: bytes, expected: Expected) -> OnnxFile:
     return OnnxFile(model, opset, expected, found.name, logits, batch_size, cut)
 
 
+def parse_whole(data: bytes) -> ModelProto:
+    """An ONNX file as a message whose tensors are all in it; no more of it is checked.
+
+    Args:
+        data: The file, at most MOST_ONNX_BYTES.
+
+    Raises:
+        BadOnnx: It is no ONNX file, is cut off, or keeps tensors outside itself.
+    """
+    model = _parse(data)
+    _refuse(_faults_of_names(model))
+    _refuse(_faults_of_tensors(model))
+    return model
+
+
 def _refuse(*found: Iterator[str]) -> None:
     faults = [fault for faults in found for fault in faults]
     if faults:

@@ -1,0 +1,1 @@
+"""How alike the ends of optimizations are: of small networks trained here, and of their images."""
