@@ -155,7 +155,9 @@ def test_only_rest_knows_http() -> None:
 def test_nothing_is_downloaded_but_by_pull() -> None:
     fetching = importers(SERVER, "requests", "urllib.request", "httpx", "aiohttp", "http.client")
     assert fetching == importers(SERVER, "huggingface_hub") == {"models/pull.py"}
-    assert importers(SERVER, "pellucid_server.models.pull") == {"cli.py"}
+    by_pip = "models/styles/wheel.py"
+    assert importers(SERVER, "pellucid_server.models.pull") == {"cli.py", by_pip}
+    assert importers(SERVER, "pellucid_server.models.styles.wheel") == {"cli.py"}
 
 
 @pytest.mark.parametrize(

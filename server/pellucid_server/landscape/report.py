@@ -18,7 +18,8 @@ def sentences(found: Landscape) -> tuple[str, str]:
     """What each plot shows, against the published claim: of weights, and of images."""
     by = found.settings.by
     weights, images = found.weights, found.images
-    of_weights = _trend("Weight training: the variance of the test loss", by, weights, "variance")
+    size = "width" if by == "width" else "depth"
+    of_weights = _trend("Weight training: the variance of the test loss", size, weights, "variance")
     of_images = _trend(
         "Image optimization: the relative variance of the score", by, images, "relative"
     )

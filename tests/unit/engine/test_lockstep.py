@@ -422,9 +422,10 @@ def test_a_job_alone_costs_its_batches_however_empty(
 # Images that are unlike each other, which advance in rounds.
 
 
-def apart(**parameters: Any) -> Optimize:
-    method = optimize(NeuronTarget("blocks.2.0", 3), step_count=5, restart_count=5, **parameters)
-    return replace(method, objectives=(*method.objectives, (Apart("blocks.1.1", 24), 50.0)))
+def apart(weight: float = 50.0, **parameters: Any) -> Optimize:
+    parameters = {"step_count": 5, "restart_count": 5} | parameters
+    method = optimize(NeuronTarget("blocks.2.0", 3), **parameters)
+    return replace(method, objectives=(*method.objectives, (Apart("blocks.1.1", 24), weight)))
 
 
 def test_images_that_keep_apart_have_the_bits_of_their_job_alone() -> None:
@@ -440,6 +441,16 @@ def test_images_that_keep_apart_have_the_bits_of_their_job_alone() -> None:
         assert torch.equal(made.pictures, expected.pictures)
         assert [end.progress for end in made.ends] == [end.progress for end in expected.ends]
         assert all(-1 <= end.progress.terms[1] < -0.1 for end in made.ends)
+
+
+def test_images_that_keep_apart_come_further_apart() -> None:
+    """By the same measure as where it counts for nothing."""
+    with running() as runner:
+        like, unlike = (
+            [end.progress.terms[1] for end in run(runner, apart(w, step_count=20)).ends]
+            for w in (1e-9, 1e5)
+        )
+    assert min(unlike) > max(like) + 0.05
 
 
 def test_nobody_makes_a_step_before_all_have_made_the_one_before() -> None:

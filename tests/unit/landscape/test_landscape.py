@@ -218,9 +218,10 @@ def test_what_is_said(power: float, trend: str, answer: str, carried: str) -> No
 
 
 def test_of_layers_the_claim_says_nothing() -> None:
-    for sentence in report.sentences(landscape("layer", -0.5)):
+    sentences = report.sentences(landscape("layer", -0.5))
+    for sentence, size in zip(sentences, ("depth", "layer"), strict=True):
         assert "agrees" not in sentence
-        assert "falls with layer" in sentence
+        assert f"falls with {size}" in sentence
 
 
 # The command.

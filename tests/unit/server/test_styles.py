@@ -14,19 +14,20 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from pellucid_server.models.styles import weights as files
 from pellucid_server.models.styles.arbitrary import (
+    PREDICT_FILE,
+    TRANSFORM_FILE,
     load_arbitrary,
     load_predictor,
     predictor_input,
 )
 from pellucid_server.models.styles.johnson import load_johnson
-from pellucid_server.models.styles.multistyle import load_multistyle
+from pellucid_server.models.styles.multistyle import MULTISTYLE_FILE, load_multistyle
 from pellucid_server.models.styles.network import (
     SMALLEST_SIDE_PX,
     BadStyle,
     StyleNetwork,
     at_strength,
 )
-from pellucid_server.models.styles.wheel import MULTISTYLE_FILE, PREDICT_FILE, TRANSFORM_FILE
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn

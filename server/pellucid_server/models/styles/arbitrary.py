@@ -25,6 +25,9 @@ from .network import (
 )
 from .weights import Tensors, read_tensors
 
+PREDICT_FILE = "arbitrary_predict.onnx"
+TRANSFORM_FILE = "arbitrary_transform.onnx"
+"""As they are called where they are published."""
 PICTURE_SIDE_PX = 256
 """Of the square of a picture that a code is predicted of."""
 _CODE_LENGTH = 100

@@ -13,6 +13,8 @@ from .network import (
 )
 from .weights import read_tensors
 
+MULTISTYLE_FILE = "multistyle26.onnx"
+"""As it is called where it is published."""
 _STYLES = 26
 _BLOCKS = 6
 

