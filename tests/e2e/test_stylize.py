@@ -45,9 +45,8 @@ def test_on_both_clients(served: Any, client: pellucid.Client, cat_jpg: Path) ->
     assert np.array_equal(np.asarray(result.image), rounded)
     assert result.parameters["style_weight"] > 0
     assert result.progress.step == result.progress.step_count == 6
-    weighted = sum(
-        w * v for w, v in zip(result.style_layers.values(), result.progress.style_losses)
-    )
+    losses = zip(result.style_layers.values(), result.progress.style_losses, strict=True)
+    weighted = sum(weight * loss for weight, loss in losses)
     content = sum(result.progress.content_losses)
     expected = content + result.parameters["style_weight"] * weighted
     assert result.progress.loss == pytest.approx(expected)
@@ -74,7 +73,8 @@ def test_over_rest(served: Any, client: pellucid.Client, cat_jpg: Path) -> None:
     picture = httpx.post(url, json=body, headers={"accept": "image/png"}, timeout=120)
     assert picture.status_code == 200
     assert picture.headers["content-type"] == "image/png"
-    assert Image.open(io.BytesIO(picture.content)).size == (64, 43)
+    with Image.open(io.BytesIO(picture.content)) as shown:
+        assert shown.size == (64, 43)
     events = httpx.post(url, json=body, timeout=120)
     assert events.headers["content-type"].startswith("text/event-stream")
     lines = events.text.splitlines()
@@ -98,8 +98,9 @@ def test_on_the_command_line(served: Any, cat_jpg: Path, tmp_path: Path) -> None
     assert made.exit_code == 0, made.output
     assert "4 of 4" in made.output
     assert "of the values" in made.output
-    assert Image.open(out).size == (64, 43)
-    assert Image.open(video).n_frames >= 2
+    with Image.open(out) as picture, Image.open(video) as film:
+        assert picture.size == (64, 43)
+        assert getattr(film, "n_frames", 1) >= 2
     wrong = CliRunner().invoke(app, [*arguments[:-2], "-p", "tv=1", "--server", served.grpc])
     assert wrong.exit_code != 0
     assert "must be NAME=VALUE" in wrong.output
