@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         Queued,
         ScoreSpread,
     )
+    from .stylizing import AsyncStylization, StyleProgress, Stylization, Stylized
     from .types import (
         AgreementResult,
         Baseline,
@@ -110,6 +111,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncOptimization",
+    "AsyncStylization",
     "Attacked",
     "BadArgument",
     "Baseline",
@@ -181,6 +183,9 @@ __all__ = [
     "SegmentDetails",
     "StabilityResult",
     "StatusError",
+    "StyleProgress",
+    "Stylization",
+    "Stylized",
     "Target",
     "TransferScore",
     "Unauthenticated",
@@ -202,8 +207,9 @@ def __getattr__(name: str) -> Any:
             "errors",
             "types",
             "adversarial",
-            "universal",
             "optimizing",
+            "stylizing",
+            "universal",
             "compare",
             "client",
             "aio",

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from . import _adversarial, _universal, optimizing, types
+from . import _adversarial, _stylize, _universal, optimizing, stylizing, types
 from ._wire.arrays import array_of
 from ._wire.calls import deadline_s
 from ._wire.fields import parameter_of, parse, read, set_fields, short_name
@@ -24,7 +24,7 @@ from .errors import (
     StatusError,
     Unavailable,
 )
-from .v1 import data_pb2, optimize_pb2
+from .v1 import data_pb2, optimize_pb2, stylize_pb2
 
 _FIELDS = optimize_pb2.Ascend.DESCRIPTOR.fields_by_name
 PARAMETERS = tuple(name for name in _FIELDS if name != "objectives")
@@ -85,7 +85,7 @@ class Course:
     Args:
         spec: What is asked, but for photos and a checkpoint.
         timeout_s: The deadline of all of it in seconds.
-        photos: Those of its fields, by name; read_photos reads them.
+        photos: Those of its fields, which read_photos reads.
         photo_set: Those of a job of many photos.
         resume: Whether it goes on from the last checkpoint when a server leaves.
         resume_from: What it goes on from at first; None: nothing.
@@ -96,20 +96,20 @@ class Course:
 
     def __init__(
         self,
-        spec: optimize_pb2.OptimizeSpec,
+        spec: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
         timeout_s: float,
         *,
-        photos: "Mapping[str, types.Photo] | None" = None,
+        photos: "Sequence[tuple[data_pb2.Image, types.Photo]]" = (),
         photo_set: "Sequence[types.Photo]" = (),
         resume: bool,
         resume_from: "optimizing.Checkpoint | bytes | None",
     ) -> None:
         self._ends_s = deadline_s(timeout_s)
-        settings = spec.attack if spec.HasField("attack") else spec.ascend
+        settings = getattr(spec, spec.WhichOneof("method") or "")
         if resume and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
         self._spec, self._resume = spec, resume
-        self._photos = {name: checked(photo) for name, photo in (photos or {}).items()}
+        self._photos = [(image, checked(photo)) for image, photo in photos]
         self._photo_set = listed(photo_set)
         self._set: list[data_pb2.Image] = []  # which go one by one: together may be too large
         if isinstance(resume_from, optimizing.Checkpoint):
@@ -128,37 +128,47 @@ class Course:
             PhotoNotFound: There is no such file.
             BadArgument: One cannot be read.
         """
-        for name, photo in self._photos.items():
-            getattr(self._spec, name).CopyFrom(image_of(photo))
+        for image, photo in self._photos:
+            image.CopyFrom(image_of(photo))
         self._set = images_of(self._photo_set)
 
     def remaining_s(self) -> float:
         return max(1e-3, self._ends_s - time.monotonic())
 
-    def messages(self) -> list[optimize_pb2.OptimizeRequest]:
+    @property
+    def call(self) -> str:
+        """The name of the call that it is made with."""
+        return "Stylize" if isinstance(self._spec, stylize_pb2.StylizeSpec) else "Optimize"
+
+    def messages(self) -> list[Message]:
         """What is sent: the spec, the checkpoint in parts, and a set's photos."""
         self._parts = []
         checkpoint = self._first if self._own is None else self._own.data
         self._spec.checkpoint_bytes = len(checkpoint)
-        self._spec.photo_count = len(self._set)
+        kind: Any = optimize_pb2.OptimizeRequest
+        if isinstance(self._spec, stylize_pb2.StylizeSpec):
+            kind = stylize_pb2.StylizeRequest
+        else:
+            self._spec.photo_count = len(self._set)
         return [
-            optimize_pb2.OptimizeRequest(spec=self._spec),
+            kind(spec=self._spec),
             *(
-                optimize_pb2.OptimizeRequest(
-                    checkpoint_chunk=checkpoint[start : start + _CHUNK_BYTES]
-                )
+                kind(checkpoint_chunk=checkpoint[start : start + _CHUNK_BYTES])
                 for start in range(0, len(checkpoint), _CHUNK_BYTES)
             ),
             *(optimize_pb2.OptimizeRequest(photo=photo) for photo in self._set),
         ]
 
-    def event(self, response: optimize_pb2.OptimizeResponse) -> Any:
+    def event(self, response: optimize_pb2.OptimizeResponse | stylize_pb2.StylizeResponse) -> Any:
         """An event, or the result; None: a part of one, or of a kind that came later."""
         self._begun, self._lost = True, None
         if response.HasField("checkpoint"):
             return self._checkpoint(response.checkpoint)
-        made = event(response)
-        if isinstance(made, optimizing.OptimizeResult):
+        if isinstance(response, stylize_pb2.StylizeResponse):
+            made = _stylize.event(response)
+        else:
+            made = event(response)
+        if isinstance(made, optimizing.OptimizeResult | stylizing.Stylized):
             self._ended = True
             made = dataclasses.replace(made, notes=(*self._notes, *made.notes))
         return made

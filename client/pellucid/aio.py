@@ -1,7 +1,7 @@
 """The client for asyncio: the twin of client.py."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _attack, _optimize, _universal, _wire, optimizing, types
+from . import _attack, _optimize, _stylize, _universal, _wire, optimizing, stylizing, types
 from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
@@ -235,7 +235,7 @@ class AsyncClient:
         course = _optimize.Course(
             spec,
             timeout_s,
-            photos={name: one for name, one in given.items() if one is not None},
+            photos=[(getattr(spec, name), one) for name, one in given.items() if one is not None],
             resume=resume,
             resume_from=resume_from,
         )
@@ -269,7 +269,7 @@ class AsyncClient:
             parameters=parameters,
         )
         course = _optimize.Course(
-            spec, timeout_s, photos={"image": photo}, resume=resume, resume_from=resume_from
+            spec, timeout_s, photos=[(spec.image, photo)], resume=resume, resume_from=resume_from
         )
         return self._optimization(course)
 
@@ -294,22 +294,58 @@ class AsyncClient:
         return self._optimization(course)
 
     def _optimization(self, course: _optimize.Course) -> "optimizing.AsyncOptimization":
-        async def events() -> AsyncGenerator[Any, None]:
-            await asyncio.to_thread(course.read_photos)
-            while True:
-                stream = self._stream("Optimize", course.messages(), course.remaining_s())
-                try:
-                    async with aclosing(stream) as responses:
-                        async for response in responses:
-                            if (event := course.event(response)) is not None:
-                                yield event
-                    course.end()
-                    return
-                except StatusError as error:
-                    pause_s = course.pause_s(error)
-                await asyncio.sleep(pause_s)
+        return optimizing.AsyncCourse(self._events(course), optimizing.OptimizeResult)
 
-        return optimizing.AsyncOptimization(events())
+    def stylize(
+        self,
+        photo: types.Photo,
+        styles: "stylizing.Styles",
+        *,
+        mask: "types.Photo | None" = None,
+        start_image: "types.Photo | None" = None,
+        content_layers: Mapping[str, float] | Sequence[str] | None = None,
+        style_layers: Mapping[str, float] | Sequence[str] | None = None,
+        model: str = "",
+        format: str | None = None,
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "stylizing.AsyncStylization":
+        """The photo in the style of paintings: see Client.stylize."""
+        spec, photos = _stylize.stylize_request(
+            photo,
+            styles,
+            mask=mask,
+            start_image=start_image,
+            content_layers=content_layers,
+            style_layers=style_layers,
+            model=model,
+            format=format,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+        course = _optimize.Course(
+            spec, timeout_s, photos=photos, resume=resume, resume_from=resume_from
+        )
+        return optimizing.AsyncCourse(self._events(course), stylizing.Stylized)
+
+    async def _events(self, course: _optimize.Course) -> AsyncGenerator[Any, None]:
+        """What a job shows, and its result, on however many servers."""
+        await asyncio.to_thread(course.read_photos)
+        while True:
+            stream = self._stream(course.call, course.messages(), course.remaining_s())
+            try:
+                async with aclosing(stream) as responses:
+                    async for response in responses:
+                        if (event := course.event(response)) is not None:
+                            yield event
+                course.end()
+                return
+            except StatusError as error:
+                pause_s = course.pause_s(error)
+            await asyncio.sleep(pause_s)
 
     async def compare(
         self,

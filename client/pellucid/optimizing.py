@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -254,11 +254,15 @@ class Checkpoint:
 
 Event: TypeAlias = Queued | Progress | Preview | Checkpoint
 
-_CLOSED = "the optimization was closed before its result came"
+_CLOSED = "the job was closed before its result came"
 
 
-class Optimization:
-    """An optimization under way: iterate over its events, or ask for its result.
+_Event = TypeVar("_Event")
+_Result = TypeVar("_Result")
+
+
+class Course(Generic[_Event, _Result]):
+    """A long job under way: iterate over its events, or ask for its result.
 
     Leaving it early cancels it: by closing it, or the block of its with statement, or by
     dropping it.
@@ -267,30 +271,31 @@ class Optimization:
         checkpoint: The last one that came, whatever it ended with; None before the first.
     """
 
-    def __init__(self, events: "Generator[Event | OptimizeResult, None, None]") -> None:
-        self._events = events
+    def __init__(self, events: "Generator[Any, None, None]", kind: type[_Result]) -> None:
+        self._events, self._kind = events, kind
         self.checkpoint: Checkpoint | None = None
-        self._ended: OptimizeResult | PellucidError = Cancelled(_CLOSED)
+        self._ended: _Result | PellucidError = Cancelled(_CLOSED)
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> _Event:
         """The next event; it ends before the result."""
         try:
             for event in self._events:
-                if isinstance(event, OptimizeResult):
+                if isinstance(event, self._kind):
                     self._ended = event
                     continue
                 if isinstance(event, Checkpoint):
                     self.checkpoint = event
-                return event
+                shown: _Event = event
+                return shown
         except PellucidError as error:
             self._ended = error
             raise
         raise StopIteration
 
-    def result(self) -> OptimizeResult:
+    def result(self) -> _Result:
         """Waits for the end; events that were not taken are passed over.
 
         Raises:
@@ -318,34 +323,35 @@ class Optimization:
         self.close()
 
 
-class AsyncOptimization:
-    """The twin of Optimization for asyncio."""
+class AsyncCourse(Generic[_Event, _Result]):
+    """The twin of Course for asyncio."""
 
-    def __init__(self, events: "AsyncGenerator[Event | OptimizeResult, None]") -> None:
-        self._events = events
+    def __init__(self, events: "AsyncGenerator[Any, None]", kind: type[_Result]) -> None:
+        self._events, self._kind = events, kind
         self.checkpoint: Checkpoint | None = None
-        self._ended: OptimizeResult | PellucidError = Cancelled(_CLOSED)
+        self._ended: _Result | PellucidError = Cancelled(_CLOSED)
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> _Event:
         """The next event; it ends before the result."""
         try:
             async for event in self._events:
-                if isinstance(event, OptimizeResult):
+                if isinstance(event, self._kind):
                     self._ended = event
                     continue
                 if isinstance(event, Checkpoint):
                     self.checkpoint = event
-                return event
+                shown: _Event = event
+                return shown
         except PellucidError as error:
             self._ended = error
             raise
         raise StopAsyncIteration
 
-    async def result(self) -> OptimizeResult:
-        """Waits for the end: see Optimization.result."""
+    async def result(self) -> _Result:
+        """Waits for the end: see Course.result."""
         async for _ in self:
             pass
         if isinstance(self._ended, PellucidError):
@@ -366,3 +372,7 @@ class AsyncOptimization:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+Optimization: TypeAlias = Course[Event, OptimizeResult]
+AsyncOptimization: TypeAlias = AsyncCourse[Event, OptimizeResult]

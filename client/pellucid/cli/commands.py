@@ -31,6 +31,7 @@ from .show import (
     print_part,
     print_predictions,
 )
+from .stylize import stylize
 from .universal import universal
 
 # numpy, PIL and gRPC are imported where they are used: --help and serve need none of them.
@@ -193,6 +194,7 @@ app.add_typer(models, name="models")
 optimize.command()(attack)
 optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
+app.command()(stylize)
 
 
 @models.command()

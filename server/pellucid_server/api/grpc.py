@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 
 from .. import wire
 from ..config import Settings
@@ -37,6 +37,7 @@ replicas that were added. There is no end to its grace: calls and streams are ne
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
 _Sent = TypeVar("_Sent", bound=Message)
+_Parted = TypeVar("_Parted", optimize_pb2.OptimizeRequest, stylize_pb2.StylizeRequest)
 
 
 class PellucidServicer:
@@ -82,6 +83,11 @@ class PellucidServicer:
                     self.Optimize,
                     optimize_pb2.OptimizeRequest.FromString,
                     optimize_pb2.OptimizeResponse.SerializeToString,
+                ),
+                "Stylize": grpc.stream_stream_rpc_method_handler(
+                    self.Stylize,
+                    stylize_pb2.StylizeRequest.FromString,
+                    stylize_pb2.StylizeResponse.SerializeToString,
                 ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
                     self.ListModels,
@@ -164,6 +170,30 @@ class PellucidServicer:
                     async for response in shown:
                         yield response
 
+    async def Stylize(
+        self, messages: AsyncIterator[stylize_pb2.StylizeRequest], context: Context
+    ) -> AsyncIterator[stylize_pb2.StylizeResponse]:
+        request = stylize_pb2.StylizeRequest()
+        async with answering(context):
+            with self._service.arrival(lambda: request.spec) as held:
+                call = self._service.call(caller_of(context), context.time_remaining())
+                self._service.check_room(Priority.OPTIMIZE)
+                request = await self._inbox.receive(messages, call)
+                held.add(request.ByteSize())
+                if not request.HasField("spec"):
+                    _refuse("spec", "required in the first message")
+                shown = self._service.stylize(
+                    request.spec,
+                    call,
+                    held,
+                    self._fitting,
+                    self._max_message_bytes,
+                    functools.partial(self._receive_checkpoint, request.spec, messages, call, held),
+                )
+                async with contextlib.aclosing(shown):
+                    async for response in shown:
+                        yield response
+
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
@@ -197,6 +227,18 @@ class PellucidServicer:
         held: Held,
     ) -> list[bytes]:
         """Reads what follows a spec that has been validated: its checkpoint, and its photos."""
+        parts = await self._receive_checkpoint(spec, messages, call, held)
+        await self._receive_photos(spec, messages, call, held)
+        return parts
+
+    async def _receive_checkpoint(
+        self,
+        spec: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
+        messages: AsyncIterator[_Parted],
+        call: wire.Call,
+        held: Held,
+    ) -> list[bytes]:
+        """Reads the checkpoint that follows a spec that has been validated."""
         missing, parts = spec.checkpoint_bytes, []
         while missing > 0:
             message = await self._inbox.receive(messages, call)
@@ -205,7 +247,6 @@ class PellucidServicer:
             missing -= len(message.checkpoint_chunk)
             if not message.checkpoint_chunk or missing < 0:
                 _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
-        await self._receive_photos(spec, messages, call, held)
         return parts
 
     async def _receive_photos(

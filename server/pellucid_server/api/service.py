@@ -15,10 +15,10 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 
 from .. import wire
 from ..checkpoints import read_key
@@ -53,9 +53,18 @@ _RETRY_DELAY_MS = 100.0
 _OPTIMIZE_BUCKETS = {"cpu": 4, "cuda": 16}
 """By kind of device alone, so that replicas agree."""
 
-_Asked = TypeVar("_Asked", wire.Asked, wire.AskedOptimize)
+_Asked = TypeVar("_Asked", wire.Asked, wire.AskedOptimize, wire.AskedStylize)
+_Long = TypeVar("_Long", wire.AskedOptimize, wire.AskedStylize)
+_Shown = TypeVar("_Shown", optimize_pb2.OptimizeResponse, stylize_pb2.StylizeResponse)
 _Answer = TypeVar("_Answer")
 _Returned = TypeVar("_Returned")
+_Made = TypeVar("_Made", covariant=True)
+
+
+class _Read(Protocol[_Made]):
+    """Validates a request; follows: before what follows it is there."""
+
+    def __call__(self, registry: Registry, chunks: Sequence[bytes], *, follows: bool) -> _Made: ...
 
 
 class Service:
@@ -273,22 +282,11 @@ class Service:
                 that follows; None: nothing can. What it is to be of is validated before.
         """
         limits = replace(self._limits, max_response_bytes=most_bytes)
-        more = receive is not None and bool(request.checkpoint_bytes or request.photo_count)
-        chunks: list[bytes] = []
 
-        def read(registry: Registry, *, follows: bool = False) -> wire.AskedOptimize:
-            asked = wire.read_optimize(request, call, registry, limits, chunks, follows=follows)
-            if not follows:  # it has become states, which are counted instead
-                request.ClearField("checkpoint")
-                chunks.clear()
-            return asked
-
-        if more:
-            assert receive is not None
-            first = functools.partial(read, self._open_registry(), follows=True)
-            async with _in_time(call):
-                await self._read(Priority.OPTIMIZE, call, first)
-                chunks += await receive()
+        def read(
+            registry: Registry, chunks: Sequence[bytes], *, follows: bool
+        ) -> wire.AskedOptimize:
+            return wire.read_optimize(request, call, registry, limits, chunks, follows=follows)
 
         def made(
             asked: wire.AskedOptimize, job: Job, done: Done | None, last: bool
@@ -300,12 +298,108 @@ class Service:
                 return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
             return wire.write_optimize(asked, done)
 
+        more = bool(request.checkpoint_bytes or request.photo_count)
+        events = self._events(
+            request,
+            call,
+            held,
+            read,
+            made,
+            lambda part: write(optimize_pb2.OptimizeResponse(checkpoint=part)),
+            write,
+            most_bytes,
+            receive if more else None,
+        )
+        async with contextlib.aclosing(events):
+            async for answer in events:
+                yield answer
+
+    async def stylize(
+        self,
+        request: stylize_pb2.StylizeSpec,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[stylize_pb2.StylizeResponse], _Answer],
+        most_bytes: int,
+        receive: Callable[[], Awaitable[list[bytes]]] | None = None,
+    ) -> AsyncGenerator[_Answer, None]:
+        """As optimize."""
+        limits = replace(self._limits, max_response_bytes=most_bytes)
+
+        def read(
+            registry: Registry, chunks: Sequence[bytes], *, follows: bool
+        ) -> wire.AskedStylize:
+            return wire.read_stylize(request, call, registry, limits, chunks, follows=follows)
+
+        def made(
+            asked: wire.AskedStylize, job: Job, done: Done | None, last: bool
+        ) -> stylize_pb2.StylizeResponse:
+            if done is None:
+                others_ms = max(0.0, self._engine.admission.device_ms - job.queued_ms)
+                return wire.write_stylize_queued(asked.spec, job.cost_ms, others_ms)
+            if last:
+                return self._write(asked.spec, done, lambda of: wire.write_stylize(asked, of))
+            return wire.write_stylize(asked, done)
+
+        events = self._events(
+            request,
+            call,
+            held,
+            read,
+            made,
+            lambda part: write(stylize_pb2.StylizeResponse(checkpoint=part)),
+            write,
+            most_bytes,
+            receive if request.checkpoint_bytes else None,
+        )
+        async with contextlib.aclosing(events):
+            async for answer in events:
+                yield answer
+
+    async def _events(
+        self,
+        request: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
+        call: wire.Call,
+        held: Held,
+        read: "_Read[_Long]",
+        made: Callable[[_Long, Job, Done | None, bool], _Shown],
+        write_part: Callable[[optimize_pb2.OptimizeCheckpoint], _Answer],
+        write: Callable[[_Shown], _Answer],
+        most_bytes: int,
+        receive: Callable[[], Awaitable[list[bytes]]] | None,
+    ) -> AsyncGenerator[_Answer, None]:
+        """What such a job shows: of each kind and image the newest, and every checkpoint.
+
+        Args:
+            request: What is asked.
+            call: By whom, and until when.
+            held: What is counted of it.
+            read: Validates it.
+            made: A response.
+            write_part: Makes a part of a checkpoint what is sent; runs in a worker.
+            write: Likewise a response.
+            most_bytes: Of a response.
+            receive: Returns the checkpoint that follows; None: nothing does.
+        """
+        chunks: list[bytes] = []
+
+        def read_all(registry: Registry) -> _Long:
+            asked = read(registry, chunks, follows=False)
+            request.ClearField("checkpoint")  # it has become states, which are counted instead
+            chunks.clear()
+            return asked
+
+        if receive is not None:
+            first = functools.partial(read, self._open_registry(), (), follows=True)
+            async with _in_time(call):
+                await self._read(Priority.OPTIMIZE, call, first)
+                chunks += await receive()
         newest = _Newest(
             lambda done: (type(done.result), getattr(done.result, "restart", 0)),
             lambda done: isinstance(done.result, Snapshot),
         )
         collector: wire.Collector | None = None
-        stream = self._stream(Priority.OPTIMIZE, call, held, read, newest)
+        stream = self._stream(Priority.OPTIMIZE, call, held, read_all, newest)
         async with contextlib.aclosing(stream) as shown:
             async for one in shown:
                 asked, _, done, _ = one
@@ -319,7 +413,7 @@ class Service:
                 snapshots = collector.add(done.result)
                 if snapshots is None:
                     continue
-                checkpoint = map(write, self._checkpoint(asked, snapshots, most_bytes))
+                checkpoint = map(write_part, self._checkpoint(asked, snapshots, most_bytes))
                 del snapshots
                 part = functools.partial(next, checkpoint, None)
                 while True:
@@ -330,8 +424,11 @@ class Service:
                     yield sent
 
     def _checkpoint(
-        self, asked: wire.AskedOptimize, snapshots: Sequence[Snapshot], most_bytes: int
-    ) -> Iterator[optimize_pb2.OptimizeResponse]:
+        self,
+        asked: wire.AskedOptimize | wire.AskedStylize,
+        snapshots: Sequence[Snapshot],
+        most_bytes: int,
+    ) -> Iterator[optimize_pb2.OptimizeCheckpoint]:
         """Its parts, made in workers as they are taken."""
         key = self._limits.checkpoint_key
         return wire.write_checkpoint(
@@ -647,6 +744,8 @@ def _method_of(request: Message) -> str:
     """What a request is counted as."""
     if isinstance(request, optimize_pb2.OptimizeSpec):
         return "optimize"
+    if isinstance(request, stylize_pb2.StylizeSpec):
+        return "stylize"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):

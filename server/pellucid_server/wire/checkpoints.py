@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from pellucid.v1 import attack_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, optimize_pb2, stylize_pb2
 from torch import Tensor
 
 from ..checkpoints import BadCheckpoint, Checkpoint, halved, restored, unpack
@@ -47,7 +47,7 @@ class Collector:
         return [complete[restart] for restart in range(self._count)]
 
 
-Settings = optimize_pb2.Ascend | attack_pb2.Attack
+Settings = optimize_pb2.Ascend | attack_pb2.Attack | stylize_pb2.StylizeSpec
 """What was asked, every parameter filled in."""
 
 
@@ -58,7 +58,7 @@ def write_checkpoint(
     key: bytes,
     notes: Sequence[str] = (),
     most_bytes: int = 2 * _CHUNK_BYTES,
-) -> Iterator[optimize_pb2.OptimizeResponse]:
+) -> Iterator[optimize_pb2.OptimizeCheckpoint]:
     """A checkpoint, in parts that are made as they are taken.
 
     Args:
@@ -100,9 +100,9 @@ def write_checkpoint(
     chunks = _chunks(Checkpoint(header, tensors).parts(key), min(_CHUNK_BYTES, most_bytes // 2))
     chunk = next(chunks)
     for after in chunks:
-        yield _response(step, chunk, last=False)
+        yield optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk)
         chunk = after
-    yield _response(step, chunk, last=True)
+    yield optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk, last=True)
 
 
 def _chunks(parts: Iterable[bytes | memoryview], chunk_bytes: int) -> Iterator[bytes]:
@@ -121,12 +121,6 @@ def _chunks(parts: Iterable[bytes | memoryview], chunk_bytes: int) -> Iterator[b
         yield bytes(chunk)
 
 
-def _response(step: int, chunk: bytes, *, last: bool) -> optimize_pb2.OptimizeResponse:
-    return optimize_pb2.OptimizeResponse(
-        checkpoint=optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk, last=last)
-    )
-
-
 def most_checkpoint_bytes(spec: Spec, *, in_halves: bool = False) -> int:
     """Bytes of the largest checkpoint that a job can make, or go on from; 0: it makes none."""
     method = cast(Resumable, spec.method)
@@ -141,6 +135,42 @@ def most_checkpoint_bytes(spec: Spec, *, in_halves: bool = False) -> int:
 _MOST_HEADER_BYTES = 64 << 10
 _MOST_ENTRY_BYTES = 512
 """Of a tensor's name, shape, place and factor; of a number and its name; of an image's steps."""
+
+
+def check_checkpoint(
+    found: Violations,
+    request: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
+    spec: Spec,
+    chunks: Sequence[bytes],
+    most_bytes: int,
+    *,
+    follows: bool,
+) -> bool:
+    """Whether there is a checkpoint, of a size that this job's have, and nothing of it missing."""
+    byte_count = request.checkpoint_bytes
+    most = min(most_checkpoint_bytes(spec), most_bytes)
+    field = "checkpoint_bytes" if byte_count else "checkpoint"
+    count = len(request.checkpoint) + byte_count
+    if byte_count < 0:
+        found.invalid(field, f"is {byte_count}; must be at least 0")
+    elif count and not most:
+        found.invalid(field, "is for jobs that make checkpoints; this one makes none")
+    elif count > most:
+        found.invalid(field, f"makes {count} bytes; a checkpoint of this job has at most {most}")
+    elif byte_count != sum(map(len, chunks)) and not follows:
+        found.invalid(field, "is for streams, in which more follows; here checkpoint has it all")
+    return count > 0
+
+
+def check_checkpoints(found: Violations, spec: Spec, settings: Settings, most_bytes: int) -> None:
+    """What a job gives away it can be given again."""
+    byte_count, paced = most_checkpoint_bytes(spec, in_halves=in_halves(settings)), _paced(settings)
+    if paced.checkpoint_every and byte_count > most_bytes:
+        found.invalid(
+            f"{paced.DESCRIPTOR.name.lower()}.checkpoint_every",
+            f"makes checkpoints of {byte_count} bytes; this server goes on from at most "
+            f"{most_bytes}",
+        )
 
 
 def read_checkpoint(
@@ -206,6 +236,7 @@ _WORDS = {
     "model_version": "model version",
     "ascend": "ascend: only how often events come may differ",
     "attack": "attack: only how often events come may differ",
+    "stylizespec": "neural, or of other weights of styles: only how often events come may differ",
     "photos": "photo",
 }
 
@@ -216,13 +247,21 @@ def in_halves(settings: Settings) -> bool:
     return isinstance(settings, optimize_pb2.Ascend) and settings.checkpoint_precision == half
 
 
+def _paced(
+    settings: Settings,
+) -> optimize_pb2.Ascend | attack_pb2.Attack | stylize_pb2.Neural:
+    """What says how often events come."""
+    return settings.neural if isinstance(settings, stylize_pb2.StylizeSpec) else settings
+
+
 def _belongs_to(spec: Spec, settings: Settings) -> Mapping[str, str]:
     """What a checkpoint is bound to."""
     asked = type(settings)()
     asked.CopyFrom(settings)  # type: ignore[arg-type]
+    paced = _paced(asked)
     for name in _EVENTS:
-        if name in asked.DESCRIPTOR.fields_by_name:
-            asked.ClearField(name)
+        if name in paced.DESCRIPTOR.fields_by_name:
+            paced.ClearField(name)
     method = settings.DESCRIPTOR.name.lower()
     text = json.dumps(_canonical(asked), sort_keys=True, allow_nan=False)
     return {

@@ -394,6 +394,36 @@ def write_picture(picture: Any, file_format: render.Format) -> data_pb2.EncodedI
     )
 
 
+_PICTURE_BYTES = 3.05
+"""Of a pixel of noise in a PNG, by measurement; in a JPEG it has 2.5."""
+_BESIDE_BYTES = 2 << 10
+"""Of a picture's file besides, and of what is told of an image."""
+
+
+def most_picture_bytes(pixel_count: int) -> int:
+    """Of a picture's file, whatever is on it."""
+    return math.ceil(_PICTURE_BYTES * pixel_count) + _BESIDE_BYTES
+
+
+def check_sendable(
+    found: Violations,
+    include_pixels: bool,
+    count: int,
+    pixel_count: int,
+    byte_count: int,
+    most_bytes: int,
+) -> None:
+    """So many images of so many pixels each may take so many bytes; the most are what is sent."""
+    if byte_count > most_bytes:
+        pixels = ", as numbers too" if include_pixels else ""
+        found.invalid(
+            "include_pixels" if include_pixels else "method",
+            f"{count} images of {pixel_count} pixels{pixels} may take {byte_count} bytes; at most "
+            f"{most_bytes} are sent: ask for fewer or smaller ones"
+            + (", or none as numbers" if include_pixels else ""),
+        )
+
+
 # Words.
 
 

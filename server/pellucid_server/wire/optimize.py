@@ -36,11 +36,13 @@ from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
 from .attack import read_attack, write_attack, write_attack_result
-from .checkpoints import in_halves, most_checkpoint_bytes, read_checkpoint
+from .checkpoints import check_checkpoint, check_checkpoints, read_checkpoint
 from .fields import (
     Fields,
     Violations,
+    check_sendable,
     find_layer,
+    most_picture_bytes,
     number_of,
     read_parameters,
     times,
@@ -57,11 +59,6 @@ MOST_OBJECTIVES = 16
 MOST_CHANNELS_APART = 512
 """Of a layer in which images are unlike each other: each keeps two matrices of channels²."""
 _PREVIEW_PX = 512
-
-_PICTURE_BYTES = 3.05
-"""Of a pixel of noise in a PNG, by measurement; in a JPEG it has 2.5."""
-_BESIDE_BYTES = 2 << 10
-"""Of a picture's file besides, and of what is told of an image."""
 
 _OPTIMIZATIONS = ("ascend", "attack")
 
@@ -174,9 +171,10 @@ def read_optimize(
             settings = write_universal(method)
         case _:
             settings = _write_ascend(request, method)
-    _check_checkpoints(found, spec, settings, limits)
+    check_checkpoints(found, spec, settings, limits.max_checkpoint_bytes)
     _check_result(found, request, method, model, limits)
-    given = _check_checkpoint(found, request, spec, chunks, limits, follows=follows)
+    most = limits.max_checkpoint_bytes
+    given = check_checkpoint(found, request, spec, chunks, most, follows=follows)
     found.raise_any()
     notes: tuple[str, ...] = ()
     if given and not follows:
@@ -185,44 +183,6 @@ def read_optimize(
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))
     return AskedOptimize(spec, request, settings, cast(render.Format, picture), notes)
-
-
-def _check_checkpoint(
-    found: Violations,
-    request: optimize_pb2.OptimizeSpec,
-    spec: Spec,
-    chunks: Sequence[bytes],
-    limits: Limits,
-    *,
-    follows: bool,
-) -> bool:
-    """Whether there is a checkpoint, of a size that this job's have, and nothing of it missing."""
-    byte_count = request.checkpoint_bytes
-    most = min(most_checkpoint_bytes(spec), limits.max_checkpoint_bytes)
-    field = "checkpoint_bytes" if byte_count else "checkpoint"
-    count = len(request.checkpoint) + byte_count
-    if byte_count < 0:
-        found.invalid(field, f"is {byte_count}; must be at least 0")
-    elif count and not most:
-        found.invalid(field, "is for jobs that make checkpoints; this one makes none")
-    elif count > most:
-        found.invalid(field, f"makes {count} bytes; a checkpoint of this job has at most {most}")
-    elif byte_count != sum(map(len, chunks)) and not follows:
-        found.invalid(field, "is for streams, in which more follows; here checkpoint has it all")
-    return count > 0
-
-
-def _check_checkpoints(
-    found: Violations, spec: Spec, settings: optimize_pb2.Ascend | attack_pb2.Attack, limits: Limits
-) -> None:
-    """What a job gives away it can be given again."""
-    byte_count = most_checkpoint_bytes(spec, in_halves=in_halves(settings))
-    if settings.checkpoint_every and byte_count > limits.max_checkpoint_bytes:
-        found.invalid(
-            f"{settings.DESCRIPTOR.name.lower()}.checkpoint_every",
-            f"makes checkpoints of {byte_count} bytes; this server goes on from at most "
-            f"{limits.max_checkpoint_bytes}",
-        )
 
 
 def _check_result(
@@ -242,18 +202,12 @@ def _check_result(
             count, others = min(SHOWN_PHOTOS, method.photos.photo_count), 1
         case _:
             pictures, others = 2, 1
-    picture = math.ceil(_PICTURE_BYTES * pixel_count) + _BESIDE_BYTES
-    tensor = 3 * 4 * pixel_count
+    picture, tensor = most_picture_bytes(pixel_count), 3 * 4 * pixel_count
     byte_count = count * (pictures * picture + request.include_pixels * tensor) + others * picture
     byte_count += tensor * isinstance(method, UniversalAttack)
-    if byte_count > limits.max_response_bytes:
-        pixels = ", as numbers too" if request.include_pixels else ""
-        found.invalid(
-            "include_pixels" if request.include_pixels else "method",
-            f"{count} images of {pixel_count} pixels{pixels} may take {byte_count} bytes; at most "
-            f"{limits.max_response_bytes} are sent: ask for fewer or smaller ones"
-            + (", or none as numbers" if request.include_pixels else ""),
-        )
+    check_sendable(
+        found, request.include_pixels, count, pixel_count, byte_count, limits.max_response_bytes
+    )
 
 
 def _read_ascend(

@@ -182,11 +182,10 @@ class Optimize:
         shapes = network.shapes_at(*size)
         made = FromPhoto | Apart
         taps = [goal.layer if isinstance(goal, made) else goal.tap for goal, _ in self.objectives]
-        lengths = {tap: math.prod(shapes[tap]) for tap in taps if tap != OUTPUT}
-        codes = [lengths[goal.layer] for goal, _ in self.objectives if isinstance(goal, FromPhoto)]
-        row = 2 * sum(lengths.values()) + _SCORING * max(lengths.values(), default=0)
+        photos = [goal.layer for goal, _ in self.objectives if isinstance(goal, FromPhoto)]
+        codes = sum(math.prod(shapes[layer]) for layer in photos) * network.dtype.itemsize
         rows = min(ascent.restart_count, self.buckets.of(size))
-        return (rows * row + sum(codes)) * network.dtype.itemsize
+        return rows * scoring_bytes(model, size, taps) + codes
 
     @property
     def _layers_apart(self) -> Mapping[str, int]:
@@ -219,7 +218,7 @@ class Optimize:
             yield Chore(lambda _: _check_sizes(model, sizes[1:-1]))
         bases: list[Tensor | None] = [None] * len(sizes)
         if ascent.start == "photo":
-            bases = [_resized(photos[:1], size)[0] for size in sizes]
+            bases = [resized(photos[:1], size)[0] for size in sizes]
         siblings = {
             layer: Siblings(ascent.restart_count, layer, channel_count, dtype, network.device)
             for layer, channel_count in self._layers_apart.items()
@@ -245,7 +244,9 @@ class Optimize:
                     state.ended or (state.step == ascent.step_count and not last)
                 ):
                     at, anchor = sizes[state.octave], bases[state.octave]
-                    start = Start(ascent, target_there, None, k, state.octave, last, state, anchor)
+                    start = Start(
+                        ascent, target_there, None, k, state.octave, last, state, anchor=anchor
+                    )
                     over[k] = end_of(stepper_of(model, at, self.buckets.of(at)), start)
             climbing = [
                 k for k, end in enumerate(ends) if k not in over and (end is None or end.finite)
@@ -253,7 +254,7 @@ class Optimize:
             make = functools.partial(stepper_of, model, size, bucket_size)
             starts = [_grown(ends[k], bases[octave - 1], base, size) for k in climbing]
             images = [
-                Start(ascent, target_there, start, k, octave, last, states[k], base)
+                Start(ascent, target_there, start, k, octave, last, states[k], anchor=base)
                 for k, start in zip(climbing, starts, strict=True)
             ]
             before = octave * ascent.step_count
@@ -278,7 +279,7 @@ class Optimize:
         terms: list[tuple[Goal, float]] = []
         for goal, weight in self.objectives:
             if isinstance(goal, FromPhoto):
-                photo = _resized(photos[goal.photo][None], size) / (255 * std)
+                photo = resized(photos[goal.photo][None], size) / (255 * std)
                 traces = yield Rows(
                     photo.to(dtype),
                     SumTarget(((EnergyTarget(goal.layer), 1.0),)),
@@ -296,6 +297,14 @@ class Optimize:
             else:
                 terms.append((goal, weight))
         return SumTarget(tuple(terms))
+
+
+def scoring_bytes(model: Model, size: tuple[int, int], taps: Sequence[str]) -> int:
+    """What a row keeps of the layers that its goals are of, and what scoring them takes."""
+    shapes = model.network.shapes_at(*size)
+    lengths = {tap: math.prod(shapes[tap]) for tap in taps if tap != OUTPUT}
+    row = 2 * sum(lengths.values()) + _SCORING * max(lengths.values(), default=0)
+    return row * model.network.dtype.itemsize
 
 
 def _check_sizes(model: Model, sizes: Sequence[tuple[int, int]]) -> None:
@@ -348,11 +357,12 @@ def _grown(
 ) -> Tensor | None:
     """Where an image starts, 3×H×W: from the base, with what the octave before added to its own."""
     if end is None or base is None or base_before is None:
-        return base if end is None else _resized(end.image[None], size)[0]
-    return base + _resized((end.image - base_before)[None], size)[0]
+        return base if end is None else resized(end.image[None], size)[0]
+    return base + resized((end.image - base_before)[None], size)[0]
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """N×C×H×W at another height and width, bilinearly; small ones are averages."""
     if images.shape[2:] == size:
         return images
     smaller = size[0] < images.shape[2]
