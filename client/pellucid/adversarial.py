@@ -143,9 +143,8 @@ def sheet(result: "OptimizeResult", *, cell_px: int = 320) -> "Image":
         how = image.adversarial
         assert how is not None
         rows.append([attacked.original, how.perturbation, image.image])
-        drawn = f"drawn {how.perturbation_gain:.3g} times as large"
-        sizes = f"at most {how.linf:g} of 255, L2 {how.l2:.4g}"
-        captions.append([_words(attacked.prediction), f"{drawn}: {sizes}", _words(how.prediction)])
+        change = f"{how.linf:g} of 255 at most, drawn {how.perturbation_gain:.3g} times as large"
+        captions.append([_words(attacked.prediction), change, _words(how.prediction)])
     titles = ("photo", "perturbation", "attacked photo")
     return contact_sheet(rows, column_labels=titles, cell_px=cell_px, captions=captions)
 

@@ -246,6 +246,23 @@ def test_what_is_told_is_what_a_prediction_says() -> None:
     assert torch.equal(logits, done.result.logits[0])
 
 
+def test_the_smallest_change_survives_eight_bits() -> None:
+    """Rounded as it is, it would be gone: most of it is below half a grey level."""
+    with running() as runner:
+        small = carlini(step_count=20, search_count=5, initial_weight=0.01)
+        done, _ = run(runner, read(request(**small)))
+        made = done.result
+        nearest = made.unrounded[0].round().permute(1, 2, 0).byte().numpy()
+        spec = replace(
+            read(request(**pgd())).spec, method=Predict(1, True), source=ArrayPhoto(nearest, None)
+        )
+        logits = runner.engine.submit(spec).future.result(60).result.logits
+    assert made.succeeded(made.unrounded_logits) == [True]
+    assert made.succeeded(made.logits) == [True]
+    assert made.succeeded(logits[None]) == [False]
+    assert float((made.pixels.double() - made.base.pixels.double()).norm()) < 300
+
+
 def test_random_starts_fill_the_budget() -> None:
     """L-infinity: every value alike. L2: the radius to the dimension-th power is uniform."""
     change = within(Budget("linf", 4.0), 3, (3, 50, 50))

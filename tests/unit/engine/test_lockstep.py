@@ -124,6 +124,7 @@ def test_bits_do_not_depend_on_who_else_is_there() -> None:
     """32 jobs of seven kinds, half of which come while the others are under way."""
     methods = [kind(k) for k, kind in zip(range(32), itertools.cycle(KINDS), strict=False)]
     late: list[Job] = []
+    model(NAME)  # is loaded while the engine need not stand still
 
     def join_late(_: object) -> None:
         if not late:

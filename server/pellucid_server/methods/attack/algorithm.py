@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from ...engine.rows import Program
@@ -18,6 +17,7 @@ from ..optimize.ascent import MOST_STEPS
 from ..optimize.snapshot import Declared, Snapshot
 from ..optimize.stepper import Progress
 from ..parameters import Parameters, number
+from .lens import Lens
 
 Norm = Literal["linf", "l2"]
 
@@ -85,12 +85,7 @@ class Scene:
 
     def inputs_of(self, pixels: Tensor) -> Tensor:
         """The network's inputs for images, n×3×H×W: to the bit what they are for photos."""
-        steps = self.model.preprocessing
-        mean, std = (
-            torch.tensor(numbers, dtype=torch.float64, device=pixels.device).view(3, 1, 1)
-            for numbers in (steps.mean, steps.std)
-        )
-        return ((pixels.double() / 255 - mean) / std).to(self.model.network.dtype)
+        return Lens.of(self.model).inputs(pixels)
 
 
 @dataclass(frozen=True)

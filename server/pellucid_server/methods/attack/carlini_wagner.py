@@ -20,6 +20,7 @@ from ..optimize.snapshot import Declared
 from ..parameters import number
 from .algorithm import Algorithm, Crafted, Scene
 from .carlini_wagner_stepper import NUMBERS, STATE, CarliniWagnerStepper, Found, Search
+from .surviving import surviving
 
 _GROWTH = 10.0
 """Of the weight, as long as none was large enough."""
@@ -104,5 +105,7 @@ class CarliniWagner(Algorithm):
             if search + 2 == self.search_count >= _MANY_SEARCHES:
                 weight = min(upper, _MOST_WEIGHT)
         assert found is not None
-        pixels = base.pixels if math.isinf(found.norm) else found.pixels
-        return [Crafted(pixels, found.progress, found.finite)]
+        if math.isinf(found.norm):
+            return [Crafted(base.pixels, found.progress, found.finite)]
+        farther = yield from surviving(scene, found.pixels)
+        return [Crafted(found.pixels, found.progress, found.finite, farther)]

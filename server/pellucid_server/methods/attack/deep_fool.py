@@ -13,6 +13,7 @@ from ..optimize.stepper import Preview, Progress
 from ..parameters import Known, choice, number
 from .algorithm import Algorithm, Crafted, Norm, Scene, Shows
 from .lens import Lens
+from .surviving import surviving
 
 _STABLE_DISTANCE = 1e-4
 """Added to a step's length, 0 to 255: a point on the border itself would never leave it."""
@@ -169,26 +170,7 @@ class DeepFool(Algorithm):
     def craft(self, scene: Scene) -> Program[Sequence[Crafted]]:
         lens, base = Lens.of(scene.model), scene.base
         made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.shows)
-        farther = yield from _surviving(lens, base.pixels, made, base.source)
+        farther = None
+        if made.crossed:
+            farther = yield from surviving(scene, made.image)
         return [Crafted(made.image, made.progress, farther=farther)]
-
-
-def _surviving(lens: Lens, base: Tensor, made: Crossing, source: int) -> Program[Tensor | None]:
-    """The perturbation, as many times as large as it must be to change the class at 8 bits.
-
-    It is often below half a grey level everywhere: nothing of it is left when it is rounded.
-    """
-    if not made.crossed:
-        return None
-    for factors in _FACTORS:
-        longer = torch.stack([base + factor * (made.image - base) for factor in factors])
-        rounded = longer.clamp(0, 255).round()
-        looked = yield Rows(lens.inputs(rounded), TopTarget())
-        for place, index in enumerate(looked.classes.tolist()):
-            if index != source:
-                return longer[place].clamp(0, 255)
-    return None
-
-
-_FACTORS = [[2 ** (k / 4) for k in range(start, start + 8)] for start in range(0, 40, 8)]
-"""What it is tried times, from 1 to 860, a few at a time."""

@@ -64,6 +64,10 @@ class GradientAttack(Algorithm):
         return Budget(cast(Norm, self.norm), self.epsilon)
 
     @property
+    def gradient_row_count(self) -> int:
+        return (self.step_total + 1) * self.image_count  # an image is scored as it ends
+
+    @property
     @abstractmethod
     def step_length(self) -> float:
         """Of each step, by the norm."""
