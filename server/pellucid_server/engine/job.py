@@ -91,7 +91,7 @@ class Elsewhere:
         bucket_size: What their batches are padded to.
     """
 
-    model: Model
+    model: Served
     lane: Lane
     row_count: int
     bucket_size: int
