@@ -85,7 +85,8 @@ class Course:
         checkpoint: bytes,
     ) -> None:
         settings = getattr(spec, spec.WhichOneof("method") or "")
-        if resume and not settings.HasField("checkpoint_every"):
+        long = "checkpoint_every" in settings.DESCRIPTOR.fields_by_name
+        if resume and long and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
         self._spec, self._resume, self._checkpoint = spec, resume, checkpoint
         self._photos: list[data_pb2.Image] = []

@@ -291,6 +291,7 @@ class AsyncClient:
         photo: types.Photo,
         styles: "stylizing.Styles",
         *,
+        method: str = "neural",
         mask: "types.Photo | None" = None,
         start_image: "types.Photo | None" = None,
         content_layers: Mapping[str, float] | Sequence[str] | None = None,
@@ -308,6 +309,7 @@ class AsyncClient:
             _stylize.stylize_request,
             photo,
             styles,
+            method=method,
             mask=mask,
             start_image=start_image,
             content_layers=content_layers,
@@ -438,6 +440,13 @@ class AsyncClient:
         """
         before, rpc, request = await asyncio.to_thread(_wire.replay_request, receipt, photo)
         return _wire.replay(before, await self._call(rpc, request, timeout_s))
+
+    async def list_styles(
+        self, *, timeout_s: float | None = None
+    ) -> "tuple[stylizing.StyleNetwork, ...]":
+        """The server's networks of fast style; none where no styles are installed."""
+        request = stylize_pb2.ListStylesRequest()
+        return _stylize.networks(await self._call("ListStyles", request, timeout_s))
 
     async def list_models(
         self, *, timeout_s: float | None = None

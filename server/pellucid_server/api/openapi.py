@@ -33,6 +33,7 @@ _REQUIRED = {
     "ExplainRequest": ("image", "method"),
     "Guide": ("layer",),
     "Image": ("kind",),
+    "NamedStyle": ("name",),
     "Neuron": ("layer",),
     "Objective": ("kind",),
     "OptimizeSpec": ("method",),
@@ -76,6 +77,7 @@ def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool 
         messages["ExplainBatchResponse"],
         optimized["OptimizeResponse"],
         stylized["StylizeResponse"],
+        stylized["ListStylesResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
     ]
@@ -134,6 +136,7 @@ def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool 
                     "StylizeResponse as its data. Accept: image/png brings the picture alone",
                 )
             },
+            "/v1/styles": {"get": _get("ListStyles", "The styles that Stylize knows by name")},
             "/v1/models": {"get": _get("ListModels", "The models of the server")},
             "/v1/models/{name}": {
                 "get": _get("GetModel", "One model in full: layers, methods, preprocessing, costs")

@@ -40,6 +40,7 @@ from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
 from ..methods.optimize.snapshot import Snapshot
 from ..models.registry import Model, Registry
+from ..models.styles.library import Library
 from ..observe import Counts, Metrics
 from ..workers import Workers
 from .attached import run_attached
@@ -95,6 +96,7 @@ class Service:
             settings.queue_bytes,
         )
         self._registry: Registry | None = None
+        self._library = Library()
         self._permits_left = settings.max_requests
         self._draining = False
         self._idle = asyncio.Event()
@@ -104,8 +106,9 @@ class Service:
     def ready(self) -> bool:
         return self._registry is not None and self._engine.alive and not self._draining
 
-    def open(self, registry: Registry) -> None:
-        """The models are loaded and warm: requests are answered from now on."""
+    def open(self, registry: Registry, library: Library) -> None:
+        """The models and styles are loaded and warm: requests are answered from now on."""
+        self._library = library
         self._registry = registry
 
     async def drain(self, timeout_s: float) -> bool:
@@ -275,7 +278,8 @@ class Service:
                 return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
             return wire.write_optimize(asked, done)
 
-        events = self._events(call, held, read, made, optimize_pb2.OptimizeResponse, write)
+        priority, kind = Priority.OPTIMIZE, optimize_pb2.OptimizeResponse
+        events = self._events(priority, call, held, read, made, kind, write)
         async with contextlib.aclosing(events):
             async for answer in events:
                 yield answer
@@ -288,8 +292,12 @@ class Service:
         write: Callable[[stylize_pb2.StylizeResponse], _Answer],
     ) -> AsyncGenerator[_Answer, None]:
         """As optimize."""
+        fast = request.HasField("fast")
+        answer_of = wire.write_fast if fast else wire.write_stylize
 
         def read(registry: Registry) -> wire.AskedStylize:
+            if fast:
+                return wire.read_fast(request, call, self._library, self._limits)
             return wire.read_stylize(request, call, registry, self._limits)
 
         def made(
@@ -299,16 +307,19 @@ class Service:
                 others_ms = max(0.0, self._engine.admission.device_ms - job.queued_ms)
                 return wire.write_stylize_queued(asked.spec, job.cost_ms, others_ms)
             if last:
-                return self._write(asked.spec, done, lambda of: wire.write_stylize(asked, of))
-            return wire.write_stylize(asked, done)
+                return self._write(asked.spec, done, lambda of: answer_of(asked, of))
+            return answer_of(asked, done)
 
-        events = self._events(call, held, read, made, stylize_pb2.StylizeResponse, write)
+        priority = Priority.EXPLAIN if fast else Priority.OPTIMIZE
+        kind = stylize_pb2.StylizeResponse
+        events = self._events(priority, call, held, read, made, kind, write)
         async with contextlib.aclosing(events):
             async for answer in events:
                 yield answer
 
     async def _events(
         self,
+        priority: Priority,
         call: wire.Call,
         held: Held,
         read: Callable[[Registry], _Long],
@@ -322,7 +333,7 @@ class Service:
             lambda done: isinstance(done.result, Snapshot),
         )
         collector: wire.Collector | None = None
-        stream = self._stream(Priority.OPTIMIZE, call, held, read, newest)
+        stream = self._stream(priority, call, held, read, newest)
         async with contextlib.aclosing(stream) as shown:
             async for one in shown:
                 asked, _, done, _ = one
@@ -333,7 +344,7 @@ class Service:
                     responses = [functools.partial(kind, checkpoint=part) for part in parts]
                 for response in responses:
                     async with _in_time(call):
-                        answer = await self._finish(Priority.OPTIMIZE, call, response, write)
+                        answer = await self._finish(priority, call, response, write)
                     yield answer
 
     async def _checkpoint(
@@ -400,6 +411,10 @@ class Service:
     async def get_model(self, request: model_pb2.GetModelRequest) -> model_pb2.GetModelResponse:
         return wire.write_model(request.model, self._open_registry(), self._engine.costs_of)
 
+    async def list_styles(self, _: stylize_pb2.ListStylesRequest) -> stylize_pb2.ListStylesResponse:
+        self._open_registry()
+        return wire.write_styles(self._library)
+
     def models(self) -> Sequence[Model]:
         """The models that answer, in the order of their loading.
 
@@ -426,16 +441,19 @@ class Service:
             raise Unavailable("the server is still loading its models", retry_delay_ms=1000.0)
         return self._registry
 
-    def check_room(self, priority: Priority) -> None:
+    def check_room(self, *priorities: Priority) -> None:
         """Refuses what cannot be taken in now, before anything of it is read.
 
+        Args:
+            priorities: The class that it is of, or those that it may turn out to be of.
+
         Raises:
-            Overloaded, Unavailable: It cannot.
+            Overloaded, Unavailable: It cannot, of whichever class it is.
         """
         self._open_registry()
         if self._draining:
             raise Unavailable("the server is stopping; another replica will answer")
-        self._engine.admission.check_room(priority)
+        self._engine.admission.check_room(*priorities)
         if self._permits_left == 0:
             raise Overloaded(
                 f"{self._settings.max_requests} requests are under way",

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field, ValidationError
 
 from ..folders import BadFolder, StrictSettings, complaints, inside, read_mapping
-from ..registry import FailedModel, loaded
+from ..registry import FailedModel, Precision, loaded
 from ..weights import sha256_of
 from .arbitrary import PREDICT_FILE, TRANSFORM_FILE, Predictor, load_arbitrary, load_predictor
 from .johnson import load_johnson
@@ -47,6 +47,7 @@ class StyleModel:
     name: str
     network: RowNetwork
     weights_sha256: str
+    precision: ClassVar[Precision] = Precision.FLOAT32
 
     @property
     def version(self) -> str:
@@ -129,9 +130,7 @@ def style_loads(
             yield partial(loaded, f"{PREFIX}{name}", partial(_on, device, load, folder / file))
     for inner in sorted(folder.iterdir()):
         if inner.is_dir() and not inner.name.startswith("."):
-            yield partial(
-                loaded, f"{PREFIX}{inner.name}", partial(_on, device, _of_folder, inner)
-            )
+            yield partial(loaded, f"{PREFIX}{inner.name}", partial(_on, device, _of_folder, inner))
 
 
 def _on(device: torch.device, load: Callable[[Path], StyleModel], file: Path) -> StyleModel:
