@@ -25,7 +25,7 @@ from .adversarial import picture_of
 from .fields import (
     Fields,
     Violations,
-    read_parameters,
+    read_plain,
     times,
     write_parameters,
     write_picture,
@@ -51,7 +51,7 @@ def read_fast(
     """
     found = Violations()
     picture = Fields(found, "", request).choice("format", "png")
-    fast = read_parameters(found, "fast", request.fast, Fast, None, None)
+    fast = read_plain(found, "fast", request.fast, Fast)
     if fast is not None and fast.original_colors == "histogram":
         allowed = "ORIGINAL_COLORS_OFF or ORIGINAL_COLORS_LUMINANCE"
         found.invalid("fast.original_colors", f"is ORIGINAL_COLORS_HISTOGRAM; must be {allowed}")
