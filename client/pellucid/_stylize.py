@@ -34,9 +34,10 @@ def stylize_request(
     parameters: Mapping[str, Any],
 ) -> stylize_pb2.StylizeSpec:
     """What is asked, but for a checkpoint."""
-    unknown = [name for name in parameters if name not in _parameters_of(method)]
+    known_ones = _parameters_of(method)
+    unknown = [name for name in parameters if name not in known_ones]
     if unknown:
-        known = ", ".join(PARAMETERS[method])
+        known = ", ".join(known_ones)
         raise BadArgument(f"{', '.join(unknown)}: not a parameter of {method}, which has {known}")
     spec = stylize_pb2.StylizeSpec()
     settings = getattr(spec, method)

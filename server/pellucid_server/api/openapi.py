@@ -133,7 +133,8 @@ def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool 
                     "Stylize",
                     "A photo in the style of paintings",
                     "queued, progress and preview, then result, each with that member of a "
-                    "StylizeResponse as its data. Accept: image/png brings the picture alone",
+                    "StylizeResponse as its data. Accept: image/png brings the picture alone. A "
+                    "form has the files of styles, or the first of fast.styles by its name",
                 )
             },
             "/v1/styles": {"get": _get("ListStyles", "The styles that Stylize knows by name")},
