@@ -10,13 +10,12 @@ from pellucid.v1 import stylize_pb2
 from ..engine.job import Done, Spec
 from ..engine.rows import TopTarget
 from ..errors import quoted
-from ..inputs import PlainPhoto, PreparedInput
+from ..inputs import ArrayPhoto, EncodedPhoto, PlainPhoto
 from ..methods.stylize.fast import (
     Fast,
     FastStylize,
     NamedStyles,
     Painted,
-    Photo,
     PictureStyles,
 )
 from ..models.styles.library import Library, Painter
@@ -88,10 +87,10 @@ def read_fast(
     return AskedStylize(spec, request, settings, cast(render.Format, picture))
 
 
-def _photo(source: object) -> Photo:
-    assert source is not None
-    assert not isinstance(source, PreparedInput)
-    return cast(Photo, source)
+def _photo(source: object) -> EncodedPhoto | ArrayPhoto:
+    """As read_photo has made sure."""
+    assert isinstance(source, EncodedPhoto | ArrayPhoto)
+    return source
 
 
 def _read_which(

@@ -7,15 +7,15 @@ arXiv:1610.07629; Ghiasi and others 2017, arXiv:1705.06830.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine.job import Elsewhere, Priority
 from ...engine.rows import Chore, Lane, Program, StyleRows, Target
-from ...inputs import ArrayPhoto, EncodedPhoto
 from ...models.styles.arbitrary import predictor_input
 from ...models.styles.library import CodeModel, StyleModel
 from ...models.styles.network import StyleNetwork, at_strength
@@ -77,7 +77,17 @@ class NamedStyles:
         return self.network.code_of(self.weights)
 
 
-Photo = EncodedPhoto | ArrayPhoto
+class Photo(Protocol):
+    """A picture that is decoded when it is needed."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes, in hexadecimal."""
+        ...
+
+    def decoded(self) -> NDArray[np.uint8]:
+        """Upright, H×W×3; called in a worker."""
+        ...
 
 
 @dataclass(frozen=True)
