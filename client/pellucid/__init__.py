@@ -62,7 +62,13 @@ if TYPE_CHECKING:
         Queued,
         ScoreSpread,
     )
-    from .stylizing import AsyncStylization, StyleProgress, Stylization, Stylized
+    from .stylizing import (
+        AsyncStylization,
+        StyleNetwork,
+        StyleProgress,
+        Stylization,
+        Stylized,
+    )
     from .types import (
         AgreementResult,
         Baseline,
@@ -183,6 +189,7 @@ __all__ = [
     "SegmentDetails",
     "StabilityResult",
     "StatusError",
+    "StyleNetwork",
     "StyleProgress",
     "Stylization",
     "Stylized",

@@ -106,7 +106,8 @@ class Course:
     ) -> None:
         self._ends_s = deadline_s(timeout_s)
         settings = getattr(spec, spec.WhichOneof("method") or "")
-        if resume and not settings.HasField("checkpoint_every"):
+        long = "checkpoint_every" in settings.DESCRIPTOR.fields_by_name
+        if resume and long and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
         self._spec, self._resume = spec, resume
         self._photos = [(image, checked(photo)) for image, photo in photos]

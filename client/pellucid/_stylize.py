@@ -1,6 +1,7 @@
 """Between Python arguments and the messages of stylized images: the core of both clients."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import optimizing, stylizing, types
@@ -10,16 +11,22 @@ from ._wire.responses import run_of
 from .errors import BadArgument
 from .v1 import data_pb2, stylize_pb2
 
-_FIELDS = stylize_pb2.Neural.DESCRIPTOR.fields_by_name
+_METHODS = {"neural": stylize_pb2.Neural.DESCRIPTOR, "fast": stylize_pb2.Fast.DESCRIPTOR}
 _LAYERS = ("content_layers", "style_layers")
-PARAMETERS = tuple(name for name in _FIELDS if name not in _LAYERS)
-"""Everything that an optimized style can be told besides its layers."""
+PARAMETERS = {
+    method: tuple(name for name in kind.fields_by_name if name not in (*_LAYERS, "styles"))
+    for method, kind in _METHODS.items()
+}
+"""Everything that a method can be told besides its layers and styles."""
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def stylize_request(
     photo: "types.Photo",
     styles: "stylizing.Styles",
     *,
+    method: str,
     mask: "types.Photo | None",
     start_image: "types.Photo | None",
     content_layers: Mapping[str, float] | Sequence[str] | None,
@@ -30,16 +37,21 @@ def stylize_request(
     parameters: Mapping[str, Any],
 ) -> "tuple[stylize_pb2.StylizeSpec, list[tuple[data_pb2.Image, types.Photo]]]":
     """What is asked, but for a checkpoint; and the photos, each with the field that it goes to."""
-    unknown = [name for name in parameters if name not in PARAMETERS]
+    known_ones = _parameters_of(method)
+    unknown = [name for name in parameters if name not in known_ones]
     if unknown:
-        known = ", ".join(PARAMETERS)
-        raise BadArgument(f"{', '.join(unknown)}: not a parameter of stylize, which has {known}")
+        known = ", ".join(known_ones)
+        raise BadArgument(f"{', '.join(unknown)}: not a parameter of {method}, which has {known}")
     spec = stylize_pb2.StylizeSpec()
-    spec.neural.SetInParent()
+    settings = getattr(spec, method)
+    settings.SetInParent()
+    given = (start_image, content_layers, style_layers)
+    if method == "fast" and any(one is not None for one in given):
+        raise BadArgument("start_image, content_layers and style_layers are for method='neural'")
     if start_image is not None:
         parameters = {"start": "image", **parameters}
     set_fields(spec, model=model, format=format, include_pixels=include_pixels)
-    set_fields(spec.neural, **parameters)
+    set_fields(settings, **parameters)
     for name, layers in zip(_LAYERS, (content_layers, style_layers), strict=True):
         weighted = layers if isinstance(layers, Mapping) else dict.fromkeys(layers or ())
         for layer, weight in weighted.items():
@@ -47,6 +59,9 @@ def stylize_request(
     photos = [(spec.content, photo)]
     for one in styles if isinstance(styles, list | tuple) else [styles]:
         style, weight = one if isinstance(one, tuple) else (one, None)
+        if method == "fast" and isinstance(style, str) and _is_name(style):
+            set_fields(spec.fast.styles.add(name=style), weight=weight)
+            continue
         made = spec.styles.add()
         set_fields(made, weight=weight)
         photos.append((made.image, style))
@@ -56,14 +71,24 @@ def stylize_request(
     return spec, photos
 
 
-def parameter(text: str) -> tuple[str, Any]:
+def _parameters_of(method: str) -> Sequence[str]:
+    if method not in PARAMETERS:
+        raise BadArgument(f"method: is {method!r}; must be {' or '.join(PARAMETERS)}")
+    return PARAMETERS[method]
+
+
+def _is_name(style: str) -> bool:
+    """Whether it names a style that a network knows: no file, and nothing that would be one."""
+    return not style.lower().endswith(_PICTURES) and not Path(style).is_file()
+
+
+def parameter(text: str, method: str) -> tuple[str, Any]:
     """A parameter as the command line has it: NAME=VALUE."""
     name, equals, value = text.partition("=")
-    if not equals or name not in PARAMETERS:
-        raise BadArgument(
-            f"--parameter: is {text!r}; must be NAME=VALUE, where names are {', '.join(PARAMETERS)}"
-        )
-    return name, parse(name, _FIELDS[name], value)
+    if not equals or name not in PARAMETERS[method]:
+        known = ", ".join(PARAMETERS[method])
+        raise BadArgument(f"--parameter: is {text!r}; must be NAME=VALUE, where names are {known}")
+    return name, parse(name, _METHODS[method].fields_by_name[name], value)
 
 
 def event(response: stylize_pb2.StylizeResponse) -> Any:
@@ -81,23 +106,32 @@ def event(response: stylize_pb2.StylizeResponse) -> Any:
 
 
 def _result(message: stylize_pb2.StylizeResult) -> stylizing.Stylized:
-    asked = message.neural
+    method = message.WhichOneof("asked") or "neural"
+    asked, fields = getattr(message, method), _METHODS[method].fields_by_name
     return stylizing.Stylized(
         encoded=message.image.data,
         format=short_name(message.image, "format"),
         pixels=array_of(message.pixels) if message.HasField("pixels") else None,
         parameters={
             name: parameter_of(asked, field)
-            for name, field in _FIELDS.items()
-            if name in PARAMETERS and (asked.HasField(name) if field.has_presence else True)
+            for name, field in fields.items()
+            if name in PARAMETERS[method] and (asked.HasField(name) if field.has_presence else True)
         },
-        content_layers={one.layer: one.weight for one in asked.content_layers},
-        style_layers={one.layer: one.weight for one in asked.style_layers},
-        progress=_progress(message.progress),
+        content_layers={one.layer: one.weight for one in message.neural.content_layers},
+        style_layers={one.layer: one.weight for one in message.neural.style_layers},
+        styles={one.name: one.weight for one in message.fast.styles},
+        progress=_progress(message.progress) if message.HasField("progress") else None,
         stop_reason=message.stop_reason,
         clipped_share=message.clipped_share,
         notes=tuple(message.notes),
         run=run_of(message.run),
+    )
+
+
+def networks(response: stylize_pb2.ListStylesResponse) -> tuple[stylizing.StyleNetwork, ...]:
+    """The networks of a server."""
+    return tuple(
+        read(stylizing.StyleNetwork, one, styles=tuple(one.styles)) for one in response.networks
     )
 
 

@@ -14,7 +14,7 @@ from . import _attack, _optimize, _stylize, _universal, _wire, optimizing, styli
 from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
-from .v1 import model_pb2, service_pb2_grpc
+from .v1 import model_pb2, service_pb2_grpc, stylize_pb2
 
 
 class AsyncClient:
@@ -301,6 +301,7 @@ class AsyncClient:
         photo: types.Photo,
         styles: "stylizing.Styles",
         *,
+        method: str = "neural",
         mask: "types.Photo | None" = None,
         start_image: "types.Photo | None" = None,
         content_layers: Mapping[str, float] | Sequence[str] | None = None,
@@ -317,6 +318,7 @@ class AsyncClient:
         spec, photos = _stylize.stylize_request(
             photo,
             styles,
+            method=method,
             mask=mask,
             start_image=start_image,
             content_layers=content_layers,
@@ -432,6 +434,13 @@ class AsyncClient:
         """
         before, rpc, request = await asyncio.to_thread(_wire.replay_request, receipt, photo)
         return _wire.replay(before, await self._call(rpc, request, timeout_s))
+
+    async def list_styles(
+        self, *, timeout_s: float | None = None
+    ) -> "tuple[stylizing.StyleNetwork, ...]":
+        """The server's networks of fast style; none where no styles are installed."""
+        request = stylize_pb2.ListStylesRequest()
+        return _stylize.networks(await self._call("ListStyles", request, timeout_s))
 
     async def list_models(
         self, *, timeout_s: float | None = None

@@ -14,7 +14,7 @@ from . import _attack, _optimize, _stylize, _universal, _wire, optimizing, styli
 from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
-from .v1 import model_pb2, service_pb2_grpc
+from .v1 import model_pb2, service_pb2_grpc, stylize_pb2
 
 
 class Client:
@@ -480,6 +480,7 @@ class Client:
         photo: types.Photo,
         styles: "stylizing.Styles",
         *,
+        method: str = "neural",
         mask: "types.Photo | None" = None,
         start_image: "types.Photo | None" = None,
         content_layers: Mapping[str, float] | Sequence[str] | None = None,
@@ -492,12 +493,17 @@ class Client:
         timeout_s: float = 600.0,
         **parameters: Any,
     ) -> "stylizing.Stylization":
-        """The photo in the style of paintings, by optimization (Gatys, Ecker and Bethge 2015).
+        """The photo in the style of paintings.
+
+        By optimization (Gatys, Ecker and Bethge 2015), or in one pass of a network that was trained
+        for it (Johnson 2016, Dumoulin 2017, Ghiasi 2017).
 
         Args:
             photo: The content; see Photo.
             styles: A painting, or several, each with a weight if it is not 1:
-                ["waves.jpg", ("night.jpg", 2.0)].
+                ["waves.jpg", ("night.jpg", 2.0)]. With method "fast" also names of styles, which
+                list_styles has: ["7", ("12", 0.5)].
+            method: "neural", by optimization, or "fast", in one pass.
             mask: Where the style is: white for all of it, black for none; as large as the photo.
             start_image: What it starts from, instead of the photo.
             content_layers: Names of layers, or their weights by name; by architecture when None.
@@ -510,7 +516,8 @@ class Client:
             timeout_s: The deadline of all of it in seconds.
             **parameters: Those of the contract's Neural: side_px, step_count, style_weight,
                 content_weight, tv_weight, scale_count, update, original_colors, pooling and so
-                on. An enum is its short lower-case name.
+                on. Or of its Fast: strength, side_px, original_colors, bucket_size. An enum is
+                its short lower-case name.
 
         Returns:
             Its events, one by one, and its result: see optimize.
@@ -521,6 +528,7 @@ class Client:
         spec, photos = _stylize.stylize_request(
             photo,
             styles,
+            method=method,
             mask=mask,
             start_image=start_image,
             content_layers=content_layers,
@@ -658,6 +666,13 @@ class Client:
         """
         before, rpc, request = _wire.replay_request(receipt, photo)
         return _wire.replay(before, self._call(rpc, request, timeout_s))
+
+    def list_styles(
+        self, *, timeout_s: float | None = None
+    ) -> "tuple[stylizing.StyleNetwork, ...]":
+        """The server's networks of fast style; none where no styles are installed."""
+        request = stylize_pb2.ListStylesRequest()
+        return _stylize.networks(self._call("ListStyles", request, timeout_s))
 
     def list_models(self, *, timeout_s: float | None = None) -> tuple[types.ModelSummary, ...]:
         """All models of the server, by name."""

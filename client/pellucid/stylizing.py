@@ -50,8 +50,9 @@ class Stylized:
         parameters: Every parameter, filled in.
         content_layers: Names of layers, with their weights.
         style_layers: Likewise.
+        styles: Names of a network's own styles, with their weights.
         progress: The losses of the image as it is, before what a mask spares and the photo's
-            colours are put back.
+            colours are put back; None where nothing was optimized.
         stop_reason: Why it ended before its last step; empty where it did not.
         clipped_share: Of the values that the photo's colours had put out of range.
         notes: Where it went on from a checkpoint: why its bits may differ.
@@ -64,7 +65,8 @@ class Stylized:
     parameters: Mapping[str, Any] = field(repr=False)
     content_layers: Mapping[str, float]
     style_layers: Mapping[str, float]
-    progress: StyleProgress
+    styles: Mapping[str, float]
+    progress: StyleProgress | None
     stop_reason: str
     clipped_share: float
     notes: tuple[str, ...]
@@ -88,8 +90,32 @@ class Stylized:
             self.image.save(path, format_of(path), quality=95)
 
 
+@dataclass(frozen=True)
+class StyleNetwork:
+    """A network of a server that stylizes in one pass.
+
+    Attributes:
+        name: Its name.
+        version: Of its weights.
+        ready: Whether it answers.
+        reason: Why it does not.
+        styles: Names of those that it knows.
+        takes_pictures: Whether it takes the style of any picture.
+        licence: SPDX identifier of its weights' licence; empty where nothing says.
+    """
+
+    name: str
+    version: str
+    ready: bool
+    reason: str
+    styles: tuple[str, ...]
+    takes_pictures: bool
+    licence: str
+
+
 Styles: TypeAlias = "Photo | list[Photo | tuple[Photo, float]]"
-"""A painting, or several: (painting, weight) where the weight is not 1."""
+"""A painting, or several: (painting, weight) where the weight is not 1. For fast style also names
+of styles: a str that ends like no picture's, and is no file, is one."""
 
 StyleEvent: TypeAlias = Queued | StyleProgress | Preview | Checkpoint
 Stylization: TypeAlias = Course[StyleEvent, Stylized]

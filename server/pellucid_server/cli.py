@@ -43,6 +43,7 @@ def _serve(
     token_file: Annotated[Path | None, _flag("token_file")] = None,
     model: Annotated[list[str] | None, _flag("models", "--model")] = None,
     models: Annotated[Path | None, _flag("model_folders", "--models")] = None,
+    styles: Annotated[Path | None, _flag("styles")] = None,
     no_embedded: Annotated[
         bool, typer.Option("--no-embedded", help="Load no embedded model, only model folders.")
     ] = False,
@@ -74,6 +75,7 @@ def _serve(
         "token_file": token_file,
         "models": () if no_embedded else tuple(model) if model else None,
         "model_folders": models,
+        "styles": styles,
         "device": device,
         "precision": precision,
         "input_px": input_px,

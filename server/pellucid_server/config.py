@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     model_folders: DirectoryPath | None = Field(
         None, description="Folder of model folders, which are loaded after the embedded models."
     )
+    styles: DirectoryPath | None = Field(
+        default_factory=lambda: Path("styles") if Path("styles").is_dir() else None,
+        description="Folder of fast style's networks, as `pellucid models pull styles` makes it; "
+        "./styles, where there is one, if unset.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = Field(
         "float32", description="Arithmetic of embedded models."

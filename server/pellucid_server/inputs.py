@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from . import photos
@@ -56,13 +57,20 @@ class EncodedPhoto:
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 
-    def load(self, model: Model) -> Loaded:
+    def decoded(self) -> NDArray[np.uint8]:
+        """The upright photo, H×W×3.
+
+        Raises:
+            InvalidArgument: It is damaged.
+        """
         try:
-            photo = photos.decode(self.data, max_pixels=self.max_pixels)
+            return photos.decode(self.data, max_pixels=self.max_pixels)
         except photos.BadPhoto as error:
             found = Violation(f"{self.field}.encoded", str(error))
             raise InvalidArgument(f"{found.field}: {error}", violations=[found]) from None
-        return _from_photo(photo, model, self.canvas_px)
+
+    def load(self, model: Model) -> Loaded:
+        return _from_photo(self.decoded(), model, self.canvas_px)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +88,10 @@ class ArrayPhoto:
     @property
     def sha256(self) -> str:
         return _sha256(self.photo)
+
+    def decoded(self) -> NDArray[np.uint8]:
+        """As it is."""
+        return self.photo
 
     def load(self, model: Model) -> Loaded:
         return _from_photo(self.photo, model, self.canvas_px)
@@ -218,6 +230,56 @@ class Pictures:
     @property
     def _photos(self) -> list[Photos]:
         return [Photos((s,), size) for s, size in zip(self.sources, self.sizes, strict=True)]
+
+
+@dataclass(frozen=True)
+class PlainPhoto:
+    """A photo as numbers from 0 to 1, and a mask of it.
+
+    Attributes:
+        photo: It.
+        mask: White where the mask is 1; of the photo's size.
+        size: Height and width of the input.
+    """
+
+    photo: EncodedPhoto | ArrayPhoto
+    mask: EncodedPhoto | ArrayPhoto | None
+    size: tuple[int, int]
+
+    @property
+    def _parts(self) -> list[EncodedPhoto | ArrayPhoto]:
+        return [self.photo] if self.mask is None else [self.photo, self.mask]
+
+    @property
+    def byte_count(self) -> int:
+        inputs = len(self._parts) * math.prod(self.size) * 3 * 4
+        return inputs + sum(part.byte_count for part in self._parts)
+
+    @property
+    def sha256(self) -> str:
+        return self.photo.sha256
+
+    def load(self, _: object) -> Loaded:
+        """An input of 3×H×W, or of 4×H×W: the mask is the fourth channel.
+
+        Raises:
+            InvalidArgument: One cannot be decoded, or nothing of the mask is white.
+        """
+        channels = [self._resized(part.decoded()) for part in self._parts]
+        for mask in channels[1:]:
+            if not mask.any():
+                found = Violation("mask", "is black everywhere: it leaves no place for the style")
+                raise InvalidArgument(f"mask: {found.description}", violations=[found])
+            channels[1] = mask.mean(0, keepdim=True)
+        return Loaded(torch.cat(channels), None, (0.0, 0.0, 0.0, 0.0), (0, 0))
+
+    def _resized(self, photo: NDArray[np.uint8]) -> Tensor:
+        height_px, width_px = self.size
+        if photo.shape[:2] != self.size:
+            picture = Image.fromarray(photo)
+            size = (width_px, height_px)
+            photo = np.asarray(picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3))
+        return torch.from_numpy(photo.transpose(2, 0, 1).astype(np.float32) / 255)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .engine.engine import Engine
 from .engine.rows import Lane
 from .locks import Tokens, Watched, read_tokens
 from .models.registry import FailedModel, Model, Precision, Registry, loads
+from .models.styles.library import Library, StyleModel, style_loads
 from .observe import Metrics
 from .tls import HttpContext, Identity, grpc_credentials, read_identity
 from .workers import Workers
@@ -92,13 +93,13 @@ class Server:
         await self._open_http(lock)
         self._open_metrics()
         self._watch()
-        registry = await asyncio.to_thread(self._load)
+        registry, library = await asyncio.to_thread(lambda: (self._load(), self._load_styles()))
         if self._leaving.is_set():
             return
         if not registry:
             reasons = "; ".join(f"{m.name}: {m.reason}" for m in registry.failed)
             raise NoModels(reasons or f"there is no model folder in {self.settings.model_folders}")
-        self.service.open(registry)
+        self.service.open(registry, library)
         self._opened.push_async_callback(self._drain)
         await self._health.set(True)
 
@@ -134,6 +135,17 @@ class Server:
                 self.engine.warm_up(model)
             models.append(model)
         return Registry(models)
+
+    def _load_styles(self) -> Library:
+        loaded: list[StyleModel | FailedModel] = []
+        for load in style_loads(self.settings.styles, device=self._torch_device):
+            if self._leaving.is_set():
+                break
+            model = self.engine.call(load)
+            if isinstance(model, StyleModel):
+                self.engine.warm_up(model)
+            loaded.append(model)
+        return Library(loaded)
 
     def _limit(self, model: Model) -> None:
         most = model.limits.max_bucket_size

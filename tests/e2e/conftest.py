@@ -74,7 +74,8 @@ def loop_in_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
 
 @contextmanager
 def serving(start: bool = True, **settings: Any) -> Iterator[Running]:
-    defaults = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "input_px": 96}
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    defaults = ports | {"input_px": 96, "styles": None}
 
     async def make() -> Server:
         return Server(Settings(**(defaults | settings)))

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperGroup
 
 from .attack import attack
 from .connect import Access, access, connected
@@ -22,6 +21,7 @@ from .options import (
     Photo,
     Receipt,
     Server,
+    Shown,
     Timeout,
 )
 from .show import (
@@ -31,6 +31,7 @@ from .show import (
     print_part,
     print_predictions,
 )
+from .styles import styles
 from .stylize import stylize
 from .universal import universal
 
@@ -176,17 +177,8 @@ def replay(
     raise typer.Exit(0 if replayed.equal else 1)
 
 
-class _Models(TyperGroup):
-    """`models` and `models NAME` are `models show`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in {*self.commands, "--help"}:
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-
 models = typer.Typer(
-    cls=_Models, help="Shows the server's models (the command show), or fetches one."
+    cls=Shown, help="Shows the server's models (the command show), or fetches one."
 )
 
 
@@ -195,6 +187,7 @@ optimize.command()(attack)
 optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
 app.command()(stylize)
+app.add_typer(styles, name="styles")
 
 
 @models.command()

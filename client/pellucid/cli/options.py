@@ -5,9 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from ..types import Target, Until
+
+
+class Shown(TyperGroup):
+    """A group whose command show is meant where none is named: `models NAME` is `models show`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in {*self.commands, "--help"}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="A JPEG, PNG or WebP file.")]
 

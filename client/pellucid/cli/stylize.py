@@ -23,7 +23,8 @@ Style = Annotated[
     typer.Option(
         "--style",
         metavar="FILE[=WEIGHT]",
-        help="A painting, and how much of it, 1 if unset; again for more.",
+        help="A painting, and how much of it, 1 if unset; again for more. With --fast also the "
+        "name of a style: see styles.",
     ),
 ]
 Output = Annotated[
@@ -33,7 +34,15 @@ Mask = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Where the style is: white there, black elsewhere."),
 ]
-Side = Annotated[int | None, typer.Option("--side", help="Longer side in pixels; 256 if unset.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="In one pass of a network that was trained for it.")
+]
+Strength = Annotated[
+    float | None, typer.Option(help="With --fast: from the photo, 0, to the style, 1.")
+]
+Side = Annotated[
+    int | None, typer.Option("--side", help="Longer side in pixels; 256, or 512 with --fast.")
+]
 Steps = Annotated[int | None, typer.Option(help="Steps of each scale; 200 if unset.")]
 Scales = Annotated[
     int | None, typer.Option(help="Sizes that it is made at, coarse to fine; 1 if unset.")
@@ -58,10 +67,12 @@ Parameter = Annotated[
 def stylize(
     photo: Photo,
     style: Style,
+    fast: Fast = False,
     output: Output = None,
     mask: Mask = None,
     video: Video = None,
     frame_every: Every = None,
+    strength: Strength = None,
     side: Side = None,
     steps: Steps = None,
     scales: Scales = None,
@@ -77,19 +88,22 @@ def stylize(
         from .. import _stylize
         from ..types import format_of
 
+        method = "fast" if fast else "neural"
         given = {
+            "strength": strength,
             "side_px": side,
             "step_count": steps,
             "scale_count": scales,
             "original_colors": original_colors,
         }
         options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-        options |= dict(_stylize.parameter(text) for text in parameter or ())
+        options |= dict(_stylize.parameter(text, method) for text in parameter or ())
         options |= video_options(video, frame_every)
         result, frames = _watched(
             client.stylize(
                 photo,
                 [_weighted(text) for text in style],
+                method=method,
                 mask=mask,
                 model=model,
                 format=format_of(output),
@@ -103,12 +117,12 @@ def stylize(
 
 
 def _weighted(text: str) -> Any:
-    """A painting as the command line has it: FILE or FILE=WEIGHT."""
+    """A painting, or a style's name, as the command line has it: FILE or FILE=WEIGHT."""
     name, equals, weight = text.rpartition("=")
     try:
-        return (Path(name), float(weight)) if equals else Path(text)
+        return (name, float(weight)) if equals else text
     except ValueError:  # the name of a file that has the sign
-        return Path(text)
+        return text
 
 
 def _watched(stylization: "Stylization") -> "tuple[Stylized, list[Image]]":
@@ -134,13 +148,16 @@ def _watched(stylization: "Stylization") -> "tuple[Stylized, list[Image]]":
 
 def _print_result(result: "Stylized", written: list[Path]) -> None:
     progress, table = result.progress, Table.grid(padding=(0, 2))
-    table.add_row("steps", f"{progress.step} of {progress.step_count}")
-    table.add_row("loss", f"{progress.loss:.6g}")
-    losses = {"content": (result.content_layers, progress.content_losses)}
-    losses["style"] = (result.style_layers, progress.style_losses)
-    for name, (layers, values) in losses.items():
-        each = (f"{layer} {v:.4g}" for layer, v in zip(layers, values, strict=True))
-        table.add_row(name, Text(", ".join(each)))
+    if progress is None:
+        table.add_row("network", Text(result.run.model))
+    else:
+        table.add_row("steps", f"{progress.step} of {progress.step_count}")
+        table.add_row("loss", f"{progress.loss:.6g}")
+        losses = {"content": (result.content_layers, progress.content_losses)}
+        losses["style"] = (result.style_layers, progress.style_losses)
+        for name, (layers, values) in losses.items():
+            each = (f"{layer} {v:.4g}" for layer, v in zip(layers, values, strict=True))
+            table.add_row(name, Text(", ".join(each)))
     if result.parameters["original_colors"] == "luminance":
         table.add_row("clipped", f"{result.clipped_share:.2%} of the values")
     for reason in (result.stop_reason, *result.notes):

@@ -77,6 +77,11 @@ class PellucidServiceStub(object):
                 request_serializer=pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.SerializeToString,
                 response_deserializer=pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.FromString,
                 _registered_method=True)
+        self.ListStyles = channel.unary_unary(
+                '/pellucid.v1.PellucidService/ListStyles',
+                request_serializer=pellucid_dot_v1_dot_stylize__pb2.ListStylesRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_stylize__pb2.ListStylesResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/pellucid.v1.PellucidService/ListModels',
                 request_serializer=pellucid_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
@@ -148,6 +153,13 @@ class PellucidServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListStyles(self, request, context):
+        """The styles that Stylize knows by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The models of the server.
         """
@@ -199,6 +211,11 @@ def add_PellucidServiceServicer_to_server(servicer, server):
                     servicer.Stylize,
                     request_deserializer=pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.FromString,
                     response_serializer=pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.SerializeToString,
+            ),
+            'ListStyles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStyles,
+                    request_deserializer=pellucid_dot_v1_dot_stylize__pb2.ListStylesRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_stylize__pb2.ListStylesResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -405,6 +422,33 @@ class PellucidService(object):
             '/pellucid.v1.PellucidService/Stylize',
             pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.SerializeToString,
             pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStyles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pellucid.v1.PellucidService/ListStyles',
+            pellucid_dot_v1_dot_stylize__pb2.ListStylesRequest.SerializeToString,
+            pellucid_dot_v1_dot_stylize__pb2.ListStylesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -116,16 +116,18 @@ class NamedStyle(_message.Message):
     def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Fast(_message.Message):
-    __slots__ = ("styles", "strength", "side_px", "original_colors")
+    __slots__ = ("styles", "strength", "side_px", "original_colors", "bucket_size")
     STYLES_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
     SIDE_PX_FIELD_NUMBER: _ClassVar[int]
     ORIGINAL_COLORS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_SIZE_FIELD_NUMBER: _ClassVar[int]
     styles: _containers.RepeatedCompositeFieldContainer[NamedStyle]
     strength: float
     side_px: int
     original_colors: OriginalColors
-    def __init__(self, styles: _Optional[_Iterable[_Union[NamedStyle, _Mapping]]] = ..., strength: _Optional[float] = ..., side_px: _Optional[int] = ..., original_colors: _Optional[_Union[OriginalColors, str]] = ...) -> None: ...
+    bucket_size: int
+    def __init__(self, styles: _Optional[_Iterable[_Union[NamedStyle, _Mapping]]] = ..., strength: _Optional[float] = ..., side_px: _Optional[int] = ..., original_colors: _Optional[_Union[OriginalColors, str]] = ..., bucket_size: _Optional[int] = ...) -> None: ...
 
 class StylePicture(_message.Message):
     __slots__ = ("image", "weight")
@@ -206,6 +208,34 @@ class StylizeResult(_message.Message):
     clipped_share: float
     notes: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, run: _Optional[_Union[_inference_pb2.Run, _Mapping]] = ..., image: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., pixels: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., neural: _Optional[_Union[Neural, _Mapping]] = ..., fast: _Optional[_Union[Fast, _Mapping]] = ..., progress: _Optional[_Union[StylizeProgress, _Mapping]] = ..., stop_reason: _Optional[str] = ..., clipped_share: _Optional[float] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListStylesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StyleNetwork(_message.Message):
+    __slots__ = ("name", "version", "ready", "reason", "styles", "takes_pictures", "licence")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    STYLES_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    ready: bool
+    reason: str
+    styles: _containers.RepeatedScalarFieldContainer[str]
+    takes_pictures: bool
+    licence: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., ready: bool = ..., reason: _Optional[str] = ..., styles: _Optional[_Iterable[str]] = ..., takes_pictures: bool = ..., licence: _Optional[str] = ...) -> None: ...
+
+class ListStylesResponse(_message.Message):
+    __slots__ = ("networks",)
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
+    networks: _containers.RepeatedCompositeFieldContainer[StyleNetwork]
+    def __init__(self, networks: _Optional[_Iterable[_Union[StyleNetwork, _Mapping]]] = ...) -> None: ...
 
 class StylizeResponse(_message.Message):
     __slots__ = ("queued", "progress", "preview", "result", "checkpoint")

@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from pellucid.v1 import data_pb2
+from pellucid.v1 import data_pb2, optimize_pb2, stylize_pb2
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -32,8 +32,9 @@ EVIDENCE = "evidence"
 EXPLAIN = "explain"
 """The form field that names methods, whose explanations are sent along as their defaults are."""
 
-OBJECTIVES = "objectives"
-"""The repeated field of messages whose first element a form can have: by objectives[0]."""
+_FILES = (data_pb2.Image.DESCRIPTOR, stylize_pb2.StylePicture.DESCRIPTOR)
+_FIRST_ALONE = (optimize_pb2.Objective.DESCRIPTOR, stylize_pb2.NamedStyle.DESCRIPTOR)
+"""Repeated messages whose first element a form can have: by objectives[0], fast.styles[0]."""
 
 IMAGES = "images"
 """The form field of a batch's images. All else that its form has is of the message beside it."""
@@ -253,9 +254,8 @@ class FormField:
 
 
 def file_fields(request: Descriptor) -> tuple[str, ...]:
-    """Names of the fields that are files in a form: the images, and what is of bytes."""
-    image = data_pb2.Image.DESCRIPTOR
-    return tuple(f.name for f in request.fields if f.message_type is image or _is_bytes(f))
+    """Names of the fields that are files in a form: images, messages with one, and bytes."""
+    return tuple(f.name for f in request.fields if f.message_type in _FILES or _is_bytes(f))
 
 
 def _is_bytes(field: FieldDescriptor) -> bool:
@@ -308,8 +308,8 @@ def _leaves(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
         here = (*path, field.name)
         if field.message_type is None:
             yield FormField(here, field)
-        elif field.name == OBJECTIVES:
-            yield from _leaves(field.message_type, (*path, f"{OBJECTIVES}[0]"))
+        elif field.message_type in _FIRST_ALONE:
+            yield from _leaves(field.message_type, (*path, f"{field.name}[0]"))
         elif not field.is_repeated:
             yield from _leaves(field.message_type, here)
 
@@ -513,7 +513,9 @@ def _read_files(
         found.append(Violation(name, "required; a file, and again for more"))
     for part in given:
         if _is_file(found, name, part):
-            images.add(encoded=bytes(part.data))
+            one = images.add()
+            image = one if isinstance(one, data_pb2.Image) else one.image
+            image.encoded = bytes(part.data)
 
 
 def _is_file(found: list[Violation], name: str, part: _Part) -> bool:

@@ -89,6 +89,11 @@ class PellucidServicer:
                     stylize_pb2.StylizeRequest.FromString,
                     stylize_pb2.StylizeResponse.SerializeToString,
                 ),
+                "ListStyles": grpc.unary_unary_rpc_method_handler(
+                    self.ListStyles,
+                    stylize_pb2.ListStylesRequest.FromString,
+                    stylize_pb2.ListStylesResponse.SerializeToString,
+                ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
                     self.ListModels,
                     model_pb2.ListModelsRequest.FromString,
@@ -177,7 +182,7 @@ class PellucidServicer:
         async with answering(context):
             with self._service.arrival(lambda: request.spec) as held:
                 call = self._service.call(caller_of(context), context.time_remaining())
-                self._service.check_room(Priority.OPTIMIZE)
+                self._service.check_room(Priority.EXPLAIN, Priority.OPTIMIZE)
                 request = await self._inbox.receive(messages, call)
                 held.add(request.ByteSize())
                 if not request.HasField("spec"):
@@ -193,6 +198,11 @@ class PellucidServicer:
                 async with contextlib.aclosing(shown):
                     async for response in shown:
                         yield response
+
+    async def ListStyles(
+        self, request: stylize_pb2.ListStylesRequest, context: Context
+    ) -> stylize_pb2.ListStylesResponse:
+        return await answer_or_abort(context, self._service.list_styles(request))
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context

@@ -33,6 +33,7 @@ _REQUIRED = {
     "ExplainRequest": ("image", "method"),
     "Guide": ("layer",),
     "Image": ("kind",),
+    "NamedStyle": ("name",),
     "Neuron": ("layer",),
     "Objective": ("kind",),
     "OptimizeSpec": ("method",),
@@ -76,6 +77,7 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
         messages["ExplainBatchResponse"],
         optimized["OptimizeResponse"],
         stylized["StylizeResponse"],
+        stylized["ListStylesResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
     ]
@@ -131,9 +133,11 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
                     "Stylize",
                     "A photo in the style of paintings",
                     "queued, progress and preview, then result, each with that member of a "
-                    "StylizeResponse as its data. Accept: image/png brings the picture alone",
+                    "StylizeResponse as its data. Accept: image/png brings the picture alone. A "
+                    "form has the files of styles, or the first of fast.styles by its name",
                 )
             },
+            "/v1/styles": {"get": _get("ListStyles", "The styles that Stylize knows by name")},
             "/v1/models": {"get": _get("ListModels", "The models of the server")},
             "/v1/models/{name}": {
                 "get": _get("GetModel", "One model in full: layers, methods, preprocessing, costs")

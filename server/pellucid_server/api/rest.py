@@ -72,6 +72,7 @@ def build_app(service: Service, settings: Settings, lock: Lock | None = None) ->
     app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
     app.add_route("/v1/optimize", rest.optimize, methods=["POST"])
     app.add_route("/v1/stylize", rest.stylize, methods=["POST"])
+    app.add_route("/v1/styles", rest.list_styles, methods=["GET"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
     app.add_route("/health/live", rest.live, methods=["GET"])
@@ -185,7 +186,8 @@ class _Rest:
             most_bytes = settings.max_message_bytes
             if _boundary(request) is not None:  # a form may bring a checkpoint
                 most_bytes = settings.max_form_bytes
-            call = await self._read(request, message, Priority.OPTIMIZE, held, most_bytes)
+            either = (Priority.EXPLAIN, Priority.OPTIMIZE)
+            call = await self._read(request, message, either, held, most_bytes)
             if media != EVENTS:
                 message.format = PICTURES[media]
                 last = functools.partial(self._last_picture, message, call, held, media)
@@ -210,6 +212,11 @@ class _Rest:
             *_, found = [data async for data in shown]
         check_size(len(found), most_bytes)
         return Response(found, media_type=media)
+
+    async def list_styles(self, request: Request) -> Response:
+        _accepted(request, [JSON])
+        response = await self._service.list_styles(stylize_pb2.ListStylesRequest())
+        return JSONResponse(_mapping(response))
 
     async def list_models(self, request: Request) -> Response:
         _accepted(request, [JSON])
@@ -246,15 +253,18 @@ class _Rest:
         self,
         request: Request,
         message: Message,
-        priority: Priority,
+        priority: Priority | tuple[Priority, ...],
         held: Held,
         most_bytes: int | None = None,
     ) -> wire.Call:
-        """Fills in a request's message; returns who calls, and until when."""
+        """Fills in a request's message; returns who calls, and until when.
+
+        Its class, or those that it may turn out to be of, are told by priority.
+        """
         most_bytes = most_bytes or self._settings.max_message_bytes
         arrived_s = time.monotonic()
         boundary = _boundary(request)
-        self._service.check_room(priority)
+        self._service.check_room(*(priority if isinstance(priority, tuple) else (priority,)))
         query = request.query_params.multi_items()
         most_ms = min(forms.query_timeout_ms(query) or math.inf, self._settings.max_timeout_ms)
         try:

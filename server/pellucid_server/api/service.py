@@ -40,6 +40,7 @@ from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
 from ..methods.optimize.snapshot import Snapshot
 from ..models.registry import Model, Registry
+from ..models.styles.library import Library
 from ..observe import Counts, Metrics
 from ..workers import Workers
 from .attached import run_attached
@@ -104,6 +105,7 @@ class Service:
             max_photo_set_bytes=settings.max_photo_set_bytes,
         )
         self._registry: Registry | None = None
+        self._library = Library()
         self._permits_left = settings.max_requests
         self._draining = False
         self._idle = asyncio.Event()
@@ -113,8 +115,9 @@ class Service:
     def ready(self) -> bool:
         return self._registry is not None and self._engine.alive and not self._draining
 
-    def open(self, registry: Registry) -> None:
-        """The models are loaded and warm: requests are answered from now on."""
+    def open(self, registry: Registry, library: Library) -> None:
+        """The models and styles are loaded and warm: requests are answered from now on."""
+        self._library = library
         self._registry = registry
 
     async def drain(self, timeout_s: float) -> bool:
@@ -300,6 +303,7 @@ class Service:
 
         more = bool(request.checkpoint_bytes or request.photo_count)
         events = self._events(
+            Priority.OPTIMIZE,
             request,
             call,
             held,
@@ -326,9 +330,14 @@ class Service:
         """As optimize."""
         limits = replace(self._limits, max_response_bytes=most_bytes)
 
+        fast = request.HasField("fast")
+        answer_of = wire.write_fast if fast else wire.write_stylize
+
         def read(
             registry: Registry, chunks: Sequence[bytes], *, follows: bool
         ) -> wire.AskedStylize:
+            if fast:
+                return wire.read_fast(request, call, self._library, limits)
             return wire.read_stylize(request, call, registry, limits, chunks, follows=follows)
 
         def made(
@@ -338,10 +347,11 @@ class Service:
                 others_ms = max(0.0, self._engine.admission.device_ms - job.queued_ms)
                 return wire.write_stylize_queued(asked.spec, job.cost_ms, others_ms)
             if last:
-                return self._write(asked.spec, done, lambda of: wire.write_stylize(asked, of))
-            return wire.write_stylize(asked, done)
+                return self._write(asked.spec, done, lambda of: answer_of(asked, of))
+            return answer_of(asked, done)
 
         events = self._events(
+            Priority.EXPLAIN if fast else Priority.OPTIMIZE,
             request,
             call,
             held,
@@ -358,6 +368,7 @@ class Service:
 
     async def _events(
         self,
+        priority: Priority,
         request: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
         call: wire.Call,
         held: Held,
@@ -399,14 +410,14 @@ class Service:
             lambda done: isinstance(done.result, Snapshot),
         )
         collector: wire.Collector | None = None
-        stream = self._stream(Priority.OPTIMIZE, call, held, read_all, newest)
+        stream = self._stream(priority, call, held, read_all, newest)
         async with contextlib.aclosing(stream) as shown:
             async for one in shown:
                 asked, _, done, _ = one
                 if done is None or not isinstance(done.result, Snapshot):
                     async with _in_time(call):
                         response = functools.partial(made, *one)
-                        answer = await self._finish(Priority.OPTIMIZE, call, response, write)
+                        answer = await self._finish(priority, call, response, write)
                     yield answer
                     continue
                 collector = collector or wire.Collector(asked.image_count, asked.states)
@@ -481,6 +492,10 @@ class Service:
     async def get_model(self, request: model_pb2.GetModelRequest) -> model_pb2.GetModelResponse:
         return wire.write_model(request.model, self._open_registry(), self._engine.costs_of)
 
+    async def list_styles(self, _: stylize_pb2.ListStylesRequest) -> stylize_pb2.ListStylesResponse:
+        self._open_registry()
+        return wire.write_styles(self._library)
+
     def models(self) -> Sequence[Model]:
         """The models that answer, in the order of their loading.
 
@@ -507,16 +522,19 @@ class Service:
             raise Unavailable("the server is still loading its models", retry_delay_ms=1000.0)
         return self._registry
 
-    def check_room(self, priority: Priority) -> None:
+    def check_room(self, *priorities: Priority) -> None:
         """Refuses what cannot be taken in now, before anything of it is read.
 
+        Args:
+            priorities: The class that it is of, or those that it may turn out to be of.
+
         Raises:
-            Overloaded, Unavailable: It cannot.
+            Overloaded, Unavailable: It cannot, of whichever class it is.
         """
         self._open_registry()
         if self._draining:
             raise Unavailable("the server is stopping; another replica will answer")
-        self._engine.admission.check_room(priority)
+        self._engine.admission.check_room(*priorities)
         if self._permits_left == 0:
             raise Overloaded(
                 f"{self._settings.max_requests} requests are under way",

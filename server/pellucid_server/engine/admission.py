@@ -80,14 +80,21 @@ class Admission:
         with self._lock:
             return tuple(self._left_ms)
 
-    def check_room(self, priority: Priority) -> None:
+    def check_room(self, *priorities: Priority) -> None:
         """Refuses what arrives at a full queue before anything of it is read.
 
         Raises:
-            Overloaded: The queue is full for that class.
+            Overloaded: The queue is full for each of these classes.
         """
+        refused: list[Overloaded] = []
         with self._lock:
-            self._check_room(priority)
+            for priority in priorities:
+                try:
+                    self._check_room(priority)
+                except Overloaded as error:
+                    refused.append(error)
+        if len(refused) == len(priorities):
+            raise refused[-1]
 
     def admit(self, job: Job) -> None:
         """Takes a job in.

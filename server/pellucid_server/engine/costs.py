@@ -42,10 +42,16 @@ class Costs:
         with self._lock:
             return dict(self._batch_ms)
 
-    def bucket_for(self, lane: Lane, row_count: int) -> int:
-        """The bucket that costs least for each of the waiting rows that it takes."""
+    def bucket_for(self, lane: Lane, row_count: int, scale: float = 1.0) -> int:
+        """The bucket that costs least for each of the waiting rows that it takes.
+
+        Args:
+            lane: Theirs.
+            row_count: How many there are.
+            scale: What each costs, relative to one of the model's own size.
+        """
         with self._lock:
-            return self._bucket_for(lane, row_count)
+            return self._bucket_for(lane, row_count, scale)
 
     def predict_ms(self, lane: Lane, row_count: int, bucket_size: int | None) -> float:
         """What rows will cost, padding included.
@@ -70,13 +76,13 @@ class Costs:
             bucket = bucket_size or self._bucket_for(lane, self.buckets[-1])
             return self._ms(lane, bucket) / bucket
 
-    def _bucket_for(self, lane: Lane, row_count: int) -> int:
-        smallest = self.buckets[0]
+    def _bucket_for(self, lane: Lane, row_count: int, scale: float = 1.0) -> int:
+        smallest, budget_ms = self.buckets[0], self._iteration_budget_ms / scale
         allowed = [
             bucket
             for bucket in self.buckets
             if bucket == smallest
-            or (bucket <= self._cap[lane] and self._ms(lane, bucket) <= self._iteration_budget_ms)
+            or (bucket <= self._cap[lane] and self._ms(lane, bucket) <= budget_ms)
         ]
         return min(allowed, key=lambda b: (self._ms(lane, b) / min(b, row_count), -b))
 

@@ -18,12 +18,16 @@ from ..models.gates import Gates, Rule
 from ..models.network import OUTPUT, Network
 from ..models.relevance import Relevance
 from ..models.rescale import Rescale
+from ..models.styles.network import RowNetwork
 from .places import upload, upload_tensor
-from .rows import Lane, Rows, SumTarget, Want
+from .rows import Lane, Rows, StyleRows, SumTarget, Want
 from .seeds import Scores, score
 
 Pick = tuple[Rows, int]
 """One row: of which rows, and its place among them."""
+
+StylePick = tuple[StyleRows, int]
+"""Likewise."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Flight:
         gradient: n×3×H×W on the device, in all lanes but the forward one.
         layer_gradients: As activations, for each layer by which a row wanted the gradient.
         attention: n×layers×heads×tokens×tokens on the device, if a row wanted it.
+        made: n×… on the device, of StyleRows.
     """
 
     scores: Tensor
@@ -53,9 +58,13 @@ class Flight:
     attention: Tensor | None
     started: Any
     landed: Any
+    made: Tensor | None = None
 
-    def brought(self, rows: Rows) -> dict[str, Tensor]:
+    def brought(self, rows: Rows | StyleRows) -> dict[str, Tensor]:
         """What these rows wanted, by its name in Traces: n×… with the batch's rows."""
+        if isinstance(rows, StyleRows):
+            assert self.made is not None
+            return {"made": self.made}
         layer = rows.layer or ""
         everything = {
             Want.LOGITS: ("logits", self.logits),
@@ -87,6 +96,10 @@ class Device(Protocol):
     def upload(self, host: Tensor, dtype: torch.dtype) -> Tensor: ...
     def launch(self, network: Network, picks: Sequence[Pick], bucket_size: int) -> Flight:
         """Runs rows of one lane, sorted by rule, padded to the bucket."""
+        ...
+
+    def paint(self, network: RowNetwork, picks: Sequence[StylePick], bucket_size: int) -> Flight:
+        """Likewise, through a network of fast style."""
         ...
 
     def land(self, flight: Flight) -> float:
@@ -134,9 +147,7 @@ class TorchDevice:
         return host.to(self.device, dtype, non_blocking=True)
 
     def launch(self, network: Network, picks: Sequence[Pick], bucket_size: int) -> Flight:
-        if self.pipelined:
-            torch.cuda.current_stream(self.device).wait_stream(self._side)
-        started = self._mark()
+        started = self._start()
         all_rows = [rows for rows, _ in picks]
         lane = all_rows[0].lane
         padding = bucket_size - len(picks)
@@ -192,6 +203,32 @@ class TorchDevice:
             None if attention is None else attention.weights(),
             started,
             self._mark(),
+        )
+
+    def paint(self, network: RowNetwork, picks: Sequence[StylePick], bucket_size: int) -> Flight:
+        started = self._start()
+        images = [rows.images[index] for rows, index in picks]
+        images += [torch.zeros_like(images[0])] * (bucket_size - len(picks))
+        inputs = [torch.stack(images).contiguous(memory_format=torch.channels_last)]
+        codes = [rows.codes[index] for rows, index in picks if rows.codes is not None]
+        if codes:
+            codes += [torch.zeros_like(codes[0])] * (bucket_size - len(picks))
+            inputs.append(torch.stack(codes))
+        with _tf32(network.tf32 and self.pipelined):
+            made: Tensor = network(*inputs)
+        return Flight(
+            scores=torch.zeros(bucket_size, dtype=torch.float64),
+            classes=torch.full((bucket_size,), -1),
+            finite=self._fetch(made.isfinite().flatten(1).all(1)),
+            terms=None,
+            logits=None,
+            activations={},
+            gradient=None,
+            layer_gradients={},
+            attention=None,
+            started=started,
+            landed=self._mark(),
+            made=made,
         )
 
     def _backward(
@@ -283,6 +320,12 @@ class TorchDevice:
             return tensor
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return host.copy_(tensor, non_blocking=True)
+
+    def _start(self) -> Any:
+        """When a launch begins: it waits for what is done aside."""
+        if self.pipelined:
+            torch.cuda.current_stream(self.device).wait_stream(self._side)
+        return self._mark()
 
     def _mark(self) -> Any:
         if not self.pipelined:

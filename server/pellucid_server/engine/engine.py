@@ -25,16 +25,16 @@ from ..errors import (
     Violation,
 )
 from ..models.gates import Rule
-from ..models.network import Network
 from ..models.registry import Model
+from ..models.styles.library import StyleModel
 from ..workers import Workers
 from .admission import Admission, QueueLimits
 from .costs import Costs
-from .device import Device, Flight, Pick
-from .job import Done, Job, Ride, Spec, Timing, Work
+from .device import Device, Flight
+from .job import Done, Job, Ride, Served, Spec, Timing, Work
 from .lockstep import Climb, Climbing, Group, Moved, Stepper, rows_of
 from .memory import is_out_of_memory
-from .rows import Chore, Event, Lane, Rows, State, TopTarget, Want
+from .rows import Chore, Event, Lane, Rows, State, StyleRows, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ _TOO_LITTLE_MEMORY = "the device has too little memory for this request"
 
 _Returned = TypeVar("_Returned")
 Outcome = Done | PellucidError
-_Launched = tuple[Batch, Flight, list[Pick], Any]
+_Launched = tuple[Batch, Flight, list[Any], Any]
 """A batch on its way, what was picked for it, which is kept until then, and what was looked at."""
 
 
@@ -136,20 +136,20 @@ class Engine:
         self._inbox.put(run)
         return future.result()
 
-    def costs_of(self, model: Model) -> Costs:
+    def costs_of(self, model: Served) -> Costs:
         return self._costs.setdefault(model.name, Costs(self.buckets, self._iteration_budget_ms))
 
-    def warm_up(self, model: Model) -> None:
+    def warm_up(self, model: Served) -> None:
         """Runs every bucket of every lane and measures it."""
         self.call(lambda: self._measure(model))
 
-    def cost_ms(self, spec: Spec) -> float:
+    def cost_ms(self, spec: Spec[Any]) -> float:
         """Device time that a spec is predicted to take, in milliseconds."""
         return self._predict(spec)[0]
 
     def submit(
         self,
-        spec: Spec,
+        spec: Spec[Any],
         arrived_s: float | None = None,
         outlet: Callable[[Done], None] | None = None,
     ) -> Job:
@@ -207,7 +207,7 @@ class Engine:
         self._inbox.put(stop)
         self._thread.join()
 
-    def _predict(self, spec: Spec) -> tuple[float, float, int]:
+    def _predict(self, spec: Spec[Any]) -> tuple[float, float, int]:
         """Milliseconds of device time, alone and in a queue, and how many rows they are of."""
         costs = self.costs_of(spec.model)
         rows = spec.method.row_counts(spec.model, spec.target)
@@ -312,11 +312,7 @@ class Engine:
             timing.launched_s = timing.launched_s or now_s
         out_of_memory = False
         try:
-            with self._device.ahead():
-                picks, looked = _picks(batch)
-            network = batch.key.model.network
-            flight = self._device.launch(network, picks, batch.bucket_size)
-            return batch, flight, picks, looked
+            return batch, *self._fly(batch)
         except Exception as error:
             out_of_memory = is_out_of_memory(error)
             if not out_of_memory:
@@ -329,6 +325,21 @@ class Engine:
                 self._costs[batch.key.model.name].cap(batch.key.lane, batch.bucket_size)
         self._isolate(batch, out_of_memory)
         return None
+
+    def _fly(self, batch: Batch) -> tuple[Flight, list[Any], Any]:
+        """Launches a batch; also returns what it runs, and what its group's stepper needs again."""
+        model, bucket_size, looked = batch.key.model, batch.bucket_size, None
+        works = [(ticket.work, ticket.index) for ticket in batch.tickets]
+        rows = [(work.rows, index) for work, index in works if isinstance(work, Work)]
+        if isinstance(model, StyleModel):
+            styled = [(one, index) for one, index in rows if isinstance(one, StyleRows)]
+            return self._device.paint(model.network, styled, bucket_size), styled, None
+        with self._device.ahead():
+            picks = [(one, index) for one, index in rows if isinstance(one, Rows)]
+            if batch.key.group is not None:
+                slots = [work.slot(index) for work, index in works if isinstance(work, Climbing)]
+                picks, looked = rows_of(batch.key.group.stepper, slots)
+        return self._device.launch(model.network, picks, bucket_size), picks, looked
 
     def _isolate(self, batch: Batch, out_of_memory: bool) -> None:
         """Runs parts of a batch that failed; a row that fails alone fails its job.
@@ -356,14 +367,15 @@ class Engine:
             if launched:
                 self._settle(*launched)
 
-    def _settle(self, batch: Batch, flight: Flight, picks: list[Pick], looked: Any) -> None:
+    def _settle(self, batch: Batch, flight: Flight, picks: list[Any], looked: Any) -> None:
         """Hands results to their jobs, and goes on with those that have all they waited for.
 
         What was picked is not let go of before the flight has landed.
         """
         batch_ms = self._device.land(flight)
-        if batch.key.scale == 1:
-            self._costs[batch.key.model.name].record(batch.key.lane, batch.bucket_size, batch_ms)
+        key, model = batch.key, batch.key.model
+        if key.scale == 1 or isinstance(model, StyleModel):  # which has no size of its own
+            self._costs[model.name].record(key.lane, batch.bucket_size, batch_ms / key.scale)
         self.admission.ran([ticket.job for ticket in batch.tickets], batch_ms)
         self._observer.batch(batch, batch_ms)
         with self._device.aside(flight):
@@ -481,7 +493,7 @@ class Engine:
             self._end(job, self._done(job, stop.value))
             return
         self._close_work(job)
-        if isinstance(wanted, Rows):
+        if isinstance(wanted, Rows | StyleRows):
             self.costs_of(wanted.model or job.spec.model)
             job.work = Work(wanted)
             self._schedule.add(job)
@@ -536,7 +548,7 @@ class Engine:
         result = self._device.download(result)
         return Done(result, job.loaded, tuple(job.rides), replace(job.timing))
 
-    def _next(self, job: Job, answer: Any) -> Rows | Chore | Event | State | Climb:
+    def _next(self, job: Job, answer: Any) -> Rows | StyleRows | Chore | Event | State | Climb:
         if job.program is not None:
             return job.program.send(answer)
         spec = job.spec
@@ -579,22 +591,12 @@ class Engine:
 
         self._notify(resolve)
 
-    def _measure(self, model: Model) -> None:
+    def _measure(self, model: Served) -> None:
         costs = self.costs_of(model)
-        generator = torch.Generator().manual_seed(0)
-        network = model.network
-        shape = (self.buckets[-1], 3, network.height_px, network.width_px)
-        images = torch.randn(shape, generator=generator)
-        uploaded = self._device.upload(images, network.dtype)
-        for rows in _of_every_lane(network, uploaded):
-            lane = rows.lane
+        for lane, launch in self._trials(model):
             for bucket in self.buckets:
-                picks = [(rows, index) for index in range(bucket)]
                 try:
-                    taken_ms = [
-                        self._device.land(self._device.launch(network, picks, bucket))
-                        for _ in range(_WARM_UP_RUNS)
-                    ]
+                    taken_ms = [self._device.land(launch(bucket)) for _ in range(_WARM_UP_RUNS)]
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -605,9 +607,37 @@ class Engine:
                     break
         self._device.release_memory()
 
+    def _trials(self, model: Served) -> Iterator[tuple[Lane, Callable[[int], Flight]]]:
+        """Each lane that is defined on a network, and what launches so many rows of it."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (self.buckets[-1], 3, model.network.height_px, model.network.width_px)
+        images = torch.randn(shape, generator=generator)
+        uploaded = self._device.upload(images, model.network.dtype)
+        if isinstance(model, StyleModel):
+            codes = None
+            if (code_length := model.network.code_length) is not None:
+                codes = uploaded.new_zeros(len(uploaded), code_length)
+            style_rows = StyleRows(uploaded, model, codes)
 
-def _of_every_lane(network: Network, images: Tensor) -> Iterator[Rows]:
+            def paint(count: int) -> Flight:
+                picks = [(style_rows, index) for index in range(count)]
+                return self._device.paint(model.network, picks, count)
+
+            yield Lane.FORWARD, paint
+            return
+        network = model.network
+
+        def launch(rows: Rows, count: int) -> Flight:
+            picks = [(rows, index) for index in range(count)]
+            return self._device.launch(network, picks, count)
+
+        for rows in _of_every_lane(model, uploaded):
+            yield rows.lane, functools.partial(launch, rows)
+
+
+def _of_every_lane(model: Model, images: Tensor) -> Iterator[Rows]:
     """Rows of each lane that is defined on a network."""
+    network = model.network
     yield Rows(images, TopTarget())
     if network.white_box_refusal is None:
         yield Rows(images, TopTarget(), Want.GRADIENT)
@@ -615,15 +645,6 @@ def _of_every_lane(network: Network, images: Tensor) -> Iterator[Rows]:
         yield Rows(images, TopTarget(), Want.GRADIENT, Rule.LRP_COMPOSITE, epsilon=1e-6)
     if network.deeplift_refusal is None:
         yield Rows(images, TopTarget(), Want.GRADIENT, references=torch.zeros_like(images))
-
-
-def _picks(batch: Batch) -> tuple[list[Pick], Any]:
-    """What the device is to run, and what the stepper of a group needs of it again."""
-    works = [(ticket.work, ticket.index) for ticket in batch.tickets]
-    if batch.key.group is not None:
-        slots = [work.slot(index) for work, index in works if isinstance(work, Climbing)]
-        return rows_of(batch.key.group.stepper, slots)
-    return [(work.rows, index) for work, index in works if isinstance(work, Work)], None
 
 
 def _by_work(tickets: Sequence[Ticket]) -> Mapping[Work | Climbing, list[int]]:

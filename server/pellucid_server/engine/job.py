@@ -4,14 +4,22 @@ import enum
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from ..models.registry import Model
+from ..models.styles.library import StyleModel
 from .lockstep import Climbing, Pace
-from .rows import Lane, Program, Rows, Target, Traces
+from .rows import Lane, Program, Rows, StyleRows, Target, Traces
+
+Served = Model | StyleModel
+"""What jobs run on."""
+
+_M = TypeVar("_M", bound=Served, default=Model)
+_M_contra = TypeVar("_M_contra", bound=Served, default=Model, contravariant=True)
 
 
 class Priority(enum.IntEnum):
@@ -22,7 +30,7 @@ class Priority(enum.IntEnum):
     OPTIMIZE = 2
 
 
-class Method(Protocol):
+class Method(Protocol[_M_contra]):
     """What the engine knows of a method: what it costs, and how it asks for rows."""
 
     @property
@@ -31,15 +39,15 @@ class Method(Protocol):
     @property
     def priority(self) -> Priority: ...
 
-    def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+    def row_counts(self, model: _M_contra, target: Target) -> Mapping[Lane, int]:
         """How many rows it will ask for, by lane."""
         ...
 
-    def pace(self, model: Model) -> Pace | None:
+    def pace(self, model: _M_contra) -> Pace | None:
         """Of its rows with gradients, where they come in lock step; None: all can come at once."""
         ...
 
-    def most_ms(self, model: Model, row_ms: float) -> float:
+    def most_ms(self, model: _M_contra, row_ms: float) -> float:
         """Milliseconds that it takes at most, however many rows it might ask for.
 
         Args:
@@ -48,16 +56,16 @@ class Method(Protocol):
         """
         ...
 
-    def byte_count(self, model: Model) -> int:
+    def byte_count(self, model: _M_contra) -> int:
         """Bytes that it holds besides a few images."""
         ...
 
-    def program(self, model: Model, image: Tensor, target: Target) -> Program[Any]:
+    def program(self, model: _M_contra, image: Tensor, target: Target) -> Program[Any]:
         """Its work on one image, 3×H×W, on the device."""
         ...
 
 
-class Source(Protocol):
+class Source(Protocol[_M_contra]):
     """Where a request's image comes from."""
 
     @property
@@ -70,7 +78,7 @@ class Source(Protocol):
         """Of the image's bytes as they came, in hexadecimal."""
         ...
 
-    def load(self, model: Model) -> Any:
+    def load(self, model: _M_contra) -> Any:
         """Decodes and preprocesses; called in a worker thread. Has an input of 3×H×W."""
         ...
 
@@ -83,14 +91,14 @@ class Elsewhere:
         bucket_size: What their batches are padded to.
     """
 
-    model: Model
+    model: Served
     lane: Lane
     row_count: int
     bucket_size: int
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(Generic[_M]):
     """A validated request.
 
     Attributes:
@@ -100,9 +108,9 @@ class Spec:
         elsewhere: Rows that its method asks for of other models, besides those that it counts.
     """
 
-    model: Model
-    method: Method
-    source: Source
+    model: _M
+    method: Method[_M]
+    source: Source[_M]
     target: Target
     deadline_s: float
     caller: str = ""
@@ -163,7 +171,7 @@ class Work:
     group = None
     turn = 0
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows | StyleRows) -> None:
         self.rows = rows
         self.model, self.lane, self.bucket_size = rows.model, rows.lane, rows.bucket_size
         self.size: tuple[int, int] = (rows.images.shape[2], rows.images.shape[3])
@@ -195,7 +203,7 @@ class Work:
 
     def traces(self) -> Traces:
         assert self.unsettled == 0
-        names = ("terms", "logits", "activation", "gradient", "layer_gradient", "attention")
+        names = ("terms", "logits", "activation", "gradient", "layer_gradient", "attention", "made")
         return Traces(self._scores, self._classes, **{name: self._kept.get(name) for name in names})
 
     def close(self) -> None:
@@ -216,7 +224,7 @@ class Job:
         state: What it can be handed over by, see rows.State.
     """
 
-    spec: Spec
+    spec: Spec[Any]
     cost_ms: float
     queued_ms: float
     timing: Timing

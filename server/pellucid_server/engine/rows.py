@@ -7,13 +7,14 @@ to the image.
 import enum
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from ..models.gates import Rule
 from ..models.network import OUTPUT, PENULTIMATE
 from ..models.registry import Model
+from ..models.styles.library import StyleModel
 from .siblings import Siblings
 
 if TYPE_CHECKING:
@@ -358,6 +359,26 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class StyleRows:
+    """Images that a network of fast style is to paint, or to predict codes of.
+
+    Attributes:
+        images: n×3×H×W, 0-1, on the device, in the network's dtype.
+        model: Whose network.
+        codes: n×K, the style of each; None: it takes none.
+        bucket_size: As of Rows.
+    """
+
+    images: Tensor
+    model: StyleModel
+    codes: Tensor | None = None
+    bucket_size: int | None = None
+
+    lane: ClassVar[Lane] = Lane.FORWARD
+    rule: ClassVar[Rule] = Rule.GRADIENT
+
+
+@dataclass(frozen=True)
 class Traces:
     """What came of rows, in their order.
 
@@ -371,6 +392,7 @@ class Traces:
             lanes of LRP and DeepLIFT: the relevance of the image, or its contributions.
         layer_gradient: As activation, if it was wanted: of the score by the activation.
         attention: n×layers×heads×tokens×tokens on the device, if it was wanted.
+        made: n×… on the device, of StyleRows, which bring nothing else: what the network made.
     """
 
     scores: Tensor
@@ -381,6 +403,7 @@ class Traces:
     gradient: Tensor | None
     layer_gradient: Tensor | None
     attention: Tensor | None
+    made: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -419,5 +442,5 @@ class State:
 
 
 Result = TypeVar("Result")
-Program = Generator["Rows | Chore | Event | State | Climb", Any, Result]
+Program = Generator["Rows | StyleRows | Chore | Event | State | Climb", Any, Result]
 """A method in the middle of its work: it yields rows and gets traces, and returns its result."""

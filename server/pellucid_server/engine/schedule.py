@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..models.gates import Rule
-from ..models.registry import Model
 from .costs import Costs
-from .job import Job, Priority, Work
+from .job import Job, Priority, Served, Work
 from .lockstep import Climbing, Group
 from .rows import Lane
 
@@ -42,7 +41,7 @@ class Ticket:
 class Key:
     """What the rows of one batch have in common."""
 
-    model: Model
+    model: Served
     lane: Lane
     bucket_size: int | None
     size: tuple[int, int]
@@ -127,7 +126,7 @@ class Schedule:
         cost = costs[key.model.name]
         mates = [job for job in waiting if key_of(job) == key and job.work and job.work.waiting]
         count = 1 if lead.work.suspects else sum(job.work.waiting for job in mates if job.work)
-        bucket_size = key.bucket_size or cost.bucket_for(key.lane, count)
+        bucket_size = key.bucket_size or cost.bucket_for(key.lane, count, key.scale)
         self._quantum_ms = key.scale * cost.predict_ms(key.lane, bucket_size, bucket_size)
         row_ms = self._quantum_ms / min(bucket_size, count)  # padding is paid for, too
         if lead.work.suspects:

@@ -65,7 +65,7 @@ def why_not_a_name(name: str) -> str | None:
 # What model.yaml says.
 
 
-class _Settings(BaseModel):
+class StrictSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -86,7 +86,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=255)]
 Architecture = Annotated[str, Field(max_length=128), AfterValidator(_known)]
 
 
-class PreprocessingSettings(_Settings):
+class PreprocessingSettings(StrictSettings):
     """How a photo becomes the input; photos.Preprocessing has the meanings."""
 
     resize_shorter_side_px: Annotated[int, Field(strict=True, ge=1, le=16_384)] | None = None
@@ -115,7 +115,7 @@ class PreprocessingSettings(_Settings):
         )
 
 
-class Limits(_Settings):
+class Limits(StrictSettings):
     """What a model may take of the device.
 
     Attributes:
@@ -128,7 +128,7 @@ class Limits(_Settings):
 UNLIMITED = Limits()
 
 
-class FolderSettings(_Settings):
+class FolderSettings(StrictSettings):
     """What the model.yaml of every platform says."""
 
     weights: _Path
@@ -146,7 +146,7 @@ class TorchSettings(FolderSettings):
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
 
 
-class InputSettings(_Settings):
+class InputSettings(StrictSettings):
     """The graph's input.
 
     Attributes:
@@ -160,7 +160,7 @@ class InputSettings(_Settings):
     dtype: DType = "float32"
 
 
-class OutputSettings(_Settings):
+class OutputSettings(StrictSettings):
     """The graph's output: logits; name None: the only one."""
 
     name: _Name | None = None
@@ -202,9 +202,7 @@ def read_settings(folder: Path) -> TorchSettings | OnnxSettings:
         BadFolder: It is missing, too large, no YAML, or says what is not allowed: every such
             thing is named.
     """
-    value = _parse(_read_text(folder, SETTINGS_FILE, _MOST_SETTINGS_BYTES))
-    if not isinstance(value, dict):
-        raise BadFolder(f"{SETTINGS_FILE} is not a mapping of settings")
+    value = read_mapping(folder, SETTINGS_FILE)
     platform = value.get("platform", "torch")
     kind = _PLATFORMS.get(platform) if isinstance(platform, str) else None
     if kind is None:
@@ -213,8 +211,24 @@ def read_settings(folder: Path) -> TorchSettings | OnnxSettings:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        complaints = "; ".join(_complaint(dict(problem), kind) for problem in error.errors())
-        raise BadFolder(f"{SETTINGS_FILE}: {complaints}") from None
+        raise BadFolder(f"{SETTINGS_FILE}: {complaints(error, kind)}") from None
+
+
+def read_mapping(folder: Path, name: str) -> dict[str, Any]:
+    """A YAML file of settings.
+
+    Raises:
+        BadFolder: It is missing, too large, or none.
+    """
+    value = _parse(read_text(folder, name, _MOST_SETTINGS_BYTES), name)
+    if not isinstance(value, dict):
+        raise BadFolder(f"{name} is not a mapping of settings")
+    return value
+
+
+def complaints(error: ValidationError, kind: type[BaseModel]) -> str:
+    """All that is wrong with settings, in one line."""
+    return "; ".join(_complaint(dict(problem), kind) for problem in error.errors())
 
 
 def _complaint(problem: dict[str, Any], kind: type[BaseModel]) -> str:
@@ -258,7 +272,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return super().construct_mapping(node, deep)
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, name: str) -> Any:
     try:
         loader = _Loader(text)
         try:
@@ -266,18 +280,18 @@ def _parse(text: str) -> Any:
         finally:
             loader.dispose()
     except RecursionError:
-        raise BadFolder(f"{SETTINGS_FILE} is nested too deeply") from None
+        raise BadFolder(f"{name} is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         what = getattr(error, "problem", None) or str(error)
-        raise BadFolder(f"{SETTINGS_FILE} is not YAML that is read here: {where}{what}") from None
+        raise BadFolder(f"{name} is not YAML that is read here: {where}{what}") from None
 
 
 # The folder's files.
 
 
-def _inside(folder: Path, name: str) -> Path:
+def inside(folder: Path, name: str) -> Path:
     """A file of the folder.
 
     Raises:
@@ -297,7 +311,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _read_bytes(folder: Path, name: str, most_bytes: int) -> bytes:
-    with _inside(folder, name).open("rb") as opened:
+    with inside(folder, name).open("rb") as opened:
         size = os.fstat(opened.fileno()).st_size
         data = opened.read(most_bytes + 1) if size <= most_bytes else b""
     if max(size, len(data)) > most_bytes:
@@ -305,7 +319,7 @@ def _read_bytes(folder: Path, name: str, most_bytes: int) -> bytes:
     return data
 
 
-def _read_text(folder: Path, name: str, most_bytes: int) -> str:
+def read_text(folder: Path, name: str, most_bytes: int) -> str:
     data = _read_bytes(folder, name, most_bytes)
     try:
         return data.decode("utf-8-sig")
@@ -318,7 +332,7 @@ def _read_labels(folder: Path, name: str | None) -> tuple[str, ...] | None:
         return None
     if name == "imagenet":
         return imagenet_labels()
-    labels = _read_text(folder, name, _MOST_LABELS_BYTES).rstrip("\r\n").split("\n")
+    labels = read_text(folder, name, _MOST_LABELS_BYTES).rstrip("\r\n").split("\n")
     labels = [label.strip() for label in labels]
     if "" in labels:
         raise BadFolder(f"line {labels.index('') + 1} of {name} is empty; each has a label")
@@ -337,7 +351,7 @@ def build_folder(folder: Path, settings: TorchSettings | OnnxSettings) -> Built:
         return _read_onnx_folder(folder, settings)
     faults = _Faults()
     labels = faults.of("labels", lambda: _read_labels(folder, settings.labels))
-    file = faults.of("weights", lambda: _inside(folder, settings.weights))
+    file = faults.of("weights", lambda: inside(folder, settings.weights))
     entries = faults.of("weights", lambda: read_header(file)) if file else None
     digest = sha256_of(file) if file and entries is not None else ""
     faults.of_digest(digest, settings)

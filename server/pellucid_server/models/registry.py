@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -24,11 +25,14 @@ from .folders import UNLIMITED, BadFolder, Limits, build_folder, read_settings, 
 from .network import Network, UnservableNetwork
 from .onnx.file import BadOnnx, OnnxFile
 from .onnx.network import AboutOnnx, build_onnx
+from .styles.network import BadStyle
 
 log = logging.getLogger(__name__)
 
 _MOST_REASON = 300
 """Characters of why a model failed that an error repeats: it travels in headers, twice."""
+
+_Loaded = TypeVar("_Loaded")
 
 
 class Precision(enum.Enum):
@@ -222,18 +226,19 @@ def loads(
     """
     embedded = partial(load_model, device=device, precision=precision, side_px=side_px)
     for name in names:
-        yield partial(_loaded, name, partial(embedded, name))
+        yield partial(loaded, name, partial(embedded, name))
     for folder in sorted(folders.iterdir()) if folders is not None else ():
         if folder.name in names:
             yield partial(_failed, folder.name, "an embedded network has that name")
         elif folder.is_dir() and not folder.name.startswith("."):
-            yield partial(_loaded, folder.name, partial(load_folder, folder, device=device))
+            yield partial(loaded, folder.name, partial(load_folder, folder, device=device))
 
 
-def _loaded(name: str, load: Callable[[], Model]) -> Model | FailedModel:
+def loaded(name: str, load: Callable[[], _Loaded]) -> _Loaded | FailedModel:
+    """What is loaded; what cannot be says why, and is logged."""
     try:
         return load()
-    except (BadArchitecture, BadFolder, WeightsError, UnservableNetwork) as error:
+    except (BadArchitecture, BadFolder, BadStyle, WeightsError, UnservableNetwork) as error:
         return _failed(name, str(error))
     except OSError as error:
         return _failed(name, f"{error.filename} cannot be read: {error.strerror}")

@@ -1,6 +1,7 @@
 """Between protobuf messages and what the server works with: Spec in, results out."""
 
 from .checkpoints import Collector, write_checkpoint
+from .fast import read_fast, write_fast, write_styles
 from .optimize import AskedOptimize, read_optimize, write_optimize, write_queued
 from .requests import (
     METHODS,
@@ -39,6 +40,7 @@ __all__ = [
     "View",
     "read_explain",
     "read_explain_batch",
+    "read_fast",
     "read_optimize",
     "read_predict",
     "read_predict_batch",
@@ -47,12 +49,14 @@ __all__ = [
     "write_error",
     "write_explain",
     "write_explain_batch",
+    "write_fast",
     "write_model",
     "write_models",
     "write_optimize",
     "write_predict",
     "write_predict_batch",
     "write_queued",
+    "write_styles",
     "write_stylize",
     "write_stylize_queued",
 ]

@@ -183,8 +183,36 @@ def read_parameters(
     """
     fields = Fields(found, path, message)
     before = len(found)
+    values = _read_values(fields, kind, model, tap, defaults or {})
+    if model is None or any(values[f.name] is None for f in _required(kind)):
+        return None
+    made = kind(**values)
+    for name, why in made.irrelevant().items():
+        if fields.has(name):
+            fields.invalid(name, why)
+    if len(found) == before:
+        for name, why in made.contradictions(model).items():
+            fields.invalid(name, why)
+    return made if len(found) == before else None
+
+
+def read_plain(found: Violations, path: str, message: Message, kind: type[_P]) -> _P | None:
+    """The same of parameters that no model has a say in."""
+    before = len(found)
+    values = _read_values(Fields(found, path, message), kind, None, None, {})
+    return kind(**values) if len(found) == before else None
+
+
+def _read_values(
+    fields: Fields,
+    kind: type[Parameters],
+    model: Model | None,
+    tap: str | None,
+    defaults: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Parameters by name; None where one is missing or cannot be told."""
+    found, path, message = fields.found, fields.path, fields.message
     values: dict[str, Any] = {}
-    defaults = defaults or {}
     for field in dataclasses.fields(kind):
         name, parameter = field.name, field.metadata["parameter"]
         known = Known(model, values)
@@ -218,16 +246,7 @@ def read_parameters(
                 values[name] = (
                     _read_inputs(fields, name, model, several) if fields.has(name) else None
                 )
-    if model is None or any(values[f.name] is None for f in _required(kind)):
-        return None
-    made = kind(**values)
-    for name, why in made.irrelevant().items():
-        if fields.has(name):
-            fields.invalid(name, why)
-    if len(found) == before:
-        for name, why in made.contradictions(model).items():
-            fields.invalid(name, why)
-    return made if len(found) == before else None
+    return values
 
 
 def _required(kind: type[Parameters]) -> Iterator[dataclasses.Field[Any]]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from pellucid import render
-from pellucid.v1 import data_pb2, inference_pb2, optimize_pb2
+from pellucid.v1 import data_pb2, inference_pb2, optimize_pb2, stylize_pb2
 
 from .. import photos
 from ..engine.job import Source, Spec
@@ -238,7 +238,7 @@ def _read_predict(
         top_k = model.network.class_count
     attached = tuple(_read_attached(found, request, model))
     budget_ms = _read_budget(found, request)
-    bucket_size = _read_bucket_size(found, request, limits)
+    bucket_size = read_bucket_size(found, request, limits)
     canvas_px = max((one.view.canvas_px for one in attached if one.view.canvas_px), default=None)
 
     def asked(source: Source) -> Asked:
@@ -263,7 +263,7 @@ def _read_explain(
     """As _read_predict."""
     model = find_model(found, request.model, registry)
     explained = _read_explained(found, request, model, watched=watched)
-    bucket_size = _read_bucket_size(found, request, limits)
+    bucket_size = read_bucket_size(found, request, limits)
 
     def asked(source: Source) -> Asked:
         assert model is not None
@@ -388,11 +388,12 @@ def find_model(found: Violations, name: str, registry: Registry) -> Model | None
         return None
 
 
-def _read_bucket_size(
+def read_bucket_size(
     found: Violations,
-    request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest,
+    request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest | stylize_pb2.Fast,
     limits: Limits,
 ) -> int | None:
+    """The batch size that rows are padded to, if it is fixed."""
     if not request.HasField("bucket_size"):
         return None
     if request.bucket_size not in limits.buckets:

@@ -412,13 +412,13 @@ _LAYOUTS = {
 }
 
 
-def write_run(spec: Spec, done: Done, render_ms: float = 0.0) -> inference_pb2.Run:
+def write_run(spec: Spec[Any], done: Done, render_ms: float = 0.0) -> inference_pb2.Run:
     """What a result was computed by."""
     model, timing = spec.model, done.timing
     return inference_pb2.Run(
         model=model.name,
         model_version=model.version,
-        preprocessing=_write_preprocessing(model),
+        preprocessing=_write_preprocessing(model) if isinstance(model, Model) else None,
         precision=_PRECISIONS[model.precision],
         device=model.network.device.type,
         decode_ms=(timing.ready_s - timing.decode_started_s) * 1e3,

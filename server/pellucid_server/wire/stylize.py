@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from pellucid import render
 from pellucid.v1 import data_pb2, optimize_pb2, stylize_pb2
@@ -59,7 +59,7 @@ class AskedStylize:
         notes: Why bits may differ from those of a run that was not interrupted.
     """
 
-    spec: Spec
+    spec: Spec[Any]
     request: stylize_pb2.StylizeSpec
     settings: stylize_pb2.StylizeSpec
     format: render.Format
@@ -103,12 +103,12 @@ def read_stylize(
     picture = Fields(found, "", request).choice("format", "png")
     neural = None
     if not request.HasField("neural"):
-        found.invalid("method", "required; one of neural")
+        found.invalid("method", "required; one of neural or fast")
     else:
         neural = read_parameters(found, "neural", request.neural, Neural, model, None)
-    content = _read_photo(found, "content", request.content, limits)
-    weighted = list(_read_styles(found, request, limits))
-    others = list(_read_others(found, request, content, neural, limits))
+    content = read_photo(found, "content", request.content, limits)
+    weighted = list(read_styles(found, request, limits))
+    others = list(read_others(found, request, content, neural, limits))
     layers = {name: _read_layers(found, request, name, model) for name in _MOST_LAYERS}
     found.raise_any()
     assert model is not None
@@ -159,30 +159,35 @@ def read_stylize(
 # Pictures.
 
 
-def _read_photo(
+def read_photo(
     found: Violations, field: str, image: data_pb2.Image, limits: Limits
 ) -> PhotoSource | None:
+    """A photo that is not preprocessed already."""
     if image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32:
         found.invalid(f"{field}.tensor", "is float32; send a photo, uint8 height × width × 3")
         return None
     return read_image(found, image, None, limits, None, field)
 
 
-def _read_styles(
+def read_styles(
     found: Violations, request: stylize_pb2.StylizeSpec, limits: Limits
 ) -> Iterator[tuple[PhotoSource, float]]:
+    """Pictures of styles, with their weights."""
     if not 1 <= len(request.styles) <= MOST_STYLES:
         found.invalid("styles", f"has {len(request.styles)}; must have 1 to {MOST_STYLES}")
     for place, style in enumerate(request.styles[:MOST_STYLES]):
-        source = _read_photo(found, f"styles[{place}].image", style.image, limits)
-        weight = _read_weight(found, f"styles[{place}]", style)
+        source = read_photo(found, f"styles[{place}].image", style.image, limits)
+        weight = read_weight(found, f"styles[{place}]", style)
         if source is not None:
             yield source, weight
 
 
-def _read_weight(
-    found: Violations, path: str, message: stylize_pb2.StylePicture | stylize_pb2.WeightedLayer
+def read_weight(
+    found: Violations,
+    path: str,
+    message: stylize_pb2.StylePicture | stylize_pb2.WeightedLayer | stylize_pb2.NamedStyle,
 ) -> float:
+    """More than 0, 1 where it is not set."""
     weight = message.weight if message.HasField("weight") else 1.0
     if not 0 < weight <= MOST_LAYER_WEIGHT:
         found.invalid(
@@ -191,7 +196,7 @@ def _read_weight(
     return weight
 
 
-def _read_others(
+def read_others(
     found: Violations,
     request: stylize_pb2.StylizeSpec,
     content: PhotoSource | None,
@@ -199,13 +204,9 @@ def _read_others(
     limits: Limits,
 ) -> Iterator[PhotoSource]:
     """The mask and the start, where there are any."""
-    if request.HasField("mask"):
-        mask = _read_photo(found, "mask", request.mask, limits)
-        if mask is not None and content is not None and _size_of(mask) != _size_of(content):
-            sizes = " and ".join(times(_size_of(one)) for one in (mask, content))
-            found.invalid("mask", f"must be as large as the content: they are {sizes}")
-        elif mask is not None:
-            yield mask
+    mask = read_mask(found, request, content, limits)
+    if mask is not None:
+        yield mask
     if neural is None:
         return
     wanted = neural.start == "image"
@@ -213,12 +214,29 @@ def _read_others(
         why = "required for" if wanted else "is for"
         found.invalid("start", f"{why} STYLE_START_IMAGE")
     elif wanted:
-        start = _read_photo(found, "start", request.start, limits)
+        start = read_photo(found, "start", request.start, limits)
         if start is not None:
             yield start
 
 
-def _size_of(source: PhotoSource) -> tuple[int, int]:
+def read_mask(
+    found: Violations,
+    request: stylize_pb2.StylizeSpec,
+    content: PhotoSource | None,
+    limits: Limits,
+) -> PhotoSource | None:
+    """Where the style is to be; as large as the content."""
+    if not request.HasField("mask"):
+        return None
+    mask = read_photo(found, "mask", request.mask, limits)
+    if mask is not None and content is not None and size_of(mask) != size_of(content):
+        sizes = " and ".join(times(size_of(one)) for one in (mask, content))
+        found.invalid("mask", f"must be as large as the content: they are {sizes}")
+        return None
+    return mask
+
+
+def size_of(source: PhotoSource) -> tuple[int, int]:
     """Height and width, upright."""
     if isinstance(source, EncodedPhoto):
         return source.header.height_px, source.header.width_px
@@ -227,7 +245,7 @@ def _size_of(source: PhotoSource) -> tuple[int, int]:
 
 
 def _picture(source: PhotoSource, weight: float = 1.0) -> Picture:
-    return Picture(source.sha256, *_size_of(source), weight)
+    return Picture(source.sha256, *size_of(source), weight)
 
 
 # Layers.
@@ -252,7 +270,7 @@ def _read_layers(
     made: dict[str, float] = {}
     for place, one in enumerate(asked):
         where = f"neural.{name}[{place}]"
-        weight = _read_weight(found, where, one)
+        weight = read_weight(found, where, one)
         layer = find_layer(found, f"{where}.layer", one.layer, model)
         if layer is None:
             continue

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from ..network import Cache
 from .network import (
     Convolution,
     DoubledConvolution,
     Norm,
+    RowNetwork,
     SquaresConvolution,
     StyleNetwork,
 )
@@ -32,6 +34,8 @@ PICTURE_SIDE_PX = 256
 """Of the square of a picture that a code is predicted of."""
 _CODE_LENGTH = 100
 _BLOCKS = 5
+_CACHE_BYTES = 1 << 20
+"""Of codes of 400 bytes."""
 
 _MOBILENET = (
     (1, 16, 1, 1),
@@ -99,15 +103,21 @@ def load_arbitrary(file: Path, dtype: torch.dtype = torch.float32) -> StyleNetwo
     return network.to(dtype).eval()
 
 
-class Predictor(nn.Module):
+class Predictor(RowNetwork):
     """From pictures to the codes of their styles: MobileNetV2, its means, one matrix.
 
     Args:
         tensors: Of arbitrary_predict.onnx.
+
+    Attributes:
+        cache: Codes, by the SHA-256 of what they were predicted of.
     """
+
+    side_px = PICTURE_SIDE_PX
 
     def __init__(self, tensors: Tensors) -> None:
         super().__init__()
+        self.cache = Cache(_CACHE_BYTES)
         self._first = _Padded(tensors, "MobilenetV2/Conv", 32, 3, 3, stride=2)
         self._blocks = nn.ModuleList()
         depth = 32

@@ -156,7 +156,42 @@ class _Residual(nn.Module):
         return made.add_(rows)
 
 
-class StyleNetwork(nn.Module):
+class RowNetwork(nn.Module):
+    """A network of fast style, as far as the engine knows it.
+
+    Attributes:
+        side_px: Of the square that its costs are measured at.
+        tf32: Whether a CUDA device may round factors.
+        code_length: The numbers of the code that a row has besides its image; None: it has none.
+    """
+
+    side_px = 256
+    tf32 = False
+    code_length: int | None = None
+
+    @property
+    def height_px(self) -> int:
+        return self.side_px
+
+    @property
+    def width_px(self) -> int:
+        return self.side_px
+
+    @property
+    def pixel_count(self) -> int:
+        return self.side_px**2
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its arithmetic."""
+        return next(self.buffers()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.buffers()).device
+
+
+class StyleNetwork(RowNetwork):
     """Photos and style codes in, paintings out; without gradients.
 
     Args:
@@ -169,6 +204,8 @@ class StyleNetwork(nn.Module):
             one style, its code has no numbers. Empty: codes are made of pictures.
         licence: SPDX identifier of the weights', or "" where nothing says.
     """
+
+    code_length: int
 
     def __init__(
         self,

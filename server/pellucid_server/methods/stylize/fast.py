@@ -1,0 +1,182 @@
+"""A photo in the style of paintings in one pass.
+
+Johnson, Alahi and Fei-Fei 2016, arXiv:1603.08155; Dumoulin, Shlens and Kudlur 2016,
+arXiv:1610.07629; Ghiasi and others 2017, arXiv:1705.06830.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...engine.job import Elsewhere, Priority
+from ...engine.rows import Chore, Lane, Program, StyleRows, Target
+from ...models.styles.arbitrary import predictor_input
+from ...models.styles.library import CodeModel, StyleModel
+from ...models.styles.network import StyleNetwork, at_strength
+from ..parameters import Parameters, choice, number
+from . import colors
+from .neural import LEAST_SIDE_PX, MOST_SIDE_PX
+
+_PREDICTED_AT_ONCE = 1
+"""The bucket of predictions: their codes are kept, and must not depend on who else was there."""
+
+_HELD_IMAGES = 8
+"""Images of the result's size that a job holds at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fast(Parameters):
+    """See the contract's Fast."""
+
+    strength: float = number(1.0, 0, 1)
+    side_px: int = number(512, LEAST_SIDE_PX, MOST_SIDE_PX)
+    original_colors: str = choice("off")
+
+    def size(self, height_px: int, width_px: int) -> tuple[int, int]:
+        """Height and width of the image, by the photo's."""
+        factor = self.side_px / max(height_px, width_px)
+        return max(1, round(height_px * factor)), max(1, round(width_px * factor))
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What came of a job.
+
+    Attributes:
+        picture: 3×H×W, red, green and blue from 0 to 1.
+        clipped_share: Of the picture's values that its colours had put out of range.
+    """
+
+    picture: Tensor
+    clipped_share: float
+
+
+@dataclass(frozen=True)
+class NamedStyles:
+    """Styles that the network has, blended.
+
+    Attributes:
+        network: Whose.
+        weights: By the style's index.
+    """
+
+    network: StyleNetwork
+    weights: Mapping[int, float]
+
+    elsewhere: ClassVar[tuple[Elsewhere, ...]] = ()
+
+    def code(self, strength: float) -> Program[Tensor]:
+        """Says nothing of strength, which is between the photo and the painting."""
+        yield from ()
+        return self.network.code_of(self.weights)
+
+
+class Photo(Protocol):
+    """A picture that is decoded when it is needed."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes, in hexadecimal."""
+        ...
+
+    def decoded(self) -> NDArray[np.uint8]:
+        """Upright, H×W×3; called in a worker."""
+        ...
+
+
+@dataclass(frozen=True)
+class PictureStyles:
+    """The styles of pictures, by their codes.
+
+    Attributes:
+        predictor: Of codes.
+        content: The photo, whose own style strength 0 is.
+        pictures: With their weights.
+    """
+
+    predictor: CodeModel
+    content: Photo
+    pictures: Sequence[tuple[Photo, float]]
+
+    @property
+    def elsewhere(self) -> tuple[Elsewhere, ...]:
+        count = len(self.pictures) + 1
+        return (Elsewhere(self.predictor, Lane.FORWARD, count, _PREDICTED_AT_ONCE),)
+
+    def code(self, strength: float) -> Program[Tensor]:
+        """The mean of the codes, as far from the photo's own as strength says."""
+        total = sum(weight for _, weight in self.pictures)
+        code = torch.zeros(())
+        for picture, weight in self.pictures:
+            code = code + weight / total * (yield from self._code_of(picture))
+        if strength < 1:
+            own = yield from self._code_of(self.content)
+            code = at_strength(own[None], code[None], torch.tensor([strength]))[0]
+        return code
+
+    def _code_of(self, picture: Photo) -> Program[Tensor]:
+        """On the host; those used last are kept."""
+        network, sha256 = self.predictor.network, picture.sha256
+        kept = network.cache.get(sha256)
+        if kept is not None:
+            return kept
+        seen: np.ndarray = yield Chore(lambda _: predictor_input(picture.decoded()))
+        image = torch.from_numpy(seen)[None].to(network.device, network.dtype)
+        traces = yield StyleRows(image, self.predictor, bucket_size=_PREDICTED_AT_ONCE)
+        return network.cache.put(sha256, traces.made[0].cpu())
+
+
+@dataclass(frozen=True)
+class FastStylize:
+    """A photo that a network paints. Its source is a PlainPhoto.
+
+    Attributes:
+        fast: How.
+        styles: Which.
+        size: Height and width of the result.
+    """
+
+    fast: Fast
+    styles: NamedStyles | PictureStyles
+    size: tuple[int, int]
+
+    name: ClassVar[str] = "fast_style"
+    priority: ClassVar[Priority] = Priority.EXPLAIN
+
+    def row_counts(self, model: StyleModel, target: Target) -> Mapping[Lane, int]:
+        """In rows of the size that costs are measured at."""
+        return {Lane.FORWARD: math.ceil(math.prod(self.size) / model.network.pixel_count)}
+
+    def pace(self, model: StyleModel) -> None:
+        """All can come at once."""
+
+    def most_ms(self, model: StyleModel, row_ms: float) -> float:
+        """No time ends it."""
+        return math.inf
+
+    def byte_count(self, model: StyleModel) -> int:
+        return _HELD_IMAGES * 3 * math.prod(self.size) * model.network.dtype.itemsize
+
+    def program(self, model: StyleModel, image: Tensor, target: Target) -> Program[Painted]:
+        """Args are those of every method, but that a mask is the image's fourth channel."""
+        photo, mask = image[:3], image[3:]
+        code: Tensor = yield from self.styles.code(self.fast.strength)
+        traces = yield StyleRows(photo[None], model, code[None].to(photo))
+        picture = traces.made[0].clamp(0, 1)
+        if isinstance(self.styles, NamedStyles):
+            strengths = photo.new_tensor([self.fast.strength])
+            picture = at_strength(photo[None], picture[None], strengths)[0]
+        clipped_share = 0.0
+        if self.fast.original_colors == "luminance":
+            exact = colors.with_luminance(photo, picture)
+            picture = exact.clamp(0, 1)
+            clipped_share = float((exact != picture).double().mean())
+        if len(mask):
+            picture = torch.lerp(photo, picture, mask)
+        return Painted(picture, clipped_share)

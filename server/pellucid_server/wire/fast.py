@@ -1,0 +1,212 @@
+"""Photos stylized in one pass: specs from requests, results to responses."""
+
+import time
+from math import prod
+from typing import Any, cast
+
+from pellucid import render
+from pellucid.v1 import stylize_pb2
+
+from ..engine.job import Done, Spec
+from ..engine.rows import TopTarget
+from ..errors import quoted
+from ..inputs import ArrayPhoto, EncodedPhoto, PlainPhoto
+from ..methods.stylize.fast import (
+    Fast,
+    FastStylize,
+    NamedStyles,
+    Painted,
+    PictureStyles,
+)
+from ..models.styles.library import Library, Painter
+from ..models.styles.network import SMALLEST_SIDE_PX
+from .adversarial import picture_of
+from .fields import (
+    Fields,
+    Violations,
+    read_plain,
+    times,
+    write_parameters,
+    write_picture,
+    write_tensor,
+)
+from .requests import Call, Limits, read_bucket_size
+from .responses import write_run
+from .stylize import AskedStylize, read_mask, read_photo, read_styles, read_weight, size_of
+
+MOST_NAMES = 16
+
+_INSTALL = "`pellucid models pull styles` fetches them, and PELLUCID_STYLES says where they are"
+_NEURAL_ALONE = ("model", "start", "checkpoint")
+
+
+def read_fast(
+    request: stylize_pb2.StylizeSpec, call: Call, library: Library, limits: Limits
+) -> AskedStylize:
+    """A StylizeSpec whose method is Fast.
+
+    Raises:
+        InvalidArgument, NotFound, FailedPrecondition: With every violation.
+    """
+    found = Violations()
+    picture = Fields(found, "", request).choice("format", "png")
+    fast = read_plain(found, "fast", request.fast, Fast)
+    if fast is not None and fast.original_colors == "histogram":
+        allowed = "ORIGINAL_COLORS_OFF or ORIGINAL_COLORS_LUMINANCE"
+        found.invalid("fast.original_colors", f"is ORIGINAL_COLORS_HISTOGRAM; must be {allowed}")
+    for name in _NEURAL_ALONE:
+        if getattr(request, name) != getattr(stylize_pb2.StylizeSpec(), name):
+            found.invalid(name, "is for neural")
+    bucket_size = read_bucket_size(found.inside("fast"), request.fast, limits)
+    content = read_photo(found, "content", request.content, limits)
+    mask = read_mask(found, request, content, limits)
+    painter, styles = _read_which(found, request, content, library, limits)
+    size = None
+    if fast is not None and content is not None:
+        size = _read_size(found, fast, size_of(content), limits)
+    found.raise_any()
+    assert fast is not None
+    assert painter is not None
+    assert styles is not None
+    assert size is not None
+    spec = Spec(
+        painter,
+        FastStylize(fast, styles, size),
+        PlainPhoto(_photo(content), None if mask is None else _photo(mask), size),
+        TopTarget(),
+        call.deadline_s,
+        call.caller,
+        bucket_size,
+        styles.elsewhere,
+    )
+    settings = stylize_pb2.StylizeSpec()
+    settings.fast.CopyFrom(request.fast)
+    write_parameters(fast, settings.fast, tensors=False)
+    for style in settings.fast.styles:
+        style.weight = style.weight if style.HasField("weight") else 1.0
+    return AskedStylize(spec, request, settings, cast(render.Format, picture))
+
+
+def _photo(source: object) -> EncodedPhoto | ArrayPhoto:
+    """As read_photo has made sure."""
+    assert isinstance(source, EncodedPhoto | ArrayPhoto)
+    return source
+
+
+def _read_which(
+    found: Violations,
+    request: stylize_pb2.StylizeSpec,
+    content: object,
+    library: Library,
+    limits: Limits,
+) -> tuple[Painter | None, NamedStyles | PictureStyles | None]:
+    """The network, and what it is to paint."""
+    if not library:
+        found.refused("fast", f"no styles are installed: {_INSTALL}")
+    named = len(request.fast.styles) > 0
+    if named == (len(request.styles) > 0):
+        both = "both came" if named else "neither did"
+        found.invalid(
+            "fast.styles", f"either names here or pictures in styles are required; {both}"
+        )
+        return None, None
+    if named:
+        return _read_named(found, request, library)
+    pictures = [(_photo(source), weight) for source, weight in read_styles(found, request, limits)]
+    pair = library.arbitrary
+    if pair is None:
+        if library:
+            found.refused("styles", f"the network for any picture is not there: {_INSTALL}")
+        return None, None
+    painter, predictor = pair
+    if content is None:
+        return painter, None
+    return painter, PictureStyles(predictor, _photo(content), pictures)
+
+
+def _read_named(
+    found: Violations, request: stylize_pb2.StylizeSpec, library: Library
+) -> tuple[Painter | None, NamedStyles | None]:
+    if len(request.fast.styles) > MOST_NAMES:
+        found.invalid(
+            "fast.styles", f"has {len(request.fast.styles)}; must have at most {MOST_NAMES}"
+        )
+        return None, None
+    first: tuple[str, Painter] | None = None
+    weights: dict[int, float] = {}
+    for place, style in enumerate(request.fast.styles):
+        where = f"fast.styles[{place}]"
+        weight = read_weight(found, where, style)
+        known = library.find(style.name)
+        if known is None:
+            if library:
+                names = ", ".join(library.names) or "none"
+                found.missing(f"{where}.name", f"is {quoted(style.name)}; styles are: {names}")
+            continue
+        painter, index = known
+        first = first or (where, painter)
+        if painter is not first[1]:
+            found.invalid(
+                f"{where}.name",
+                f"is a style of {painter.name}, and {first[0]} one of {first[1].name}; only styles "
+                "of one network are blended",
+            )
+        elif index in weights:
+            found.invalid(f"{where}.name", f"is {quoted(style.name)}, which is there already")
+        weights[index] = weight
+    if first is None:
+        return None, None
+    return first[1], NamedStyles(first[1].network, weights)
+
+
+def _read_size(
+    found: Violations, fast: Fast, content: tuple[int, int], limits: Limits
+) -> tuple[int, int]:
+    """Height and width of the result."""
+    size, most = fast.size(*content), limits.max_optimize_pixels
+    if prod(size) > most:
+        found.invalid(
+            "fast.side_px",
+            f"makes an image of {times(size)}, {prod(size)} pixels; at most {most} fit",
+        )
+    if min(size) < SMALLEST_SIDE_PX:
+        found.invalid(
+            "content",
+            f"is too narrow: the image would be {times(size)}; at least {SMALLEST_SIDE_PX} pixels "
+            "are needed",
+        )
+    return size
+
+
+def write_fast(asked: AskedStylize, done: Done) -> stylize_pb2.StylizeResponse:
+    """What came of it."""
+    started_s, result = time.monotonic(), done.result
+    assert isinstance(result, Painted)
+    made = stylize_pb2.StylizeResult(
+        image=write_picture(picture_of(result.picture * 255), asked.format),
+        pixels=write_tensor(result.picture) if asked.request.include_pixels else None,
+        fast=asked.settings.fast,
+        clipped_share=result.clipped_share,
+    )
+    made.run.CopyFrom(write_run(asked.spec, done, (time.monotonic() - started_s) * 1e3))
+    return stylize_pb2.StylizeResponse(result=made)
+
+
+def write_styles(library: Library) -> stylize_pb2.ListStylesResponse:
+    """All networks, those that failed to load included."""
+    pair = library.arbitrary
+    networks: list[dict[str, Any]] = [
+        {
+            "name": painter.name,
+            "version": painter.version,
+            "ready": True,
+            "styles": painter.network.styles,
+            "takes_pictures": pair is not None and painter is pair[0],
+            "licence": painter.network.licence,
+        }
+        for painter in library.painters
+    ]
+    networks += [{"name": one.name, "reason": one.reason} for one in library.failed]
+    return stylize_pb2.ListStylesResponse(
+        networks=[stylize_pb2.StyleNetwork(**one) for one in networks]
+    )
