@@ -382,6 +382,7 @@ class Service:
         """What such a job shows: of each kind and image the newest, and every checkpoint.
 
         Args:
+            priority: Its class.
             request: What is asked.
             call: By whom, and until when.
             held: What is counted of it.
