@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         Queued,
         ScoreSpread,
     )
+    from .stylizing import AsyncStylization, StyleProgress, Stylization, Stylized
     from .types import (
         AgreementResult,
         Baseline,
@@ -110,6 +111,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncOptimization",
+    "AsyncStylization",
     "Attacked",
     "BadArgument",
     "Baseline",
@@ -181,6 +183,9 @@ __all__ = [
     "SegmentDetails",
     "StabilityResult",
     "StatusError",
+    "StyleProgress",
+    "Stylization",
+    "Stylized",
     "Target",
     "TransferScore",
     "Unauthenticated",
@@ -195,6 +200,13 @@ __all__ = [
 __version__ = version("pellucid")
 
 
+_HOMES = (
+    *("errors", "types", "adversarial", "optimizing", "stylizing"),
+    *("compare", "client", "aio"),
+)
+"""The modules that the names above are in."""
+
+
 def __getattr__(name: str) -> Any:
     # The command line and the server import this package too, and need no gRPC of it.
     if name in __all__:
@@ -202,8 +214,9 @@ def __getattr__(name: str) -> Any:
             "errors",
             "types",
             "adversarial",
-            "universal",
             "optimizing",
+            "stylizing",
+            "universal",
             "compare",
             "client",
             "aio",

@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from . import _adversarial, _universal, _wire, optimizing, types
+from . import _adversarial, _stylize, _universal, _wire, optimizing, types
 from .errors import BadArgument, StatusError, Unavailable
-from .v1 import optimize_pb2
+from .v1 import data_pb2, optimize_pb2, stylize_pb2
 
 _FIELDS = optimize_pb2.Ascend.DESCRIPTOR.fields_by_name
 PARAMETERS = tuple(name for name in _FIELDS if name != "objectives")
@@ -78,43 +78,54 @@ class Course:
 
     def __init__(
         self,
-        spec: optimize_pb2.OptimizeSpec,
+        spec: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
         timeout_s: float,
         *,
         resume: bool,
         checkpoint: bytes,
     ) -> None:
-        settings = spec.attack if spec.HasField("attack") else spec.ascend
+        settings = getattr(spec, spec.WhichOneof("method") or "")
         if resume and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
         self._spec, self._resume, self._checkpoint = spec, resume, checkpoint
-        self._photos = list(spec.photos)  # which go one by one: together they may be too large
-        del spec.photos[:]
+        self._photos: list[data_pb2.Image] = []
+        if isinstance(spec, optimize_pb2.OptimizeSpec):
+            self._photos += spec.photos  # which go one by one: together they may be too large
+            del spec.photos[:]
         self._ends_s = time.monotonic() + timeout_s
         self._parts: list[bytes] = []
 
     def remaining_s(self) -> float:
         return max(1e-3, self._ends_s - time.monotonic())
 
-    def messages(self) -> list[optimize_pb2.OptimizeRequest]:
+    @property
+    def call(self) -> str:
+        """The name of the call that it is made with."""
+        return "Stylize" if isinstance(self._spec, stylize_pb2.StylizeSpec) else "Optimize"
+
+    def messages(self) -> list[Message]:
         """What is sent: the spec, the checkpoint in parts, and a set's photos."""
         self._parts = []
         self._spec.checkpoint_bytes = len(self._checkpoint)
-        self._spec.photo_count = len(self._photos)
+        kind: Any = optimize_pb2.OptimizeRequest
+        if isinstance(self._spec, stylize_pb2.StylizeSpec):
+            kind = stylize_pb2.StylizeRequest
+        else:
+            self._spec.photo_count = len(self._photos)
         return [
-            optimize_pb2.OptimizeRequest(spec=self._spec),
+            kind(spec=self._spec),
             *(
-                optimize_pb2.OptimizeRequest(
-                    checkpoint_chunk=self._checkpoint[start : start + _CHUNK_BYTES]
-                )
+                kind(checkpoint_chunk=self._checkpoint[start : start + _CHUNK_BYTES])
                 for start in range(0, len(self._checkpoint), _CHUNK_BYTES)
             ),
             *(optimize_pb2.OptimizeRequest(photo=photo) for photo in self._photos),
         ]
 
-    def event(self, response: optimize_pb2.OptimizeResponse) -> Any:
+    def event(self, response: optimize_pb2.OptimizeResponse | stylize_pb2.StylizeResponse) -> Any:
         """An event, or the result; None: a part of one, or of a kind that came later."""
         if not response.HasField("checkpoint"):
+            if isinstance(response, stylize_pb2.StylizeResponse):
+                return _stylize.event(response)
             return event(response)
         self._parts.append(response.checkpoint.chunk)
         if not response.checkpoint.last:

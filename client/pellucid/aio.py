@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
 from types import TracebackType
@@ -11,11 +11,11 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _attack, _optimize, _universal, _wire, optimizing, types
+from . import _attack, _optimize, _stylize, _universal, _wire, optimizing, stylizing, types
 from ._channel import FilePath, channel_credentials, connect_aio
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
-from .v1 import model_pb2, optimize_pb2, service_pb2_grpc
+from .v1 import model_pb2, optimize_pb2, service_pb2_grpc, stylize_pb2
 
 
 class AsyncClient:
@@ -286,6 +286,40 @@ class AsyncClient:
         )
         return self._optimization(make, timeout_s, resume, resume_from)
 
+    def stylize(
+        self,
+        photo: types.Photo,
+        styles: "stylizing.Styles",
+        *,
+        mask: "types.Photo | None" = None,
+        start_image: "types.Photo | None" = None,
+        content_layers: Mapping[str, float] | Sequence[str] | None = None,
+        style_layers: Mapping[str, float] | Sequence[str] | None = None,
+        model: str = "",
+        format: str | None = None,
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "stylizing.AsyncStylization":
+        """The photo in the style of paintings: see Client.stylize."""
+        make = functools.partial(
+            _stylize.stylize_request,
+            photo,
+            styles,
+            mask=mask,
+            start_image=start_image,
+            content_layers=content_layers,
+            style_layers=style_layers,
+            model=model,
+            format=format,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+        events = self._events(make, timeout_s, resume, resume_from)
+        return optimizing.AsyncCourse(events, stylizing.Stylized)
+
     def _optimization(
         self,
         make: Callable[[], optimize_pb2.OptimizeSpec],
@@ -293,25 +327,31 @@ class AsyncClient:
         resume: bool,
         resume_from: "optimizing.Checkpoint | bytes | None",
     ) -> "optimizing.AsyncOptimization":
-        async def events() -> AsyncGenerator[Any, None]:
-            spec = await asyncio.to_thread(make)
-            data = (
-                resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
-            )
-            course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
-            while True:
-                stream = self._stream("Optimize", course.messages(), course.remaining_s())
-                try:
-                    async with aclosing(stream) as responses:
-                        async for response in responses:
-                            if (event := course.event(response)) is not None:
-                                yield event
-                    return
-                except StatusError as error:
-                    pause_s = course.pause_s(error)
-                await asyncio.sleep(pause_s)
+        events = self._events(make, timeout_s, resume, resume_from)
+        return optimizing.AsyncCourse(events, optimizing.OptimizeResult)
 
-        return optimizing.AsyncOptimization(events())
+    async def _events(
+        self,
+        make: Callable[[], optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec],
+        timeout_s: float,
+        resume: bool,
+        resume_from: "optimizing.Checkpoint | bytes | None",
+    ) -> AsyncGenerator[Any, None]:
+        """What a job shows, and its result, on however many servers."""
+        spec = await asyncio.to_thread(make)
+        data = resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
+        course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+        while True:
+            stream = self._stream(course.call, course.messages(), course.remaining_s())
+            try:
+                async with aclosing(stream) as responses:
+                    async for response in responses:
+                        if (event := course.event(response)) is not None:
+                            yield event
+                return
+            except StatusError as error:
+                pause_s = course.pause_s(error)
+            await asyncio.sleep(pause_s)
 
     async def compare(
         self,

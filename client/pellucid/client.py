@@ -1,7 +1,7 @@
 """The client that blocks until the answer is there."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from . import _attack, _optimize, _universal, _wire, optimizing, types
+from . import _attack, _optimize, _stylize, _universal, _wire, optimizing, stylizing, types
 from ._channel import FilePath, channel_credentials, connect
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import Internal, StatusError
@@ -468,21 +468,80 @@ class Client:
     ) -> "optimizing.Optimization":
         data = resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
         course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+        return optimizing.Course(self._events(course), optimizing.OptimizeResult)
 
-        def events() -> Generator[Any, None, None]:
-            while True:
-                stream = self._stream("Optimize", course.messages(), course.remaining_s())
-                try:
-                    with closing(stream) as responses:
-                        for response in responses:
-                            if (event := course.event(response)) is not None:
-                                yield event
-                    return
-                except StatusError as error:
-                    pause_s = course.pause_s(error)
-                time.sleep(pause_s)
+    def stylize(
+        self,
+        photo: types.Photo,
+        styles: "stylizing.Styles",
+        *,
+        mask: "types.Photo | None" = None,
+        start_image: "types.Photo | None" = None,
+        content_layers: Mapping[str, float] | Sequence[str] | None = None,
+        style_layers: Mapping[str, float] | Sequence[str] | None = None,
+        model: str = "",
+        format: str | None = None,
+        include_pixels: bool = False,
+        resume: bool = True,
+        resume_from: "optimizing.Checkpoint | bytes | None" = None,
+        timeout_s: float = 600.0,
+        **parameters: Any,
+    ) -> "stylizing.Stylization":
+        """The photo in the style of paintings, by optimization (Gatys, Ecker and Bethge 2015).
 
-        return optimizing.Optimization(events())
+        Args:
+            photo: The content; see Photo.
+            styles: A painting, or several, each with a weight if it is not 1:
+                ["waves.jpg", ("night.jpg", 2.0)].
+            mask: Where the style is: white for all of it, black for none; as large as the photo.
+            start_image: What it starts from, instead of the photo.
+            content_layers: Names of layers, or their weights by name; by architecture when None.
+            style_layers: Likewise.
+            model: Its name; the server's default model when empty.
+            format: Of the image: "png" (the default) or "jpeg".
+            include_pixels: Whether it comes as numbers, too.
+            resume: As of optimize.
+            resume_from: A checkpoint to go on from, of the same arguments.
+            timeout_s: The deadline of all of it in seconds.
+            **parameters: Those of the contract's Neural: side_px, step_count, style_weight,
+                content_weight, tv_weight, scale_count, update, original_colors, pooling and so
+                on. An enum is its short lower-case name.
+
+        Returns:
+            Its events, one by one, and its result: see optimize.
+
+        Raises:
+            PhotoNotFound: There is no such file.
+        """
+        spec = _stylize.stylize_request(
+            photo,
+            styles,
+            mask=mask,
+            start_image=start_image,
+            content_layers=content_layers,
+            style_layers=style_layers,
+            model=model,
+            format=format,
+            include_pixels=include_pixels,
+            parameters=parameters,
+        )
+        data = resume_from.data if isinstance(resume_from, optimizing.Checkpoint) else resume_from
+        course = _optimize.Course(spec, timeout_s, resume=resume, checkpoint=data or b"")
+        return optimizing.Course(self._events(course), stylizing.Stylized)
+
+    def _events(self, course: _optimize.Course) -> Generator[Any, None, None]:
+        """What a job shows, and its result, on however many servers."""
+        while True:
+            stream = self._stream(course.call, course.messages(), course.remaining_s())
+            try:
+                with closing(stream) as responses:
+                    for response in responses:
+                        if (event := course.event(response)) is not None:
+                            yield event
+                return
+            except StatusError as error:
+                pause_s = course.pause_s(error)
+            time.sleep(pause_s)
 
     def compare(
         self,

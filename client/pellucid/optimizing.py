@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -250,29 +250,34 @@ Event: TypeAlias = Queued | Progress | Preview | Checkpoint
 _NO_RESULT = "the server's stream ended without a result"
 
 
-class Optimization:
-    """An optimization under way: iterate over its events, or ask for its result.
+_Event = TypeVar("_Event")
+_Result = TypeVar("_Result")
+
+
+class Course(Generic[_Event, _Result]):
+    """A long job under way: iterate over its events, or ask for its result.
 
     Leaving it early cancels it: by closing it, or the block of its with statement, or by
     dropping it.
     """
 
-    def __init__(self, events: "Generator[Event | OptimizeResult, None, None]") -> None:
-        self._events = events
-        self._result: OptimizeResult | None = None
+    def __init__(self, events: "Generator[Any, None, None]", kind: type[_Result]) -> None:
+        self._events, self._kind = events, kind
+        self._result: _Result | None = None
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> _Event:
         """The next event; it ends before the result."""
         for event in self._events:
-            if not isinstance(event, OptimizeResult):
-                return event
+            if not isinstance(event, self._kind):
+                shown: _Event = event
+                return shown
             self._result = event
         raise StopIteration
 
-    def result(self) -> OptimizeResult:
+    def result(self) -> _Result:
         """Waits for the end; events that were not taken are passed over.
 
         Raises:
@@ -300,26 +305,27 @@ class Optimization:
         self.close()
 
 
-class AsyncOptimization:
-    """The twin of Optimization for asyncio."""
+class AsyncCourse(Generic[_Event, _Result]):
+    """The twin of Course for asyncio."""
 
-    def __init__(self, events: "AsyncGenerator[Event | OptimizeResult, None]") -> None:
-        self._events = events
-        self._result: OptimizeResult | None = None
+    def __init__(self, events: "AsyncGenerator[Any, None]", kind: type[_Result]) -> None:
+        self._events, self._kind = events, kind
+        self._result: _Result | None = None
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> _Event:
         """The next event; it ends before the result."""
         async for event in self._events:
-            if not isinstance(event, OptimizeResult):
-                return event
+            if not isinstance(event, self._kind):
+                shown: _Event = event
+                return shown
             self._result = event
         raise StopAsyncIteration
 
-    async def result(self) -> OptimizeResult:
-        """Waits for the end: see Optimization.result."""
+    async def result(self) -> _Result:
+        """Waits for the end: see Course.result."""
         async for _ in self:
             pass
         if self._result is None:
@@ -340,3 +346,7 @@ class AsyncOptimization:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+Optimization: TypeAlias = Course[Event, OptimizeResult]
+AsyncOptimization: TypeAlias = AsyncCourse[Event, OptimizeResult]

@@ -191,6 +191,36 @@ class Photos:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Photos of a size each, as one row of numbers.
+
+    Attributes:
+        sources: What is loaded, in order.
+        sizes: Height and width of each input.
+    """
+
+    sources: tuple[EncodedPhoto | ArrayPhoto | PreparedInput, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def byte_count(self) -> int:
+        return sum(photo.byte_count for photo in self._photos)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256("".join(s.sha256 for s in self.sources).encode()).hexdigest()
+
+    def load(self, model: Model) -> Loaded:
+        """An input of all numbers of the first, 3×H×W, then those of the next."""
+        inputs = [photo.load(model).input.flatten() for photo in self._photos]
+        return Loaded(torch.cat(inputs), None, (0.0, 0.0, 0.0, 0.0), (0, 0))
+
+    @property
+    def _photos(self) -> list[Photos]:
+        return [Photos((s,), size) for s, size in zip(self.sources, self.sizes, strict=True)]
+
+
+@dataclass(frozen=True)
 class PhotoSet:
     """Many photos, which are decoded when they are needed, at the network's own size.
 

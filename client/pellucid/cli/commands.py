@@ -49,6 +49,7 @@ from .show import (
     print_part,
     print_predictions,
 )
+from .stylize import stylize
 from .universal import universal
 
 if TYPE_CHECKING:
@@ -558,6 +559,7 @@ app.add_typer(models, name="models")
 optimize.command()(attack)
 optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
+app.command()(stylize)
 
 
 @models.command()

@@ -6,6 +6,7 @@ import warnings
 from pellucid.v1 import inference_pb2 as pellucid_dot_v1_dot_inference__pb2
 from pellucid.v1 import model_pb2 as pellucid_dot_v1_dot_model__pb2
 from pellucid.v1 import optimize_pb2 as pellucid_dot_v1_dot_optimize__pb2
+from pellucid.v1 import stylize_pb2 as pellucid_dot_v1_dot_stylize__pb2
 
 GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
@@ -71,6 +72,11 @@ class PellucidServiceStub(object):
                 request_serializer=pellucid_dot_v1_dot_optimize__pb2.OptimizeRequest.SerializeToString,
                 response_deserializer=pellucid_dot_v1_dot_optimize__pb2.OptimizeResponse.FromString,
                 _registered_method=True)
+        self.Stylize = channel.stream_stream(
+                '/pellucid.v1.PellucidService/Stylize',
+                request_serializer=pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/pellucid.v1.PellucidService/ListModels',
                 request_serializer=pellucid_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
@@ -135,6 +141,13 @@ class PellucidServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stylize(self, request_iterator, context):
+        """A photo in the style of paintings, shown while it is made. Cancelling ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The models of the server.
         """
@@ -181,6 +194,11 @@ def add_PellucidServiceServicer_to_server(servicer, server):
                     servicer.Optimize,
                     request_deserializer=pellucid_dot_v1_dot_optimize__pb2.OptimizeRequest.FromString,
                     response_serializer=pellucid_dot_v1_dot_optimize__pb2.OptimizeResponse.SerializeToString,
+            ),
+            'Stylize': grpc.stream_stream_rpc_method_handler(
+                    servicer.Stylize,
+                    request_deserializer=pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -360,6 +378,33 @@ class PellucidService(object):
             '/pellucid.v1.PellucidService/Optimize',
             pellucid_dot_v1_dot_optimize__pb2.OptimizeRequest.SerializeToString,
             pellucid_dot_v1_dot_optimize__pb2.OptimizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stylize(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pellucid.v1.PellucidService/Stylize',
+            pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.SerializeToString,
+            pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,7 +7,7 @@ from typing import NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 
 from .. import wire
 from ..config import Settings
@@ -36,6 +36,7 @@ replicas that were added. There is no end to its grace: calls and streams are ne
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
 _Sent = TypeVar("_Sent", bound=Message)
+_Parted = TypeVar("_Parted", optimize_pb2.OptimizeRequest, stylize_pb2.StylizeRequest)
 
 
 class PellucidServicer:
@@ -82,6 +83,11 @@ class PellucidServicer:
                     self.Optimize,
                     optimize_pb2.OptimizeRequest.FromString,
                     optimize_pb2.OptimizeResponse.SerializeToString,
+                ),
+                "Stylize": grpc.stream_stream_rpc_method_handler(
+                    self.Stylize,
+                    stylize_pb2.StylizeRequest.FromString,
+                    stylize_pb2.StylizeResponse.SerializeToString,
                 ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
                     self.ListModels,
@@ -159,6 +165,24 @@ class PellucidServicer:
                     async for response in shown:
                         yield response
 
+    async def Stylize(
+        self, messages: AsyncIterator[stylize_pb2.StylizeRequest], context: Context
+    ) -> AsyncIterator[stylize_pb2.StylizeResponse]:
+        request = stylize_pb2.StylizeRequest()
+        async with answering(context):
+            with self._service.arrival(lambda: request.spec) as held:
+                call = self._service.call(caller_of(context), context.time_remaining())
+                self._service.check_room(Priority.OPTIMIZE)
+                request = await self._inbox.receive(messages, call)
+                held.add(request.ByteSize())
+                if not request.HasField("spec"):
+                    _refuse("spec", "required in the first message")
+                await self._receive_checkpoint(request.spec, messages, call, held)
+                shown = self._service.stylize(request.spec, call, held, self._fitting)
+                async with contextlib.aclosing(shown):
+                    async for response in shown:
+                        yield response
+
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
@@ -186,8 +210,8 @@ class PellucidServicer:
 
     async def _receive_checkpoint(
         self,
-        spec: optimize_pb2.OptimizeSpec,
-        messages: AsyncIterator[optimize_pb2.OptimizeRequest],
+        spec: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
+        messages: AsyncIterator[_Parted],
         call: wire.Call,
         held: Held,
     ) -> None:

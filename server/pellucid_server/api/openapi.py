@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 
 from ..errors import CODES, Unauthenticated, Unavailable
 from . import forms
@@ -38,7 +38,10 @@ _REQUIRED = {
     "OptimizeSpec": ("method",),
     "PredictBatchRequest": ("images",),
     "PredictRequest": ("image",),
+    "StylePicture": ("image",),
+    "StylizeSpec": ("method", "content"),
     "Tensor": ("data_type", "shape", "data"),
+    "WeightedLayer": ("layer",),
 }
 """Fields, and oneofs, that a request always has: the contract says so in comments, which
 descriptors do not carry. A response has every field that knows no absence."""
@@ -62,7 +65,9 @@ def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool 
     batches = [messages["PredictBatchRequest"], messages["ExplainBatchRequest"]]
     optimized = optimize_pb2.DESCRIPTOR.message_types_by_name
     optimize = optimized["OptimizeSpec"]
-    requests = [predict, explain, *batches, optimize]
+    stylized = stylize_pb2.DESCRIPTOR.message_types_by_name
+    stylize = stylized["StylizeSpec"]
+    requests = [predict, explain, *batches, optimize, stylize]
     roots = [
         *requests,
         messages["PredictResponse"],
@@ -70,6 +75,7 @@ def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool 
         messages["PredictBatchResponse"],
         messages["ExplainBatchResponse"],
         optimized["OptimizeResponse"],
+        stylized["StylizeResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
     ]
@@ -117,6 +123,15 @@ def document(max_body_bytes: int, *, max_photo_set_bytes: int = 0, locked: bool 
                     "Images made for what the network is after",
                     "queued, progress and preview, then result, each with that member of an "
                     "OptimizeResponse as its data. A form has the first of the objectives",
+                )
+            },
+            "/v1/stylize": {
+                "post": _stream(
+                    stylize,
+                    "Stylize",
+                    "A photo in the style of paintings",
+                    "queued, progress and preview, then result, each with that member of a "
+                    "StylizeResponse as its data. Accept: image/png brings the picture alone",
                 )
             },
             "/v1/models": {"get": _get("ListModels", "The models of the server")},

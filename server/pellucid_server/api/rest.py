@@ -17,7 +17,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import code_pb2
-from pellucid.v1 import data_pb2, inference_pb2, model_pb2, optimize_pb2
+from pellucid.v1 import data_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
@@ -71,6 +71,7 @@ def build_app(service: Service, settings: Settings, lock: Lock | None = None) ->
     app.add_route("/v1/explain/batch", rest.explain_batch, methods=["POST"])
     app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
     app.add_route("/v1/optimize", rest.optimize, methods=["POST"])
+    app.add_route("/v1/stylize", rest.stylize, methods=["POST"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
     app.add_route("/health/live", rest.live, methods=["GET"])
@@ -172,6 +173,34 @@ class _Rest:
         events = _events(first, shown, parts, str)
         return StreamingResponse(events, headers=_LIVE, media_type=EVENTS)
 
+    async def stylize(self, request: Request) -> Response:
+        """As optimize; or the final picture alone."""
+        message = stylize_pb2.StylizeSpec()
+        async with contextlib.AsyncExitStack() as open_parts:
+            held = open_parts.enter_context(self._service.arrival(lambda: message))
+            media = _accepted(request, [EVENTS, *PICTURES])
+            call = await self._read(request, message, Priority.OPTIMIZE, held)
+            if media != EVENTS:
+                message.format = PICTURES[media]
+                last = functools.partial(self._last_picture, message, call, held, media)
+                return await http.unless_gone(request, last())
+            shown = self._service.stylize(message, call, held, self._write_event)
+            await open_parts.enter_async_context(contextlib.aclosing(shown))
+            first = await http.unless_gone(request, anext(shown))
+            parts = open_parts.pop_all()
+        events = _events(first, shown, parts, str)
+        return StreamingResponse(events, headers=_LIVE, media_type=EVENTS)
+
+    async def _last_picture(
+        self, message: stylize_pb2.StylizeSpec, call: wire.Call, held: Held, media: str
+    ) -> Response:
+        """The picture that a stylization ends with."""
+        shown = self._service.stylize(message, call, held, lambda of: of.result.image.data)
+        async with contextlib.aclosing(shown):
+            *_, found = [data async for data in shown]
+        check_size(len(found), self._settings.max_message_bytes)
+        return Response(found, media_type=media)
+
     async def list_models(self, request: Request) -> Response:
         _accepted(request, [JSON])
         response = await self._service.list_models(model_pb2.ListModelsRequest())
@@ -242,7 +271,9 @@ class _Rest:
         check_size(len(data.encode()), self._settings.max_message_bytes)
         return data
 
-    def _write_event(self, response: optimize_pb2.OptimizeResponse) -> str:
+    def _write_event(
+        self, response: optimize_pb2.OptimizeResponse | stylize_pb2.StylizeResponse
+    ) -> str:
         """In a worker: an event, named as the member that is set."""
         name = response.WhichOneof("event") or ""
         return _event(name, self._write_data(getattr(response, name)))

@@ -18,7 +18,7 @@ from collections.abc import (
 from typing import TypeVar
 
 from google.protobuf.message import Message
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 
 from .. import wire
 from ..checkpoints import read_key
@@ -53,7 +53,9 @@ _RETRY_DELAY_MS = 100.0
 _OPTIMIZE_BUCKETS = {"cpu": 4, "cuda": 16}
 """By kind of device alone, so that replicas agree."""
 
-_Asked = TypeVar("_Asked", wire.Asked, wire.AskedOptimize)
+_Asked = TypeVar("_Asked", wire.Asked, wire.AskedOptimize, wire.AskedStylize)
+_Long = TypeVar("_Long", wire.AskedOptimize, wire.AskedStylize)
+_Shown = TypeVar("_Shown", optimize_pb2.OptimizeResponse, stylize_pb2.StylizeResponse)
 _Answer = TypeVar("_Answer")
 _Returned = TypeVar("_Returned")
 
@@ -273,6 +275,48 @@ class Service:
                 return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
             return wire.write_optimize(asked, done)
 
+        events = self._events(call, held, read, made, optimize_pb2.OptimizeResponse, write)
+        async with contextlib.aclosing(events):
+            async for answer in events:
+                yield answer
+
+    async def stylize(
+        self,
+        request: stylize_pb2.StylizeSpec,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[stylize_pb2.StylizeResponse], _Answer],
+    ) -> AsyncGenerator[_Answer, None]:
+        """As optimize."""
+
+        def read(registry: Registry) -> wire.AskedStylize:
+            return wire.read_stylize(request, call, registry, self._limits)
+
+        def made(
+            asked: wire.AskedStylize, job: Job, done: Done | None, last: bool
+        ) -> stylize_pb2.StylizeResponse:
+            if done is None:
+                others_ms = max(0.0, self._engine.admission.device_ms - job.queued_ms)
+                return wire.write_stylize_queued(asked.spec, job.cost_ms, others_ms)
+            if last:
+                return self._write(asked.spec, done, lambda of: wire.write_stylize(asked, of))
+            return wire.write_stylize(asked, done)
+
+        events = self._events(call, held, read, made, stylize_pb2.StylizeResponse, write)
+        async with contextlib.aclosing(events):
+            async for answer in events:
+                yield answer
+
+    async def _events(
+        self,
+        call: wire.Call,
+        held: Held,
+        read: Callable[[Registry], _Long],
+        made: Callable[[_Long, Job, Done | None, bool], _Shown],
+        kind: type[_Shown],
+        write: Callable[[_Shown], _Answer],
+    ) -> AsyncGenerator[_Answer, None]:
+        """What such a job shows: of each kind and image the newest, and every checkpoint."""
         newest = _Newest(
             lambda done: (type(done.result), getattr(done.result, "restart", 0)),
             lambda done: isinstance(done.result, Snapshot),
@@ -283,30 +327,32 @@ class Service:
             async for one in shown:
                 asked, _, done, _ = one
                 collector = collector or wire.Collector(asked.image_count)
-                responses: Iterable[Callable[[], optimize_pb2.OptimizeResponse]]
-                responses = [functools.partial(made, *one)]
+                responses: Iterable[Callable[[], _Shown]] = [functools.partial(made, *one)]
                 if done is not None and isinstance(done.result, Snapshot):
-                    responses = await self._checkpoint(call, asked, collector.add(done.result))
+                    parts = await self._checkpoint(call, asked, collector.add(done.result))
+                    responses = [functools.partial(kind, checkpoint=part) for part in parts]
                 for response in responses:
                     async with _in_time(call):
                         answer = await self._finish(Priority.OPTIMIZE, call, response, write)
                     yield answer
 
     async def _checkpoint(
-        self, call: wire.Call, asked: wire.AskedOptimize, snapshots: Sequence[Snapshot] | None
-    ) -> list[Callable[[], optimize_pb2.OptimizeResponse]]:
+        self,
+        call: wire.Call,
+        asked: wire.AskedOptimize | wire.AskedStylize,
+        snapshots: Sequence[Snapshot] | None,
+    ) -> list[optimize_pb2.OptimizeCheckpoint]:
         """The parts of a checkpoint, where all that goes into it is there."""
         if snapshots is None:
             return []
         key = self._limits.checkpoint_key
 
-        def write() -> list[optimize_pb2.OptimizeResponse]:
+        def write() -> list[optimize_pb2.OptimizeCheckpoint]:
             parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, key, asked.notes)
             return list(parts)
 
         async with _in_time(call):
-            parts = await self._work(Priority.OPTIMIZE, call, write)
-        return [functools.partial(_same, part) for part in parts]
+            return await self._work(Priority.OPTIMIZE, call, write)
 
     async def _stream(
         self,
@@ -590,10 +636,6 @@ async def _in_time(call: wire.Call) -> AsyncIterator[None]:
             yield
 
 
-def _same(response: _Returned) -> _Returned:
-    return response
-
-
 def _expired() -> DeadlineExpired:
     return DeadlineExpired("the deadline passed before the result was ready")
 
@@ -617,6 +659,8 @@ def _method_of(request: Message) -> str:
     """What a request is counted as."""
     if isinstance(request, optimize_pb2.OptimizeSpec):
         return "optimize"
+    if isinstance(request, stylize_pb2.StylizeSpec):
+        return "stylize"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):

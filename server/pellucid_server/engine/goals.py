@@ -16,12 +16,21 @@ from .rows import (
     DirectionTarget,
     DiversityTarget,
     EnergyTarget,
+    GramTarget,
     GuideTarget,
     MarginTarget,
     NeuronTarget,
 )
 
-_GOALS = DirectionTarget | CodeTarget | EnergyTarget | GuideTarget | DiversityTarget | MarginTarget
+_GOALS = (
+    DirectionTarget,
+    CodeTarget,
+    EnergyTarget,
+    GuideTarget,
+    DiversityTarget,
+    MarginTarget,
+    GramTarget,
+)
 
 
 def seed_of_goals(
@@ -45,6 +54,9 @@ def seed_of_goals(
     for (kind, layer), members in groups.items():
         activation, goals = activations[layer].detach(), list(members.values())
         rows = upload(list(members), activation.device)
+        if kind is GramTarget:
+            yield layer, rows, *_to_styles(activation, members)
+            continue
         if kind is MarginTarget:
             seed, scores = torch.zeros_like(activation), activation.new_zeros(len(targets)).double()
             seed[rows], scores[rows] = _margins(activation[rows], goals)
@@ -116,6 +128,29 @@ def _best_matches(features: Tensor, activation: Tensor) -> Tensor:
     """
     best = torch.bmm(features.mT, activation.flatten(2)).argmax(1)
     return features.gather(2, best[:, None].expand(-1, features.shape[1], -1)).view_as(activation)
+
+
+def gram_matrix(maps: Tensor, places: Tensor | None = None) -> Tensor:
+    """F·diag(p)·Fᵀ, N×N, of maps of N×H×W; see GramTarget."""
+    flat = maps.flatten(1)
+    return torch.mm(flat, flat.mT) / flat.shape[1] if places is None else (flat * places) @ flat.mT
+
+
+def _to_styles(activation: Tensor, members: Mapping[int, GramTarget]) -> tuple[Tensor, Tensor]:
+    """The seed and the scores of all rows: every row by a product of its own.
+
+    Kernels for many products at once may add up in another order where there are more of them.
+    """
+    seed = torch.zeros_like(activation)
+    scores = activation.new_zeros(len(activation), dtype=torch.float64)
+    for row, goal in members.items():
+        maps = activation[row]
+        off = gram_matrix(maps, goal.places) - goal.gram
+        scores[row] = -goal.scale * (off.double().square().sum() + goal.spread)
+        slope = torch.mm(-4 * goal.scale * off, maps.flatten(1))
+        weighted = slope / slope.shape[1] if goal.places is None else slope * goal.places
+        seed[row] = weighted.view_as(maps)
+    return seed, scores
 
 
 def _likeness(activation: Tensor, goals: Sequence[DiversityTarget]) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..models.network import Network
+from ..models.registry import Model
 from .rows import Lane, Rows, SumTarget, Want
 
 
@@ -104,6 +105,8 @@ class Climb:
         rounds: None: each image makes its next step when there is room in a batch. Otherwise how
             many steps each has made: no image makes a step before all others have made those
             before it, but for those that have ended.
+        model: Whose network they go through, where it is not the job's: the job's with a twin of
+            its network.
     """
 
     size: tuple[int, int]
@@ -112,6 +115,7 @@ class Climb:
     make: Callable[[], Stepper]
     starts: Sequence[Any]
     rounds: Sequence[int] | None = None
+    model: Model | None = None
 
 
 class Group:
@@ -129,13 +133,13 @@ class Group:
 class Climbing:
     """Slots that a job waits for, as they are taken, run and moved."""
 
-    model = None
     lane = Lane.GRADIENT
     turn = 0
     """The batch that a slot of it was last taken into."""
 
     def __init__(self, group: Group, climb: Climb) -> None:
-        self.group, self.size, self.bucket_size = group, climb.size, climb.bucket_size
+        self.group, self.model = group, climb.model
+        self.size, self.bucket_size = climb.size, climb.bucket_size
         self._slots: list[int] = []
         self.suspects: list[int] = []  # places that were not finite and are run again, alone
         self._ends: dict[int, Any] = {}

@@ -120,14 +120,13 @@ class DirectionTarget:
 
 @dataclass(frozen=True, eq=False)
 class CodeTarget:
-    """How near a layer's activation Φ is to a code Φ₀: -‖Φ - Φ₀‖²/‖Φ₀‖², at most 0.
-
-    Mahendran and Vedaldi 2014, arXiv:1412.0035.
+    """How near a layer's activation Φ is to a code Φ₀: -‖Φ - Φ₀‖²/E, at most 0.
 
     Attributes:
         layer: Its name.
         code: Φ₀, of the activation's shape.
-        energy: ‖Φ₀‖², more than 0.
+        energy: E, more than 0: ‖Φ₀‖² of Mahendran and Vedaldi 2014, arXiv:1412.0035; 2 of Gatys,
+            Ecker and Bethge 2015, arXiv:1508.06576.
     """
 
     layer: str
@@ -166,6 +165,33 @@ class GuideTarget:
 
     layer: str
     features: Tensor
+
+    @property
+    def tap(self) -> str:
+        return self.layer
+
+
+@dataclass(frozen=True, eq=False)
+class GramTarget:
+    """How near a layer's Gram matrix G is to those of styles: -c·Σ_s w_s·‖G - A_s‖², at most 0.
+
+    Of maps F, N×M, it is G = F·diag(p)·Fᵀ, where p weighs the places. Gatys, Ecker and Bethge
+    2015, arXiv:1508.06576. Where the weights of styles sum to 1, that is the distance from their
+    mean and a number: Σ_s w_s·‖G - A_s‖² = ‖G - Ā‖² + Σ_s w_s·‖A_s - Ā‖².
+
+    Attributes:
+        layer: Of N maps.
+        gram: Ā, N×N: the weighted mean of the styles' Gram matrices.
+        spread: Σ_s w_s·‖A_s - Ā‖²; 0 of one style.
+        scale: c.
+        places: p, M numbers that sum to 1; None: 1/M each.
+    """
+
+    layer: str
+    gram: Tensor
+    spread: float
+    scale: float
+    places: Tensor | None = None
 
     @property
     def tap(self) -> str:
@@ -226,6 +252,7 @@ Goal = (
     | GuideTarget
     | DiversityTarget
     | MarginTarget
+    | GramTarget
 )
 
 

@@ -62,34 +62,37 @@ def score(
     plain = [target for target in targets if not isinstance(target, SumTarget)]
     if len(plain) == len(targets):
         return _score(activations, plain, place_of, classifier)
-    # Every term of every sum is a row of its own, and rows are added up in their order.
-    flat: list[tuple[int, int, _Plain, float]] = []
+    # Every term of every sum is a row of its own, layer by layer, and rows are added up in order.
+    by_tap: dict[str, list[tuple[int, int, _Plain, float]]] = defaultdict(list)
     for row, target in enumerate(targets):
         if isinstance(target, SumTarget):
-            flat += [(row, place, goal, w) for place, (goal, w) in enumerate(target.terms)]
-        else:
-            flat.append((row, 0, target, 1.0))
+            for place, (goal, weight) in enumerate(target.terms):
+                by_tap[goal.tap].append((row, place, goal, weight))
+        elif target is not None:
+            by_tap[target.tap].append((row, 0, target, 1.0))
     device = next(iter(activations.values())).device
-    rows = upload([row for row, _, _, _ in flat], device)
-    places = upload([place for _, place, _, _ in flat], device)
-    weights = upload_tensor(torch.tensor([w for *_, w in flat], dtype=torch.float64), device)
-    each = _score(
-        {name: activation.detach()[rows] for name, activation in activations.items()},
-        [goal for _, _, goal, _ in flat],
-        place_of,
-        classifier,
-    )
-    count, term_count = len(targets), 1 + max(place for _, place, _, _ in flat)
-    empty = torch.zeros(count, term_count, dtype=torch.float64, device=device)
-    whole = [at for at, (row, *_) in enumerate(flat) if not isinstance(targets[row], SumTarget)]
-    kept = upload(whole, device).long()
-    classes = torch.full((count,), -1, device=device)
-    return Scores(
-        empty[:, 0].index_add(0, rows, weights * each.values),
-        classes.index_copy(0, rows[kept], each.classes[kept]),
-        {tap: _add_up(rows, weights, seed, count) for tap, seed in each.seeds.items()},
-        empty.index_put((rows, places), each.values),
-    )
+    term_count = 1 + max(place for flat in by_tap.values() for _, place, _, _ in flat)
+    values = torch.zeros(len(targets), dtype=torch.float64, device=device)
+    classes = torch.full((len(targets),), -1, device=device)
+    terms = values.new_zeros(len(targets), term_count)
+    seeds: dict[str, Tensor] = {}
+    for tap, flat in by_tap.items():
+        rows = upload([row for row, _, _, _ in flat], device)
+        places = upload([place for _, place, _, _ in flat], device)
+        weights = upload_tensor(torch.tensor([w for *_, w in flat], dtype=torch.float64), device)
+        each = _score(
+            {tap: activations[tap].detach()[rows]},
+            [goal for _, _, goal, _ in flat],
+            place_of,
+            classifier,
+        )
+        values = values.index_add(0, rows, weights * each.values)
+        whole = [at for at, (row, *_) in enumerate(flat) if not isinstance(targets[row], SumTarget)]
+        kept = upload(whole, device).long()
+        classes = classes.index_copy(0, rows[kept], each.classes[kept])
+        terms = terms.index_put((rows, places), each.values)
+        seeds[tap] = _add_up(rows, weights, each.seeds[tap], len(targets))
+    return Scores(values, classes, seeds, terms)
 
 
 def _add_up(rows: Tensor, weights: Tensor, each: Tensor, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import enum
+import functools
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -383,16 +384,45 @@ class Network:
         Args:
             drawn: What parameters become, by their full names.
         """
-        shared = [*self._module.parameters(), *self._module.buffers()]
-        twin = copy.copy(self)
-        twin._runtime = None
-        twin._module = copy.deepcopy(self._module, {id(tensor): tensor for tensor in shared})
+        twin = self._twin()
         for full_name, numbers in drawn.items():
             layer, _, name = full_name.rpartition(".")
             new = nn.Parameter(numbers.to(self.device), requires_grad=False)
             setattr(twin._module.get_submodule(layer), name, new)
         if self.classifier is not None:
             twin.classifier = _classifier(twin._module, self.classifier.name)
+        return twin
+
+    @property
+    def pools_by_maximum(self) -> bool:
+        """Whether averaged is another network."""
+        return any(_can_average(part) for part in self._module.modules())
+
+    @functools.cached_property
+    def averaged(self) -> "Network":
+        """A twin that shares all weights, and pools by the average where this one by the maximum.
+
+        What lies beyond a map's edge does not count. Gatys, Ecker and Bethge 2015,
+        arXiv:1508.06576.
+        """
+        twin = self._twin()
+        pooling = [name for name, part in twin._module.named_modules() if _can_average(part)]
+        for name in pooling:
+            path, _, last = name.rpartition(".")
+            part = twin._module.get_submodule(name)
+            assert isinstance(part, nn.MaxPool2d)
+            sizes = (part.kernel_size, part.stride, part.padding)
+            average = nn.AvgPool2d(*sizes, part.ceil_mode, count_include_pad=False)
+            setattr(twin._module.get_submodule(path), last, average)
+        return twin
+
+    def _twin(self) -> "Network":
+        """It shares all weights."""
+        shared = [*self._module.parameters(), *self._module.buffers()]
+        twin = copy.copy(self)
+        vars(twin).pop("averaged", None)
+        twin._runtime = None
+        twin._module = copy.deepcopy(self._module, {id(tensor): tensor for tensor in shared})
         return twin
 
     def forward(
@@ -560,6 +590,10 @@ def _call_name(module_name: str, calls: dict[str, int]) -> str:
     call = calls.get(module_name, 0)
     calls[module_name] = call + 1
     return module_name if call == 0 else f"{module_name}#{call}"
+
+
+def _can_average(part: nn.Module) -> bool:
+    return isinstance(part, nn.MaxPool2d) and part.dilation in (1, (1, 1))
 
 
 def _open_in_place(module: nn.Module) -> None:

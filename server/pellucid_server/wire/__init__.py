@@ -23,6 +23,7 @@ from .responses import (
     write_predict,
     write_predict_batch,
 )
+from .stylize import AskedStylize, read_stylize, write_stylize, write_stylize_queued
 from .universal import MOST_PHOTOS
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "MOST_PHOTOS",
     "Asked",
     "AskedOptimize",
+    "AskedStylize",
     "Call",
     "Collector",
     "Limits",
@@ -40,6 +42,7 @@ __all__ = [
     "read_optimize",
     "read_predict",
     "read_predict_batch",
+    "read_stylize",
     "write_checkpoint",
     "write_error",
     "write_explain",
@@ -50,4 +53,6 @@ __all__ = [
     "write_predict",
     "write_predict_batch",
     "write_queued",
+    "write_stylize",
+    "write_stylize_queued",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from pellucid.v1 import attack_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, optimize_pb2, stylize_pb2
 from torch import Tensor
 
 from ..checkpoints import BadCheckpoint, Checkpoint, halved, restored, unpack
@@ -40,7 +40,7 @@ class Collector:
         return [complete[restart] for restart in range(self._count)]
 
 
-Settings = optimize_pb2.Ascend | attack_pb2.Attack
+Settings = optimize_pb2.Ascend | attack_pb2.Attack | stylize_pb2.StylizeSpec
 """What was asked, every parameter filled in."""
 
 
@@ -50,7 +50,7 @@ def write_checkpoint(
     snapshots: Sequence[Snapshot],
     key: bytes,
     notes: Sequence[str] = (),
-) -> Iterator[optimize_pb2.OptimizeResponse]:
+) -> Iterator[optimize_pb2.OptimizeCheckpoint]:
     """A checkpoint, in parts; notes are those of what the job itself went on from."""
     images = [
         {"step": one.step, "total": one.total, "numbers": dict(one.numbers)} for one in snapshots
@@ -78,9 +78,7 @@ def write_checkpoint(
     for start in range(0, len(data), _CHUNK_BYTES):
         chunk = data[start : start + _CHUNK_BYTES]
         last = start + _CHUNK_BYTES >= len(data)
-        yield optimize_pb2.OptimizeResponse(
-            checkpoint=optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk, last=last)
-        )
+        yield optimize_pb2.OptimizeCheckpoint(step=step, chunk=chunk, last=last)
 
 
 def read_checkpoint(
@@ -145,6 +143,7 @@ _WORDS = {
     "model_version": "model version",
     "ascend": "ascend: only how often events come may differ",
     "attack": "attack: only how often events come may differ",
+    "stylizespec": "neural, or of other weights of styles: only how often events come may differ",
     "photos": "photo",
 }
 
@@ -158,9 +157,10 @@ def _belongs_to(spec: Spec, settings: Settings) -> Mapping[str, str]:
     """What a checkpoint is bound to."""
     asked = type(settings)()
     asked.CopyFrom(settings)  # type: ignore[arg-type]
+    paced = asked.neural if isinstance(asked, stylize_pb2.StylizeSpec) else asked
     for name in _EVENTS:
-        if name in asked.DESCRIPTOR.fields_by_name:
-            asked.ClearField(name)
+        if name in paced.DESCRIPTOR.fields_by_name:
+            paced.ClearField(name)
     method = settings.DESCRIPTOR.name.lower()
     return {
         "model": spec.model.name,

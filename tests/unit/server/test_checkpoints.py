@@ -111,7 +111,7 @@ def run(runner: Runner, asked: wire.AskedOptimize) -> tuple[Optimized, list[byte
 
 def packed(asked: wire.AskedOptimize, snapshots: Any) -> bytes:
     parts = wire.write_checkpoint(asked.spec, asked.settings, snapshots, KEY, asked.notes)
-    return b"".join(part.checkpoint.chunk for part in parts)
+    return b"".join(part.chunk for part in parts)
 
 
 OCTAVES = {
@@ -274,7 +274,7 @@ def searching(**method: Any) -> Any:
 
 def written(settings: Any, states: list[Snapshot]) -> bytes:
     parts = wire.write_checkpoint(searching(), settings, states, KEY)
-    return b"".join(part.checkpoint.chunk for part in parts)
+    return b"".join(part.chunk for part in parts)
 
 
 def test_whatever_a_method_declares_comes_back_to_the_bit() -> None:

@@ -186,7 +186,7 @@ class Optimize:
         sizes = ascent.octave_sizes
         bases: list[Tensor | None] = [None] * len(sizes)
         if ascent.start == "photo":
-            bases = [_resized(photos[:1], size)[0] for size in sizes]
+            bases = [resized(photos[:1], size)[0] for size in sizes]
         siblings = {
             layer: Siblings(ascent.restart_count, layer, channel_count, dtype, network.device)
             for layer, channel_count in self._layers_apart.items()
@@ -207,12 +207,12 @@ class Optimize:
             if details is not None:
                 starts = [
                     detail if base is None else base + detail
-                    for detail in (_resized(one[None], size)[0] for one in details)
+                    for detail in (resized(one[None], size)[0] for one in details)
                 ]
             make = functools.partial(stepper_of, model, size, bucket_size)
             last = octave == len(sizes) - 1
             images = [
-                Start(ascent, target_there, start, restart, octave, last, state, base)
+                Start(ascent, target_there, start, restart, octave, last, state, anchor=base)
                 for restart, (start, state) in enumerate(zip(starts, states, strict=True))
             ]
             steps_made = [0 if state is None else state.total for state in states]
@@ -236,7 +236,7 @@ class Optimize:
         terms: list[tuple[Goal, float]] = []
         for goal, weight in self.objectives:
             if isinstance(goal, FromPhoto):
-                photo = _resized(photos[goal.photo][None], size) / (255 * std)
+                photo = resized(photos[goal.photo][None], size) / (255 * std)
                 traces = yield Rows(
                     photo.to(dtype),
                     SumTarget(((EnergyTarget(goal.layer), 1.0),)),
@@ -282,7 +282,8 @@ def _goal_of(goal: FromPhoto, activation: Tensor) -> Goal:
     return CodeTarget(goal.layer, activation, max(energy, 1e-30))
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """N×C×H×W at another height and width, bilinearly; small ones are averages."""
     if images.shape[2:] == size:
         return images
     smaller = size[0] < images.shape[2]

@@ -30,8 +30,11 @@ _OPERATORS = (
     *("small_norm_percentile", "small_contribution_percentile"),
 )
 
-_RULES = ("adam", "momentum", "normalized", "progress", "sign", "unit")
+_RULES = ("adam", "momentum", "normalized", "progress", "sign", "unit", "lbfgs")
 _FLAGS = ("spectral", "clip_pixels", *(f"{rule}_rule" for rule in _RULES))
+
+_MEMORY = ("changes", "slopes", "products")
+"""What L-BFGS remembers besides; its gradient and its change are the first and second moment."""
 
 
 _ANCHOR = "anchor"
@@ -55,6 +58,8 @@ class Start:
         octave: Which size it is at, from 0.
         last: Whether the image as it ends is scored.
         state: What it goes on from, in place of a start.
+        moments: Adam's, P each, that it starts with; None: zeros.
+        moment_steps: Steps that these moments are of.
         anchor: 3×H×W in the prelude's frame: what it stays near to, where the ascent bounds it.
     """
 
@@ -65,6 +70,8 @@ class Start:
     octave: int
     last: bool
     state: Snapshot | None = None
+    moments: tuple[Tensor, Tensor] | None = None
+    moment_steps: int = 0
     anchor: Tensor | None = None
 
 
@@ -107,12 +114,14 @@ class End:
         picture: The same as red, green and blue from 0 to 1.
         progress: Its last score: of the image itself where it is an end of the job.
         finite: False: the step after could not be scored, and this is the last good image.
+        moments: First and second, P each, where it is no end of the job.
     """
 
     image: Tensor
     picture: Tensor
     progress: Progress
     finite: bool
+    moments: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,7 @@ class AscentStepper:
         self._lasts: list[Progress | None] = []
         self._steps = np.zeros(0, np.int64)
         self._seeds = np.zeros(0, np.int64)
+        self._moment_steps = np.zeros(0, np.int64)  # before this octave
         self._numbers = np.zeros((0, len(_NUMBERS)))
         self._flags = np.zeros((0, len(_FLAGS)), bool)
         length = prelude.parameter_count(*size)
@@ -178,10 +188,15 @@ class AscentStepper:
         if state is None:
             fresh = self._parameters_of(start, seed)
             kept = {"parameters": fresh, "good": fresh}
+            if start.moments is not None:
+                kept |= dict(zip(("first", "second"), start.moments, strict=True))
         else:
             kept = {**state.tensors, "good": state.tensors["parameters"]}
             for goal in start.target.kept_apart:
                 goal.siblings.restore(start.restart, state.total, state.tensors)
+        if ascent.update == "lbfgs":  # whose history starts anew
+            kept = {name: kept[name] for name in ("parameters", "good")}
+            self._remember()
         if ascent.bounded:
             assert start.anchor is not None
             anchor = start.anchor.to(self._device, self._dtype)[None]
@@ -190,6 +205,7 @@ class AscentStepper:
             tensor[slot] = kept[name].to(tensor) if name in kept else 0
         self._steps[slot] = 0 if state is None else state.step
         self._seeds[slot] = seed
+        self._moment_steps[slot] = start.moment_steps
         self._numbers[slot] = [getattr(ascent, name) for name in _NUMBERS]
         rules = [ascent.update == rule for rule in _RULES]
         self._flags[slot] = [ascent.spectral, ascent.clip_pixels, *rules]
@@ -205,12 +221,20 @@ class AscentStepper:
         more = max(len(self._starts), self._bucket_size)
         for name, tensor in self._stacked.items():
             self._stacked[name] = torch.cat([tensor, tensor.new_zeros(more, tensor.shape[1])])
-        self._steps, self._seeds, self._numbers, self._flags = (
-            np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
-            for array in (self._steps, self._seeds, self._numbers, self._flags)
-        )
+        for name in ("_steps", "_seeds", "_moment_steps", "_numbers", "_flags"):
+            array = getattr(self, name)
+            grown = np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
+            setattr(self, name, grown)
         self._starts += [None] * more
         self._lasts += [None] * more
+
+    def _remember(self) -> None:
+        """Has room for what L-BFGS remembers: much more than others do, so made for it alone."""
+        if _MEMORY[0] in self._stacked:
+            return
+        parameters, count = self._stacked["parameters"], updates.HISTORY
+        for name, length in zip(_MEMORY, (parameters.shape[1],) * 2 + (1,), strict=True):
+            self._stacked[name] = parameters.new_zeros(len(parameters), count * length)
 
     def _parameters_of(self, start: Start, seed: int) -> Tensor:
         ascent, image = start.ascent, start.image
@@ -254,7 +278,9 @@ class AscentStepper:
             [gradient.to(looked.inputs), -torch.ones_like(looked.penalties)],
         )
         padded = looked.rows.tolist()
-        state = {name: self._stacked[name][looked.rows] for name in ("first", "second")}
+        remembering = self._which("lbfgs_rule", padded).any()
+        names = ("first", "second", *(_MEMORY if remembering else ()))
+        state = {name: self._stacked[name][looked.rows] for name in names}
         change, state = self._change(slope, state, padded)
         after = self._regularized(looked.parameters.detach() + change, slope, padded)
         after = self._valid(after, padded)
@@ -306,8 +332,7 @@ class AscentStepper:
         if not final and not finite:
             return Moved(end=self.stop(slot))
         if final:
-            image = self._image(slot, "parameters")
-            return Moved((progress,), End(image, self._picture(image), progress, finite=True))
+            return Moved((progress,), self._end(slot, start, progress))
         shown: list[Any] = []
         if step % ascent.progress_every == 0 and step < ascent.step_count:
             shown.append(progress)
@@ -317,9 +342,14 @@ class AscentStepper:
         if ascent.checkpoint_every and step % ascent.checkpoint_every == 0:
             shown.append(self.snapshot(slot))
         if step == ascent.step_count and not start.last:
-            image = self._image(slot, "parameters")
-            return Moved(shown, End(image, self._picture(image), progress, finite=True))
+            return Moved(shown, self._end(slot, start, progress))
         return Moved(shown)
+
+    def _end(self, slot: int, start: Start, progress: Progress) -> End:
+        image = self._image(slot, "parameters")
+        first, second = (self._stacked[name][slot].clone() for name in ("first", "second"))
+        moments = None if start.last else (first, second)
+        return End(image, self._picture(image), progress, finite=True, moments=moments)
 
     def snapshot(self, slot: int) -> Any:
         start = self._starts[slot]
@@ -465,7 +495,7 @@ class AscentStepper:
         first, second = state["first"], state["second"]
         change = torch.zeros_like(slope)
         if (adam := self._which("adam_rule", slots)).any():
-            count = self._upload(self._steps[slots] + 1.0)
+            count = self._upload(self._steps[slots] + self._moment_steps[slots] + 1.0)
             moved, mean, square = updates.adam(slope, first, second, rate, count)
             change = self._chosen(adam, moved, change)
             first, second = self._chosen(adam, mean, first), self._chosen(adam, square, second)
@@ -473,6 +503,7 @@ class AscentStepper:
             keep = self._rate("momentum", slots)
             velocity = updates.momentum(slope, first, rate, keep)
             change, first = (self._chosen(momentum, velocity, old) for old in (change, first))
+        state = state | {"first": first, "second": second}
         sizes = np.where(self._which("spectral", slots), slope.shape[1], 3 * np.prod(self._size))
         change = self._where_any(
             self._which("normalized_rule", slots),
@@ -488,7 +519,16 @@ class AscentStepper:
             change = self._where_any(
                 self._which(rule, slots), functools.partial(moves, slope, rate), change
             )
-        return change, {"first": first, "second": second}
+        if (lbfgs := self._which("lbfgs_rule", slots)).any():
+            remembered = {n: state[n].unflatten(1, (updates.HISTORY, -1)) for n in _MEMORY}
+            remembered["products"] = remembered["products"][..., 0]
+            before = updates.Memory(first, second, **remembered)
+            memory = updates.lbfgs(slope, before, rate)
+            made = {"first": memory.gradient, "second": memory.change}
+            made |= {name: getattr(memory, name).flatten(1) for name in _MEMORY}
+            state = {name: self._chosen(lbfgs, made[name], old) for name, old in state.items()}
+            change = self._chosen(lbfgs, memory.change, change)
+        return change, state
 
     def _regularized(self, parameters: Tensor, slope: Tensor, slots: list[int]) -> Tensor:
         """After a step, in Yosinski's order: decay, blur, small norms, small contributions."""

@@ -1,0 +1,357 @@
+"""Stylized images: specs from requests, events to responses."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from pellucid import render
+from pellucid.v1 import data_pb2, optimize_pb2, stylize_pb2
+from PIL import Image
+
+from ..engine.job import Done, Spec
+from ..engine.rows import TopTarget
+from ..inputs import EncodedPhoto, PhotoSource, Pictures, PreparedInput
+from ..methods.optimize.stepper import Preview, Progress
+from ..methods.stylize.neural import Layers, Neural, default_layers
+from ..methods.stylize.stylize import Picture, Stylize, Stylized
+from ..models.network import Layout
+from ..models.registry import Model, Registry
+from ..models.sizes import Shapes, UnfitSize
+from .adversarial import picture_of
+from .checkpoints import read_checkpoint
+from .fields import (
+    Fields,
+    Violations,
+    find_layer,
+    read_parameters,
+    times,
+    why_not,
+    write_parameters,
+    write_picture,
+    write_tensor,
+)
+from .requests import Call, Limits, find_model, read_image
+from .responses import write_run
+
+MOST_STYLES = 8
+MOST_LAYER_WEIGHT = 1e6
+_MOST_LAYERS = {"content_layers": 8, "style_layers": 16}
+_PREVIEW_PX = 512
+
+_LEAST_PLACES = 4
+"""Of a style layer: a Gram matrix of fewer says little but which maps are on."""
+
+
+@dataclass(frozen=True)
+class AskedStylize:
+    """A validated request.
+
+    Attributes:
+        spec: What is run.
+        request: What was asked.
+        settings: Of it, all but the pictures, every parameter filled in.
+        format: Of the image.
+        notes: Why bits may differ from those of a run that was not interrupted.
+    """
+
+    spec: Spec
+    request: stylize_pb2.StylizeSpec
+    settings: stylize_pb2.StylizeSpec
+    format: render.Format
+    notes: tuple[str, ...] = ()
+
+    image_count = 1
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes that it holds until it is answered."""
+        return self.spec.byte_count
+
+
+def read_stylize(
+    request: stylize_pb2.StylizeSpec, call: Call, registry: Registry, limits: Limits
+) -> AskedStylize:
+    """A StylizeSpec whose method is Neural.
+
+    Raises:
+        InvalidArgument, NotFound, FailedPrecondition: With every violation.
+    """
+    found = Violations()
+    model = find_model(found, request.model, registry)
+    opaque = None if model is None else model.network.white_box_refusal
+    if opaque is not None:
+        found.refused("method", f"neural does not apply: {opaque}")
+        model = None  # nothing of its inside can be asked for
+    picture = Fields(found, "", request).choice("format", "png")
+    neural = None
+    if not request.HasField("neural"):
+        found.invalid("method", "required; one of neural")
+    else:
+        neural = read_parameters(found, "neural", request.neural, Neural, model, None)
+    content = _read_photo(found, "content", request.content, limits)
+    weighted = list(_read_styles(found, request, limits))
+    others = list(_read_others(found, request, content, neural, limits))
+    layers = {name: _read_layers(found, request, name, model) for name in _MOST_LAYERS}
+    found.raise_any()
+    assert model is not None
+    assert neural is not None
+    assert content is not None
+    method = Stylize(
+        neural,
+        layers["content_layers"],
+        layers["style_layers"],
+        _picture(content),
+        tuple(_picture(style, weight) for style, weight in weighted),
+        request.HasField("mask"),
+        limits.optimize_buckets,
+    )
+    _check_sizes(found, method, model, limits)
+    found.raise_any()
+    sources = (content, *(style for style, _ in weighted), *others)
+    spec = Spec(
+        model,
+        method,
+        Pictures(sources, tuple(method.sizes)),
+        TopTarget(),
+        call.deadline_s,
+        call.caller,
+        limits.optimize_buckets.of(method.size),
+    )
+    settings = _write_settings(method)
+    notes: tuple[str, ...] = ()
+    if request.checkpoint:
+        states, notes = read_checkpoint(
+            found, spec, settings, request.checkpoint, limits.checkpoint_key
+        )
+        found.raise_any()
+        spec = replace(spec, method=replace(method, states=states))
+        if neural.update == "lbfgs":
+            notes += ("bits differ: the history of L-BFGS starts anew after a checkpoint",)
+    return AskedStylize(spec, request, settings, cast(render.Format, picture), notes)
+
+
+# Pictures.
+
+
+def _read_photo(
+    found: Violations, field: str, image: data_pb2.Image, limits: Limits
+) -> PhotoSource | None:
+    if image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32:
+        found.invalid(f"{field}.tensor", "is float32; send a photo, uint8 height × width × 3")
+        return None
+    return read_image(found, image, None, limits, None, field)
+
+
+def _read_styles(
+    found: Violations, request: stylize_pb2.StylizeSpec, limits: Limits
+) -> Iterator[tuple[PhotoSource, float]]:
+    if not 1 <= len(request.styles) <= MOST_STYLES:
+        found.invalid("styles", f"has {len(request.styles)}; must have 1 to {MOST_STYLES}")
+    for place, style in enumerate(request.styles[:MOST_STYLES]):
+        source = _read_photo(found, f"styles[{place}].image", style.image, limits)
+        weight = _read_weight(found, f"styles[{place}]", style)
+        if source is not None:
+            yield source, weight
+
+
+def _read_weight(
+    found: Violations, path: str, message: stylize_pb2.StylePicture | stylize_pb2.WeightedLayer
+) -> float:
+    weight = message.weight if message.HasField("weight") else 1.0
+    if not 0 < weight <= MOST_LAYER_WEIGHT:
+        found.invalid(
+            f"{path}.weight", f"is {weight:g}; must be more than 0, at most {MOST_LAYER_WEIGHT:g}"
+        )
+    return weight
+
+
+def _read_others(
+    found: Violations,
+    request: stylize_pb2.StylizeSpec,
+    content: PhotoSource | None,
+    neural: Neural | None,
+    limits: Limits,
+) -> Iterator[PhotoSource]:
+    """The mask and the start, where there are any."""
+    if request.HasField("mask"):
+        mask = _read_photo(found, "mask", request.mask, limits)
+        if mask is not None and content is not None and _size_of(mask) != _size_of(content):
+            sizes = " and ".join(times(_size_of(one)) for one in (mask, content))
+            found.invalid("mask", f"must be as large as the content: they are {sizes}")
+        elif mask is not None:
+            yield mask
+    if neural is None:
+        return
+    wanted = neural.start == "image"
+    if wanted != request.HasField("start"):
+        why = "required for" if wanted else "is for"
+        found.invalid("start", f"{why} STYLE_START_IMAGE")
+    elif wanted:
+        start = _read_photo(found, "start", request.start, limits)
+        if start is not None:
+            yield start
+
+
+def _size_of(source: PhotoSource) -> tuple[int, int]:
+    """Height and width, upright."""
+    if isinstance(source, EncodedPhoto):
+        return source.header.height_px, source.header.width_px
+    assert not isinstance(source, PreparedInput)
+    return source.photo.shape[0], source.photo.shape[1]
+
+
+def _picture(source: PhotoSource, weight: float = 1.0) -> Picture:
+    return Picture(source.sha256, *_size_of(source), weight)
+
+
+# Layers.
+
+
+def _read_layers(
+    found: Violations, request: stylize_pb2.StylizeSpec, name: str, model: Model | None
+) -> Layers:
+    """Those that are named, or those that are known to do."""
+    asked: Sequence[stylize_pb2.WeightedLayer] = getattr(request.neural, name)
+    if len(asked) > _MOST_LAYERS[name]:
+        found.invalid(f"neural.{name}", f"has {len(asked)}; at most {_MOST_LAYERS[name]}")
+        return ()
+    if model is None:
+        return ()
+    if not asked:
+        content, style = default_layers(model)
+        known = content if name == "content_layers" else style
+        if not known:
+            found.refused(f"neural.{name}", f"{model.name} has no layers of maps")
+        return known
+    made: dict[str, float] = {}
+    for place, one in enumerate(asked):
+        where = f"neural.{name}[{place}]"
+        weight = _read_weight(found, where, one)
+        layer = find_layer(found, f"{where}.layer", one.layer, model)
+        if layer is None:
+            continue
+        if not layer.targetable:
+            found.refused(f"{where}.layer", f"{layer.name} cannot be looked at: {why_not(layer)}")
+        elif layer.layout is not Layout.MAPS:
+            shape = times(layer.shape)
+            found.refused(f"{where}.layer", f"{layer.name} has no maps: its output is {shape}")
+        elif layer.name in made:
+            found.invalid(f"{where}.layer", f"is {layer.name}, which is there already")
+        made[one.layer] = weight
+    return tuple(made.items())
+
+
+def _check_sizes(found: Violations, method: Stylize, model: Model, limits: Limits) -> None:
+    """Notes an image that is too large, and pictures that are too small for the layers."""
+    most = limits.max_optimize_pixels
+    if math.prod(method.size) > most:
+        found.invalid(
+            "neural.side_px",
+            f"makes an image of {times(method.size)}, {math.prod(method.size)} pixels; at most "
+            f"{most} fit",
+        )
+        return
+    smallest = method.scales[0]
+    pictures = {"content": smallest}
+    for place, style in enumerate(method.styles):
+        pictures[f"styles[{place}].image"] = method.style_size(style, smallest)
+    for field, size in pictures.items():
+        shapes = _shapes(model, size)
+        if shapes is None:
+            found.invalid(field, f"is too small at {times(size)} pixels for {model.name}")
+            continue
+        for layer, _ in method.style_layers:
+            grid = shapes[layer][1:]
+            if math.prod(grid) < _LEAST_PLACES:
+                found.invalid(
+                    field,
+                    f"is too small at {times(size)} pixels: {layer} has maps of {times(grid)}; at "
+                    f"least {_LEAST_PLACES} places are needed",
+                )
+
+
+def _shapes(model: Model, size: tuple[int, int]) -> Shapes | None:
+    try:
+        return model.network.shapes_at(*size)
+    except UnfitSize:
+        return None
+
+
+def _write_settings(method: Stylize) -> stylize_pb2.StylizeSpec:
+    """All that is asked but the pictures, every parameter filled in."""
+    made = stylize_pb2.StylizeSpec()
+    write_parameters(method.neural, made.neural, tensors=False)
+    for name in _MOST_LAYERS:
+        for layer, weight in getattr(method, name):
+            getattr(made.neural, name).add(layer=layer, weight=weight)
+    for style in method.styles:
+        made.styles.add(weight=style.weight)
+    return made
+
+
+# Events.
+
+
+def write_stylize_queued(
+    spec: Spec, cost_ms: float, others_ms: float
+) -> stylize_pb2.StylizeResponse:
+    """The job was admitted."""
+    return stylize_pb2.StylizeResponse(
+        queued=optimize_pb2.OptimizeQueued(
+            cost_ms=cost_ms, others_ms=others_ms, bucket_size=spec.bucket_size
+        )
+    )
+
+
+def write_stylize(asked: AskedStylize, done: Done) -> stylize_pb2.StylizeResponse:
+    """What a job shows, or what came of it."""
+    method = asked.spec.method
+    assert isinstance(method, Stylize)
+    match done.result:
+        case Progress() as progress:
+            return stylize_pb2.StylizeResponse(progress=_write_progress(method, progress))
+        case Preview() as preview:
+            picture: Image.Image = picture_of(preview.picture * 255)
+            picture.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
+            return stylize_pb2.StylizeResponse(
+                preview=optimize_pb2.OptimizePreview(
+                    step=preview.step, image=write_picture(picture, "jpeg")
+                )
+            )
+        case result:
+            assert isinstance(result, Stylized)
+            made = _write_result(asked, method, done, result)
+            return stylize_pb2.StylizeResponse(result=made)
+
+
+def _write_progress(method: Stylize, progress: Progress) -> stylize_pb2.StylizeProgress:
+    count = len(method.content_layers)
+    losses = [-term for term in progress.terms]
+    return stylize_pb2.StylizeProgress(
+        step=progress.step,
+        step_count=method.neural.step_total,
+        loss=-progress.score,
+        content_losses=losses[:count],
+        style_losses=losses[count:],
+        tv_loss=progress.tv_penalty,
+    )
+
+
+def _write_result(
+    asked: AskedStylize, method: Stylize, done: Done, result: Stylized
+) -> stylize_pb2.StylizeResult:
+    started_s, end = time.monotonic(), result.end
+    made = stylize_pb2.StylizeResult(
+        image=write_picture(picture_of(result.picture * 255), asked.format),
+        pixels=write_tensor(result.picture) if asked.request.include_pixels else None,
+        neural=asked.settings.neural,
+        progress=_write_progress(method, end.progress),
+        clipped_share=result.clipped_share,
+        notes=asked.notes,
+    )
+    if not end.finite:
+        made.stop_reason = f"its loss or gradient was not finite after step {end.progress.step}"
+    made.run.CopyFrom(write_run(asked.spec, done, (time.monotonic() - started_s) * 1e3))
+    return made

@@ -1,0 +1,237 @@
+"""Optimized style through the engine: what its images are, and that each is as if alone."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pellucid_server.engine.job import Job
+from pellucid_server.engine.rows import ClassTarget
+from pellucid_server.errors import InvalidArgument
+from pellucid_server.inputs import ArrayPhoto, Photos, Pictures
+from pellucid_server.methods.optimize.ascent import PRESETS, Ascent
+from pellucid_server.methods.optimize.optimize import Buckets, Optimize
+from pellucid_server.methods.optimize.snapshot import Snapshot
+from pellucid_server.methods.optimize.stepper import Preview, Progress
+from pellucid_server.methods.stylize.neural import Neural, default_layers
+from pellucid_server.methods.stylize.stylize import Picture, Stylize, Stylized
+
+from tests.harness import Runner, model, photo, running, spec
+
+NAME = "efficientnet_lite0"
+BUCKETS = Buckets(4)
+LAYERS = ((("blocks.2", 1.0),), (("blocks.0", 1.0), ("blocks.1", 2.0)))
+CONTENT = photo("cat")[::4, ::4]
+STYLE = photo("coffee")[::4, ::4]
+"""Of other proportions."""
+
+
+def stylize(
+    styles: list[np.ndarray] | None = None, layers: Any = LAYERS, **parameters: Any
+) -> tuple[Stylize, list[np.ndarray]]:
+    """A method, and the pictures that it needs but for mask and start."""
+    defaults: dict[str, Any] = {"style_weight": 1e3, "learning_rate": 5.0, "step_count": 4}
+    neural = Neural(**(defaults | {"side_px": 64} | parameters))
+    pictures = [CONTENT, *(styles or [STYLE])]
+    made = [Picture(ArrayPhoto(p, None).sha256, *p.shape[:2]) for p in pictures]
+    return Stylize(neural, *layers, made[0], tuple(made[1:]), False, BUCKETS), pictures
+
+
+def submit(
+    runner: Runner,
+    method: Stylize,
+    pictures: list[np.ndarray],
+    outlet: Any = None,
+    name: str = NAME,
+) -> Job:
+    made = spec(model(name), method, torch.zeros(3, 2, 2), bucket_size=BUCKETS.of(method.size))
+    sources = tuple(ArrayPhoto(np.ascontiguousarray(p), None) for p in pictures)
+    made = replace(made, source=Pictures(sources, tuple(method.sizes)))
+    job = runner.engine.submit(made, outlet=outlet)
+    runner.submitted.append(job)
+    return job
+
+
+def run(runner: Runner, method: Stylize, pictures: list[np.ndarray], **options: Any) -> Stylized:
+    made: Stylized = submit(runner, method, pictures, **options).future.result(120).result
+    return made
+
+
+def pixels(made: Stylized) -> np.ndarray:
+    return made.picture.permute(1, 2, 0).numpy()
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As the model's preprocessing does it."""
+    steps = replace(
+        model(NAME).preprocessing, height_px=size[0], width_px=size[1], resize_shorter_side_px=0
+    )
+    image = steps.apply(np.ascontiguousarray(image))
+    scale = [np.reshape(part, (3, 1, 1)) for part in (steps.std, steps.mean)]
+    return (image * scale[0] + scale[1]).transpose(1, 2, 0)
+
+
+def test_from_the_photo_content_starts_at_0_and_style_falls() -> None:
+    shown: list[Any] = []
+    method, pictures = stylize(step_count=30, progress_every=1, preview_every=15)
+    with running() as runner:
+        made = run(runner, method, pictures, outlet=lambda done: shown.append(done.result))
+    progress = [one for one in shown if isinstance(one, Progress)]
+    assert progress[0].step == 1
+    assert [one.step for one in shown if isinstance(one, Preview)] == [15, 30]
+    first, last = progress[0], made.end.progress
+    assert first.terms[0] == 0
+    assert last.terms[0] < 0
+    assert sum(last.terms[1:]) > sum(first.terms[1:]) / 2
+    assert last.score == pytest.approx(
+        last.terms[0] + 1e3 * last.terms[1] + 2e3 * last.terms[2], rel=1e-9
+    )
+    assert last.step == 30
+    assert made.picture.shape == (3, 42, 64)
+    assert 0 <= made.picture.min() < made.picture.max() <= 1
+    assert made.clipped_share == 0
+
+
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"update": "lbfgs", "learning_rate": 1.0, "step_count": 6},
+    {"start": "noise", "seed": 3, "normalization": "johnson", "scale_count": 2},
+    {"styles": [STYLE, photo("rocket")[::4, ::4]], "original_colors": "histogram"},
+)
+
+
+def test_bits_do_not_depend_on_who_else_is_there() -> None:
+    """Beside each other, and beside optimizations of the same size."""
+    ascent = Ascent(
+        **(PRESETS["yosinski_4"] | {"preset": "yosinski_4", "height_px": 42, "width_px": 64}),
+    )
+    climb = Optimize(((ClassTarget(3), 1.0),), replace(ascent, step_count=7), BUCKETS)
+    jobs = [stylize(**variant) for variant in VARIANTS]
+    with running() as runner:
+        alone = [run(runner, *job) for job in jobs]
+        with runner.held():
+            other = spec(model(NAME), climb, torch.zeros(3, 2, 2), bucket_size=4)
+            runner.engine.submit(replace(other, source=Photos((), (42, 64))))
+            together = [submit(runner, *job) for job in jobs]
+        for job, expected in zip(together, alone, strict=True):
+            done = job.future.result(120)
+            assert torch.equal(done.result.picture, expected.picture)
+            assert done.result.end.progress == expected.end.progress
+        assert runner.engine._groups == {}
+
+
+@pytest.mark.parametrize("scale_count", [1, 3])
+def test_it_goes_on_to_the_same_bits(scale_count: int) -> None:
+    kept: list[Snapshot] = []
+
+    def keep(done: Any) -> None:
+        if isinstance(done.result, Snapshot):
+            kept.append(done.result)
+
+    method, pictures = stylize(scale_count=scale_count, checkpoint_every=2, tv_weight=1.0)
+    with running() as runner:
+        whole = run(runner, method, pictures, outlet=keep)
+        assert [snapshot.total for snapshot in kept] == list(range(2, 4 * scale_count + 1, 2))
+        for snapshot in kept[:-1]:
+            resumed = run(runner, replace(method, states=(snapshot,)), pictures)
+            assert torch.equal(resumed.picture, whole.picture)
+            assert resumed.end.progress == whole.end.progress
+
+
+def test_moments_are_carried_from_scale_to_scale() -> None:
+    """A first step at a larger scale that goes by the sign of the gradient alone would be η."""
+    method, pictures = stylize(scale_count=2, step_count=1, checkpoint_every=1)
+    states: list[Snapshot] = []
+    with running() as runner:
+        run(
+            runner,
+            method,
+            pictures,
+            outlet=lambda done: (
+                states.append(done.result) if isinstance(done.result, Snapshot) else None
+            ),
+        )
+    first, second = states[1].tensors["first"], states[1].tensors["second"]
+    slope = (first - first * 0).abs().max()
+    assert slope > 0
+    # After one step of each scale, a moment of one step alone would satisfy m² = 0.01/0.001·v.
+    ratio = first.square().sum() / (0.01 / 0.001 * second.sum())
+    assert float(ratio) != pytest.approx(1.0, abs=0.05)
+
+
+def test_masked_places_keep_the_photo() -> None:
+    method, pictures = stylize(step_count=5)
+    mask = np.zeros_like(CONTENT)
+    mask[:, : CONTENT.shape[1] // 2] = 255
+    with running() as runner:
+        made = pixels(run(runner, replace(method, masked=True), [*pictures, mask]))
+        kept = resized(CONTENT, (42, 64))
+        assert np.allclose(made[:, 36:], kept[:, 36:], atol=1e-5)
+        assert np.abs(made[:, :28] - kept[:, :28]).mean() > 0.02
+        with pytest.raises(InvalidArgument, match="mask: is black everywhere"):
+            run(runner, replace(method, masked=True), [*pictures, np.zeros_like(CONTENT)])
+
+
+def test_luminance_alone_changes() -> None:
+    method, pictures = stylize(original_colors="luminance", step_count=10)
+    with running() as runner:
+        made = run(runner, method, pictures)
+    kept = resized(CONTENT, (42, 64)).transpose(2, 0, 1)
+    inside = (made.picture > 0).all(0).numpy() & (made.picture < 1).all(0).numpy()
+    difference = (made.picture.numpy() - kept)[:, inside]
+    assert np.abs(difference).mean() > 0.01
+    assert np.abs(difference - difference.mean(0)).max() < 1e-5  # red, green and blue alike
+    assert 0 <= made.clipped_share < 1
+
+
+def test_styles_are_kept_with_the_model() -> None:
+    method, pictures = stylize(styles=[photo("rocket")[::5, ::5]])
+    with running() as runner:
+        before = submit(runner, method, pictures).future.result(120)
+        again = submit(runner, method, pictures).future.result(120)
+    assert len(before.rides) - len(again.rides) == 2  # a look at each style layer
+    assert torch.equal(before.result.picture, again.result.picture)
+
+
+def test_pooling_by_the_average_is_another_network() -> None:
+    layers = ((("features.4", 1.0),), (("features.1", 1.0), ("features.7", 1.0)))
+    network = model("vgg11").network
+    inputs = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    taps = network.averaged.forward(inputs, ("features.1", "features.2"))
+    expected = torch.nn.functional.avg_pool2d(taps["features.1"], 2)
+    assert torch.allclose(taps["features.2"], expected, atol=1e-6)
+    assert network.averaged is network.averaged
+    with running() as runner:
+        made = [
+            run(runner, *stylize(layers=layers, pooling=pooling), name="vgg11")
+            for pooling in ("as_trained", "average")
+        ]
+    assert not torch.equal(made[0].picture, made[1].picture)
+    assert all(one.end.finite for one in made)
+
+
+def test_default_layers() -> None:
+    vgg = replace(model("vgg11"), architecture="torchvision/vgg19")
+    content, style = default_layers(model(NAME))
+    assert len(content) == 1
+    assert len(style) >= 4
+    for name in (NAME, "resnet18", "googlenet", "vgg11", "densenet121"):
+        for layers in default_layers(model(name)):
+            assert layers
+            assert all(model(name).network.layer(layer) for layer, _ in layers)
+    assert default_layers(vgg)[1]  # no such layers there: those of each size
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ({"content_weight": 0.0, "style_weight": 0.0}, "style_weight"),
+        ({"pooling": "average"}, "pooling"),
+        ({"scale_count": 4}, "scale_count"),
+        ({"scale_count": 2, "step_count": 6000}, "step_count"),
+    ],
+)
+def test_contradictions(parameters: dict[str, Any], field: str) -> None:
+    neural = stylize(**parameters)[0].neural
+    assert list(neural.contradictions(model(NAME))) == [field]
