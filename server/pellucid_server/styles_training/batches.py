@@ -144,7 +144,7 @@ def cut(
     square = Image.fromarray(photo).resize(
         (size_px, size_px), Image.Resampling.BICUBIC, box, reducing_gap=3
     )
-    return np.asarray(square)
+    return np.array(square)
 
 
 @lru_cache(maxsize=4)

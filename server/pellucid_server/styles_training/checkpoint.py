@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..models.weights import BadWeights, read_header
@@ -35,7 +35,7 @@ class Checkpoint:
     def save(self, file: Path) -> None:
         """Puts it in a file's place at once: whenever it is interrupted, one of both is there."""
         metadata = {"format": _FORMAT, "header": json.dumps(self.header)}
-        replace(file, lambda new: save_file(dict(self.tensors), new, metadata))
+        replace(file, save(dict(self.tensors), metadata))
 
 
 def load(file: Path) -> Checkpoint:
@@ -60,15 +60,11 @@ def load(file: Path) -> Checkpoint:
         raise BadCheckpoint(f"{file} is damaged: {error}") from None
 
 
-def replace(file: Path, write: Any) -> None:
-    """Writes a file beside another and puts it in its place, once it is on the disk.
-
-    Args:
-        file: What it becomes.
-        write: Writes to the path that it is given.
-    """
+def replace(file: Path, data: bytes) -> None:
+    """Writes beside a file, and puts that in its place once it is on the disk."""
     new = file.with_name(f".{file.name}.new")
-    write(new)
-    with new.open("rb+") as opened:
+    with new.open("wb") as opened:
+        opened.write(data)
+        opened.flush()
         os.fsync(opened.fileno())
     new.replace(file)

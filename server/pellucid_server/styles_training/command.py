@@ -78,8 +78,8 @@ def train(
         list[str] | None, typer.Option(help="Again for more; by architecture if unset.")
     ] = None,
     content_weight: Annotated[float, typer.Option(help="Of what is kept of the photo.")] = 1.0,
-    style_weight: Annotated[float, typer.Option(help="Of what is taken from PAINTING.")] = 2.0,
-    tv_weight: Annotated[float, typer.Option(help="Of smoothness.")] = 10.0,
+    style_weight: Annotated[float, typer.Option(help="Of what is taken from PAINTING.")] = 1.0,
+    tv_weight: Annotated[float, typer.Option(help="Of smoothness.")] = 1.0,
     size: Annotated[
         int, typer.Option(help=f"Side of the crops, 64 to 1024 px, a multiple of {SHRINK}.")
     ] = 256,

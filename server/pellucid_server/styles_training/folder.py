@@ -1,11 +1,12 @@
 """The folder of a training: its checkpoint while it runs, and the style that it ends as."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import yaml
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..models.weights import sha256_of
 from .checkpoint import Checkpoint, load, replace
@@ -62,8 +63,9 @@ class StyleFolder:
 
     def preview(self, picture: Image.Image) -> None:
         """Keeps a picture of how far it is."""
-        file = self.path / PREVIEW_FILE
-        replace(file, lambda new: picture.save(new, "JPEG", quality=92))
+        encoded = BytesIO()
+        picture.save(encoded, "JPEG", quality=92)
+        replace(self.path / PREVIEW_FILE, encoded.getvalue())
 
     def publish(self, training: Training, *, name: str, licence: str) -> None:
         """Makes it a style that is served.
@@ -74,7 +76,7 @@ class StyleFolder:
             licence: SPDX identifier of the weights', or "".
         """
         weights = self.path / WEIGHTS_FILE
-        replace(weights, lambda new: save_file(training.network.published(), new))
+        replace(weights, save(training.network.published()))
         settings = training.settings.as_json()
         about: dict[str, Any] = {"kind": "johnson", "file": WEIGHTS_FILE, "name": name}
         about |= {"licence": licence} if licence else {}
@@ -84,4 +86,4 @@ class StyleFolder:
             **settings,
         }
         text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
-        replace(self.path / STYLE_FILE, lambda new: new.write_text(text, encoding="utf-8"))
+        replace(self.path / STYLE_FILE, text.encode())
