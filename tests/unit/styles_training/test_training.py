@@ -190,13 +190,14 @@ def test_losses_and_their_slope(unfolded: nn.Module) -> None:
     assert losses.tolist() == pytest.approx(expected, rel=1e-8)
     assert min(expected) > 1e-3
     (slope,) = torch.autograd.grad(losses[0], painted)
-    way, far = rng.normal(size=photos.shape), 1e-6
+    # So near that no gate changes: farther away, a few of them turn the slope by 0.4%.
+    way, far = rng.normal(size=photos.shape), 1e-8
     ends = [
         by_hand(unfolded, painted.detach().numpy() + sign * far * way, *fixed)[0]
         for sign in (1, -1)
     ]
     along = float((slope * torch.from_numpy(way)).sum())
-    assert along == pytest.approx((ends[0] - ends[1]) / (2 * far), rel=1e-4)
+    assert along == pytest.approx((ends[0] - ends[1]) / (2 * far), rel=1e-5)
 
 
 def test_the_network_that_looks_stays_as_it_is() -> None:
