@@ -182,6 +182,14 @@ def landscape(argv: list[str]) -> int:
     return _run(command, "pellucid optimize landscape", argv)
 
 
+def train_style(argv: list[str]) -> int:
+    """Runs `pellucid styles train` with these arguments; returns the exit code."""
+    _wait_passively()
+    from .styles_training.command import train
+
+    return _run(train, "pellucid styles train", argv)
+
+
 def _run(command: Callable[..., None], name: str, argv: list[str]) -> int:
     app = typer.Typer(add_completion=False)
     app.command()(command)

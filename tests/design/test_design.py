@@ -169,6 +169,7 @@ def test_nothing_is_downloaded_but_by_pull() -> None:
         ("wire", ("api", "serve", "engine.engine")),
         ("api", ("serve",)),
         ("landscape", ("api", "wire", "serve")),
+        ("styles_training", ("api", "wire", "serve", "engine.engine")),
     ],
 )
 def test_layers_look_down_only(layer: str, may_not: tuple[str, ...]) -> None:

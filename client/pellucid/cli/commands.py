@@ -186,6 +186,9 @@ app.add_typer(models, name="models")
 optimize.command()(attack)
 optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
+
+styles = typer.Typer(no_args_is_help=True, help="Trains styles that are painted in one pass.")
+app.add_typer(styles, name="styles")
 app.command()(stylize)
 app.add_typer(styles, name="styles")
 
@@ -230,6 +233,12 @@ def pull(context: typer.Context) -> None:
 def landscape(context: typer.Context) -> None:
     """Whether larger networks end up alike: with plots; needs the server installed."""
     _hand_on("landscape", context.args)
+
+
+@styles.command(**_HANDED_ON)
+def train(context: typer.Context) -> None:
+    """Trains a style on a painting and a folder of photos; needs the server installed."""
+    _hand_on("train_style", context.args)
 
 
 @app.command(**_HANDED_ON)

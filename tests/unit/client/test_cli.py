@@ -272,7 +272,13 @@ app(sys.argv[2:])
 
 
 @pytest.mark.parametrize(
-    "arguments", ["serve --model nobody", "models pull timm/resnet18", "optimize landscape"]
+    "arguments",
+    [
+        "serve --model nobody",
+        "models pull timm/resnet18",
+        "optimize landscape",
+        "styles train p.jpg --images d --steps 1 --name n",
+    ],
 )
 @pytest.mark.parametrize("missing", ["pellucid_server", "pydantic_settings", "torch"])
 def test_commands_of_the_server_without_it(missing: str, arguments: str) -> None:

@@ -1,0 +1,51 @@
+"""Training a style on a CUDA device. Skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+from pellucid_server.models.registry import load_model
+from pellucid_server.styles_training.losses import PerceptualLoss
+from pellucid_server.styles_training.training import Settings, Training
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+SETTINGS = Settings(
+    painting_sha256="",
+    photos_sha256="",
+    photo_count=4,
+    model="efficientnet_lite0",
+    model_sha256="",
+    content_layers=("blocks.2.0.bn1",),
+    style_layers=("blocks.1.0.bn1", "blocks.3.0.bn1"),
+    content_weight=1.0,
+    style_weight=1.0,
+    tv_weight=1.0,
+    size_px=64,
+    style_size_px=64,
+    batch_size=4,
+    learning_rate=1e-3,
+    seed=0,
+)
+
+
+def a_training(device: torch.device) -> Training:
+    model = load_model(SETTINGS.model, device=device, side_px=64)
+    painting = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)).to(device)
+    layers = (SETTINGS.content_layers, SETTINGS.style_layers)
+    return Training(SETTINGS, PerceptualLoss(model, painting, *layers, SETTINGS.weights), device)
+
+
+def test_steps_wait_for_nothing_and_are_the_cpus() -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    ours, theirs = a_training(torch.device("cuda")), a_training(torch.device("cpu"))
+    losses = [ours.advance(crops)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses += [ours.advance(crops) for _ in range(2)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for loss in losses:
+        assert loss.tolist() == pytest.approx(theirs.advance(crops).tolist(), rel=0.02)
