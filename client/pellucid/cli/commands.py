@@ -187,8 +187,6 @@ optimize.command()(attack)
 optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
 
-styles = typer.Typer(no_args_is_help=True, help="Trains styles that are painted in one pass.")
-app.add_typer(styles, name="styles")
 app.command()(stylize)
 app.add_typer(styles, name="styles")
 

@@ -24,12 +24,7 @@ _CELL_PX = 240
 _AT_ONCE = 4
 _NONE = "the server has no styles: `pellucid models pull styles` fetches some"
 
-styles = typer.Typer(cls=Shown, help="Shows the server's styles (the command show).")
-
-
-@styles.callback()
-def _group() -> None:
-    """Keeps a single command one that has a name."""
+styles = typer.Typer(cls=Shown, help="Shows the server's styles (the command show), or trains one.")
 
 
 @styles.command()
