@@ -567,9 +567,11 @@ def test_after_a_kill_it_ends_with_the_same_bits(
     killed, file = start("killed", "--steps", "1000"), tmp_path / "killed" / CHECKPOINT_FILE
     assert killed.stderr is not None
     # The checkpoint of a step is there before the next one is told of.
-    assert any("step 3 of 1000" in line for line in killed.stderr)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    try:
+        assert any("step 3 of 1000" in line for line in killed.stderr)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
     steps = str(checkpoint.load(file).header["step"] + 1)
     assert not (tmp_path / "killed" / WEIGHTS_FILE).exists()
     for output, more in (("killed", ["--resume"]), ("undisturbed", [])):
