@@ -342,11 +342,12 @@ def test_parts_fit_and_are_made_as_they_are_taken() -> None:
     whole = written(attack, STATES)
     for most_bytes in (1 << 10, 1000, 1 << 30):
         parts = list(wire.write_checkpoint(searching(), attack, STATES, KEY, (), most_bytes))
-        assert b"".join(part.checkpoint.chunk for part in parts) == whole
-        assert [part.checkpoint.last for part in parts] == [False] * (len(parts) - 1) + [True]
+        assert b"".join(part.chunk for part in parts) == whole
+        assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
         for part in parts:
-            assert len(json_format.MessageToJson(part.checkpoint)) <= most_bytes
-            assert part.ByteSize() <= most_bytes
+            response = optimize_pb2.OptimizeResponse(checkpoint=part)
+            assert len(json_format.MessageToJson(part)) <= most_bytes
+            assert response.ByteSize() <= most_bytes
     assert len(parts) == 1
     torn = replace(STATES[1], tensors={"image": torch.ones(2, dtype=torch.complex64)})
     lazy = wire.write_checkpoint(searching(), attack, [STATES[0], torn], KEY)
