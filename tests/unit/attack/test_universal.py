@@ -158,7 +158,7 @@ def test_an_l2_budget_holds_at_8_bits() -> None:
 
 def packed(asked: wire.AskedOptimize, snapshot: Snapshot) -> bytes:
     parts = wire.write_checkpoint(asked.spec, asked.settings, [snapshot], KEY)
-    return b"".join(part.checkpoint.chunk for part in parts)
+    return b"".join(part.chunk for part in parts)
 
 
 def long_spec(**options: Any) -> optimize_pb2.OptimizeSpec:
