@@ -129,18 +129,19 @@ def test_several_objectives_are_weighed(client: pellucid.Client) -> None:
 
 
 def test_leaving_early_cancels(served: Any, client: pellucid.Client) -> None:
-    for event in client.optimize("goldfish", step_count=10_000):
+    long: dict[str, Any] = {"step_count": 3_000, "timeout_s": 600}
+    for event in client.optimize("goldfish", **long):
         assert isinstance(event, pellucid.Queued)
         break
     assert idle(served)
-    with client.optimize("goldfish", step_count=10_000) as optimization:
+    with client.optimize("goldfish", **long) as optimization:
         next(optimization)
     assert idle(served)
 
     async def leave() -> None:
         async with (
             pellucid.AsyncClient(served.grpc) as asynchronous,
-            asynchronous.optimize("goldfish", step_count=10_000) as optimization,
+            asynchronous.optimize("goldfish", **long) as optimization,
         ):
             async for _ in optimization:
                 break
