@@ -129,7 +129,7 @@ def test_several_objectives_are_weighed(client: pellucid.Client) -> None:
 
 
 def test_leaving_early_cancels(served: Any, client: pellucid.Client) -> None:
-    long: dict[str, Any] = {"step_count": 3_000, "timeout_s": 600}
+    long: dict[str, Any] = {"step_count": 1_000, "timeout_s": 600}
     for event in client.optimize("goldfish", **long):
         assert isinstance(event, pellucid.Queued)
         break
