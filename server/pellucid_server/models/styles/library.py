@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field, ValidationError
@@ -161,12 +161,14 @@ class StyleSettings(StrictSettings):
         file: Its weights, safetensors or ONNX, in the same folder.
         name: Of its style.
         licence: SPDX identifier of the weights'.
+        trained: What it was trained on, where `pellucid styles train` made it.
     """
 
     kind: Literal["johnson"]
     file: Annotated[str, Field(min_length=1, max_length=255)]
     name: Annotated[str, AfterValidator(_plain)]
     licence: Annotated[str, Field(max_length=64)] = ""
+    trained: dict[str, Any] | None = None
 
 
 def _of_folder(folder: Path) -> Painter:
