@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class EncodedPhoto:
         width_px, height_px = self.header.width_px, self.header.height_px
         return len(self.data) + _canvas_bytes(width_px, height_px, self.canvas_px)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 
@@ -85,7 +86,7 @@ class ArrayPhoto:
         height_px, width_px = self.photo.shape[:2]
         return self.photo.nbytes + _canvas_bytes(width_px, height_px, self.canvas_px)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return _sha256(self.photo)
 
@@ -109,7 +110,7 @@ class PreparedInput:
         height_px, width_px = self.array.shape[1:]
         return self.array.nbytes + _canvas_bytes(width_px, height_px, self.canvas_px)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return _sha256(self.array)
 
@@ -172,7 +173,7 @@ class Photos:
         inputs = len(self.sources) * math.prod(self.size) * 3 * 8
         return inputs + sum(source.byte_count for source in self.sources)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256("".join(s.sha256 for s in self.sources).encode()).hexdigest()
 
@@ -218,7 +219,7 @@ class Pictures:
     def byte_count(self) -> int:
         return sum(photo.byte_count for photo in self._photos)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256("".join(s.sha256 for s in self.sources).encode()).hexdigest()
 
@@ -255,7 +256,7 @@ class PlainPhoto:
         inputs = len(self._parts) * math.prod(self.size) * 3 * 4
         return inputs + sum(part.byte_count for part in self._parts)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return self.photo.sha256
 
@@ -303,7 +304,7 @@ class PhotoSet:
         decoded = len(self.sources) * math.prod(self.size) * 3
         return decoded + sum(source.byte_count for source in self.sources)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256("".join(s.sha256 for s in self.sources).encode()).hexdigest()
 

@@ -17,7 +17,7 @@ from ..optimize.snapshot import Declared, Snapshot, held_bytes
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Parameters, choice, number, positive, seed
 from .algorithm import Budget, Norm, Shows
-from .deep_fool import Steps, candidates, class_count, deep_fool
+from .deep_fool import USUAL_STEPS, Steps, candidates, class_count, deep_fool
 from .gradient import MOST_EPSILON, budget_of
 from .lens import Lens
 from .rounding import whole
@@ -167,7 +167,7 @@ class UniversalAttack:
         left = self.step_total - sum(state.total for state in self.states)
         crossings = max(1, round(_USUAL_CROSSINGS * left))
         gradients = crossings * steps.usual_row_count
-        looks = crossings * min(steps.step_count, 4) + 2 * left + 2 * count
+        looks = crossings * min(steps.step_count, USUAL_STEPS) + 2 * left + 2 * count
         return {Lane.FORWARD: looks, Lane.GRADIENT: gradients}
 
     def pace(self, model: Model) -> None:
