@@ -462,7 +462,7 @@ class Engine:
                     index,
                     flight.scores[place],
                     flight.classes[place],
-                    **{name: tensor[place] for name, tensor in brought.items()},
+                    {name: tensor[place] for name, tensor in brought.items()},
                 )
             elif len(tickets) > 1:
                 # Neighbours can have sent it further than it needed, to where it overflows.

@@ -897,7 +897,7 @@ def test_what_is_not_finite_at_the_target_shows() -> None:
 def settle(on: Work, index: int, **kept: torch.Tensor) -> None:
     """What came of row k: a score of k + 0.1 and class 10 · k."""
     value = torch.tensor(index + 0.1, dtype=torch.float64)
-    on.settle(index, value, torch.tensor(10 * index), **kept)
+    on.settle(index, value, torch.tensor(10 * index), {(n, ""): t for n, t in kept.items()})
 
 
 def test_rows_are_taken_once_each_from_the_first() -> None:

@@ -107,18 +107,17 @@ def _layer_effects(
     classes: Sequence[Sequence[int]],
     bucket_size: int,
 ) -> Program[list[list[Effect]]]:
-    traces = yield Rows(photos, targets, Want.LAYER_GRADIENT, layer=layer, bucket_size=bucket_size)
-    assert traces.layer_gradient is not None
-    slopes = traces.layer_gradient.double()
+    one = (layer,)
+    traces = yield Rows(photos, targets, Want.LAYER_GRADIENT, layers=one, bucket_size=bucket_size)
+    slopes = traces.layer_gradients[layer].double()
     by_class = {target.index: slope for target, slope in zip(targets, slopes, strict=True)}
     end = SumTarget(((EnergyTarget(layer), 1.0),))  # so that rows go no further than the layer
     before: Tensor | None = None
     made: list[list[Effect]] = []
     for start in range(0, len(inputs), bucket_size):
         part = inputs[start : start + bucket_size]
-        traces = yield Rows(part, end, Want.ACTIVATION, layer=layer, bucket_size=bucket_size)
-        assert traces.activation is not None
-        activation = traces.activation.double()
+        traces = yield Rows(part, end, Want.ACTIVATION, layers=one, bucket_size=bucket_size)
+        activation = traces.activations[layer].double()
         if before is None:
             before, activation = activation[0], activation[1:]
         of_part = classes[len(made) : len(made) + len(activation)]

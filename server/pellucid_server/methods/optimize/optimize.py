@@ -284,11 +284,11 @@ class Optimize:
                     photo.to(dtype),
                     SumTarget(((EnergyTarget(goal.layer), 1.0),)),
                     Want.ACTIVATION,
-                    layer=goal.layer,
+                    layers=(goal.layer,),
                     bucket_size=bucket_size,
                 )
-                assert traces.activation is not None
-                terms.append((_goal_of(goal, traces.activation[0]), weight))
+                activation = traces.activations[goal.layer][0]
+                terms.append((_goal_of(goal, activation), weight))
             elif isinstance(goal, Apart):
                 terms.append((DiversityTarget(goal.layer, siblings[goal.layer]), weight))
             elif isinstance(goal, DirectionTarget):

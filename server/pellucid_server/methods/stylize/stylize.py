@@ -336,12 +336,11 @@ def _look(place: _Place, images: Tensor, layer: str) -> Program[Tensor]:
         (images / place.std).to(place.model.network.dtype),
         SumTarget(((EnergyTarget(layer), 1.0),)),
         Want.ACTIVATION,
-        layer=layer,
+        layers=(layer,),
         model=place.model,
         bucket_size=place.bucket_size,
     )
-    assert traces.activation is not None
-    seen: Tensor = traces.activation[0]
+    seen: Tensor = traces.activations[layer][0]
     return seen
 
 
