@@ -22,19 +22,22 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from pellucid.v1 import codes_pb2 as pellucid_dot_v1_dot_codes__pb2
+from pellucid.v1 import index_pb2 as pellucid_dot_v1_dot_index__pb2
 from pellucid.v1 import inference_pb2 as pellucid_dot_v1_dot_inference__pb2
+from pellucid.v1 import inspect_pb2 as pellucid_dot_v1_dot_inspect__pb2
 from pellucid.v1 import model_pb2 as pellucid_dot_v1_dot_model__pb2
 from pellucid.v1 import optimize_pb2 as pellucid_dot_v1_dot_optimize__pb2
 from pellucid.v1 import stylize_pb2 as pellucid_dot_v1_dot_stylize__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pellucid/v1/service.proto\x12\x0bpellucid.v1\x1a\x1bpellucid/v1/inference.proto\x1a\x17pellucid/v1/model.proto\x1a\x1apellucid/v1/optimize.proto\x1a\x19pellucid/v1/stylize.proto2\x9f\x06\n\x0fPellucidService\x12\x44\n\x07Predict\x12\x1b.pellucid.v1.PredictRequest\x1a\x1c.pellucid.v1.PredictResponse\x12S\n\x0cPredictBatch\x12 .pellucid.v1.PredictBatchRequest\x1a!.pellucid.v1.PredictBatchResponse\x12\x44\n\x07\x45xplain\x12\x1b.pellucid.v1.ExplainRequest\x1a\x1c.pellucid.v1.ExplainResponse\x12S\n\x0c\x45xplainBatch\x12 .pellucid.v1.ExplainBatchRequest\x1a!.pellucid.v1.ExplainBatchResponse\x12X\n\rExplainStream\x12!.pellucid.v1.ExplainStreamRequest\x1a\".pellucid.v1.ExplainStreamResponse0\x01\x12K\n\x08Optimize\x12\x1c.pellucid.v1.OptimizeRequest\x1a\x1d.pellucid.v1.OptimizeResponse(\x01\x30\x01\x12H\n\x07Stylize\x12\x1b.pellucid.v1.StylizeRequest\x1a\x1c.pellucid.v1.StylizeResponse(\x01\x30\x01\x12M\n\nListStyles\x12\x1e.pellucid.v1.ListStylesRequest\x1a\x1f.pellucid.v1.ListStylesResponse\x12M\n\nListModels\x12\x1e.pellucid.v1.ListModelsRequest\x1a\x1f.pellucid.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.pellucid.v1.GetModelRequest\x1a\x1d.pellucid.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pellucid/v1/service.proto\x12\x0bpellucid.v1\x1a\x17pellucid/v1/codes.proto\x1a\x17pellucid/v1/index.proto\x1a\x1bpellucid/v1/inference.proto\x1a\x19pellucid/v1/inspect.proto\x1a\x17pellucid/v1/model.proto\x1a\x1apellucid/v1/optimize.proto\x1a\x19pellucid/v1/stylize.proto2\x84\t\n\x0fPellucidService\x12\x44\n\x07Predict\x12\x1b.pellucid.v1.PredictRequest\x1a\x1c.pellucid.v1.PredictResponse\x12S\n\x0cPredictBatch\x12 .pellucid.v1.PredictBatchRequest\x1a!.pellucid.v1.PredictBatchResponse\x12\x44\n\x07\x45xplain\x12\x1b.pellucid.v1.ExplainRequest\x1a\x1c.pellucid.v1.ExplainResponse\x12S\n\x0c\x45xplainBatch\x12 .pellucid.v1.ExplainBatchRequest\x1a!.pellucid.v1.ExplainBatchResponse\x12X\n\rExplainStream\x12!.pellucid.v1.ExplainStreamRequest\x1a\".pellucid.v1.ExplainStreamResponse0\x01\x12K\n\x08Optimize\x12\x1c.pellucid.v1.OptimizeRequest\x1a\x1d.pellucid.v1.OptimizeResponse(\x01\x30\x01\x12H\n\x07Stylize\x12\x1b.pellucid.v1.StylizeRequest\x1a\x1c.pellucid.v1.StylizeResponse(\x01\x30\x01\x12M\n\nListStyles\x12\x1e.pellucid.v1.ListStylesRequest\x1a\x1f.pellucid.v1.ListStylesResponse\x12\x44\n\x07Inspect\x12\x1b.pellucid.v1.InspectRequest\x1a\x1c.pellucid.v1.InspectResponse\x12>\n\x05\x45mbed\x12\x19.pellucid.v1.EmbedRequest\x1a\x1a.pellucid.v1.EmbedResponse\x12H\n\x07Project\x12\x1b.pellucid.v1.ProjectRequest\x1a\x1c.pellucid.v1.ProjectResponse(\x01\x30\x01\x12M\n\nTopPatches\x12\x1e.pellucid.v1.TopPatchesRequest\x1a\x1f.pellucid.v1.TopPatchesResponse\x12\x44\n\x07Similar\x12\x1b.pellucid.v1.SimilarRequest\x1a\x1c.pellucid.v1.SimilarResponse\x12M\n\nListModels\x12\x1e.pellucid.v1.ListModelsRequest\x1a\x1f.pellucid.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.pellucid.v1.GetModelRequest\x1a\x1d.pellucid.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pellucid.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PELLUCIDSERVICE']._serialized_start=152
-  _globals['_PELLUCIDSERVICE']._serialized_end=951
+  _globals['_PELLUCIDSERVICE']._serialized_start=229
+  _globals['_PELLUCIDSERVICE']._serialized_end=1385
 # @@protoc_insertion_point(module_scope)

@@ -3,7 +3,10 @@
 import grpc
 import warnings
 
+from pellucid.v1 import codes_pb2 as pellucid_dot_v1_dot_codes__pb2
+from pellucid.v1 import index_pb2 as pellucid_dot_v1_dot_index__pb2
 from pellucid.v1 import inference_pb2 as pellucid_dot_v1_dot_inference__pb2
+from pellucid.v1 import inspect_pb2 as pellucid_dot_v1_dot_inspect__pb2
 from pellucid.v1 import model_pb2 as pellucid_dot_v1_dot_model__pb2
 from pellucid.v1 import optimize_pb2 as pellucid_dot_v1_dot_optimize__pb2
 from pellucid.v1 import stylize_pb2 as pellucid_dot_v1_dot_stylize__pb2
@@ -81,6 +84,31 @@ class PellucidServiceStub(object):
                 '/pellucid.v1.PellucidService/ListStyles',
                 request_serializer=pellucid_dot_v1_dot_stylize__pb2.ListStylesRequest.SerializeToString,
                 response_deserializer=pellucid_dot_v1_dot_stylize__pb2.ListStylesResponse.FromString,
+                _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/pellucid.v1.PellucidService/Inspect',
+                request_serializer=pellucid_dot_v1_dot_inspect__pb2.InspectRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_inspect__pb2.InspectResponse.FromString,
+                _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/pellucid.v1.PellucidService/Embed',
+                request_serializer=pellucid_dot_v1_dot_codes__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_codes__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.Project = channel.stream_stream(
+                '/pellucid.v1.PellucidService/Project',
+                request_serializer=pellucid_dot_v1_dot_codes__pb2.ProjectRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_codes__pb2.ProjectResponse.FromString,
+                _registered_method=True)
+        self.TopPatches = channel.unary_unary(
+                '/pellucid.v1.PellucidService/TopPatches',
+                request_serializer=pellucid_dot_v1_dot_index__pb2.TopPatchesRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_index__pb2.TopPatchesResponse.FromString,
+                _registered_method=True)
+        self.Similar = channel.unary_unary(
+                '/pellucid.v1.PellucidService/Similar',
+                request_serializer=pellucid_dot_v1_dot_index__pb2.SimilarRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_index__pb2.SimilarResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/pellucid.v1.PellucidService/ListModels',
@@ -160,6 +188,42 @@ class PellucidServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Inspect(self, request, context):
+        """What is inside a network: filters, activations, gradients, every layer in numbers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Codes of a layer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Project(self, request_iterator, context):
+        """A map of codes, on which what is alike lies close by, shown while it is made.
+        Cancelling ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TopPatches(self, request, context):
+        """The patches of an indexed set of photos that excite a unit most.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Similar(self, request, context):
+        """The photos of an indexed set that are most alike, and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The models of the server.
         """
@@ -216,6 +280,31 @@ def add_PellucidServiceServicer_to_server(servicer, server):
                     servicer.ListStyles,
                     request_deserializer=pellucid_dot_v1_dot_stylize__pb2.ListStylesRequest.FromString,
                     response_serializer=pellucid_dot_v1_dot_stylize__pb2.ListStylesResponse.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=pellucid_dot_v1_dot_inspect__pb2.InspectRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_inspect__pb2.InspectResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=pellucid_dot_v1_dot_codes__pb2.EmbedRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_codes__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Project': grpc.stream_stream_rpc_method_handler(
+                    servicer.Project,
+                    request_deserializer=pellucid_dot_v1_dot_codes__pb2.ProjectRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_codes__pb2.ProjectResponse.SerializeToString,
+            ),
+            'TopPatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopPatches,
+                    request_deserializer=pellucid_dot_v1_dot_index__pb2.TopPatchesRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_index__pb2.TopPatchesResponse.SerializeToString,
+            ),
+            'Similar': grpc.unary_unary_rpc_method_handler(
+                    servicer.Similar,
+                    request_deserializer=pellucid_dot_v1_dot_index__pb2.SimilarRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_index__pb2.SimilarResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -449,6 +538,141 @@ class PellucidService(object):
             '/pellucid.v1.PellucidService/ListStyles',
             pellucid_dot_v1_dot_stylize__pb2.ListStylesRequest.SerializeToString,
             pellucid_dot_v1_dot_stylize__pb2.ListStylesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pellucid.v1.PellucidService/Inspect',
+            pellucid_dot_v1_dot_inspect__pb2.InspectRequest.SerializeToString,
+            pellucid_dot_v1_dot_inspect__pb2.InspectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pellucid.v1.PellucidService/Embed',
+            pellucid_dot_v1_dot_codes__pb2.EmbedRequest.SerializeToString,
+            pellucid_dot_v1_dot_codes__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Project(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pellucid.v1.PellucidService/Project',
+            pellucid_dot_v1_dot_codes__pb2.ProjectRequest.SerializeToString,
+            pellucid_dot_v1_dot_codes__pb2.ProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopPatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pellucid.v1.PellucidService/TopPatches',
+            pellucid_dot_v1_dot_index__pb2.TopPatchesRequest.SerializeToString,
+            pellucid_dot_v1_dot_index__pb2.TopPatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Similar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pellucid.v1.PellucidService/Similar',
+            pellucid_dot_v1_dot_index__pb2.SimilarRequest.SerializeToString,
+            pellucid_dot_v1_dot_index__pb2.SimilarResponse.FromString,
             options,
             channel_credentials,
             insecure,
