@@ -108,7 +108,8 @@ class Making(Connection):
             timeout_s: The deadline of all of it in seconds.
             **parameters: Those of the method in the contract, such as epsilon, norm ("linf" or
                 "l2"), step_count, step_size, restart_count and seed of "pgd"; and progress_every,
-                preview_every and checkpoint_every.
+                preview_every, checkpoint_every and checkpoint_precision ("full" or "half", which
+                is not to the bit).
 
         Returns:
             Its events, one by one, and its result: see optimize. images[k].adversarial tells how
@@ -154,7 +155,7 @@ class Making(Connection):
             timeout_s: The deadline of all of it in seconds.
             **parameters: Those of Universal in the contract, such as epsilon, norm ("linf" or
                 "l2"), pass_count, fooling_rate and seed; and progress_every, preview_every and
-                checkpoint_every, in photos.
+                checkpoint_every, in photos, and checkpoint_precision.
 
         Returns:
             Its events, one by one, and its result: see optimize. A progress's score is the
