@@ -37,7 +37,7 @@ from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
 from .adversarial import refuse_others
 from .attack import read_attack, write_attack, write_attack_result
-from .checkpoints import check_checkpoint, check_checkpoints, read_checkpoint
+from .checkpoints import check_checkpoint, check_checkpoints, join_checkpoint, read_checkpoint
 from .fields import (
     Fields,
     Violations,
@@ -108,7 +108,7 @@ def read_optimize(
     call: Call,
     registry: Registry,
     limits: Limits,
-    chunks: Sequence[bytes] = (),
+    rest: bytes | bytearray = b"",
     *,
     follows: bool = False,
 ) -> AskedOptimize:
@@ -119,7 +119,7 @@ def read_optimize(
         call: By whom, and until when.
         registry: All models.
         limits: The server's.
-        chunks: The parts of its checkpoint that followed it.
+        rest: Of its checkpoint, what followed it.
         follows: Whether what it says follows it is yet to come: it is then read without that, to
             be read again once all is there.
 
@@ -175,11 +175,11 @@ def read_optimize(
     check_checkpoints(found, spec, settings, limits.max_checkpoint_bytes)
     _check_result(found, request, method, model, limits)
     most = limits.max_checkpoint_bytes
-    given = check_checkpoint(found, request, spec, chunks, most, follows=follows)
+    given = check_checkpoint(found, request, spec, rest, most, follows=follows)
     found.raise_any()
     notes: tuple[str, ...] = ()
     if given and not follows:
-        data = b"".join([request.checkpoint, *chunks])
+        data = join_checkpoint(request, rest)
         states, notes = read_checkpoint(found, spec, settings, data, limits.checkpoint_key)
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))
