@@ -35,8 +35,9 @@ from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
+from .adversarial import refuse_others
 from .attack import read_attack, write_attack, write_attack_result
-from .checkpoints import check_checkpoint, check_checkpoints, read_checkpoint
+from .checkpoints import check_checkpoint, check_checkpoints, join_checkpoint, read_checkpoint
 from .fields import (
     Fields,
     Violations,
@@ -107,7 +108,7 @@ def read_optimize(
     call: Call,
     registry: Registry,
     limits: Limits,
-    chunks: Sequence[bytes] = (),
+    rest: bytes | bytearray = b"",
     *,
     follows: bool = False,
 ) -> AskedOptimize:
@@ -118,7 +119,7 @@ def read_optimize(
         call: By whom, and until when.
         registry: All models.
         limits: The server's.
-        chunks: The parts of its checkpoint that followed it.
+        rest: Of its checkpoint, what followed it.
         follows: Whether what it says follows it is yet to come: it is then read without that, to
             be read again once all is there.
 
@@ -129,7 +130,7 @@ def read_optimize(
     model = find_model(found, request.model, registry)
     opaque = None if model is None else model.network.white_box_refusal
     if opaque is not None:
-        found.refused("method", f"optimize does not apply: {opaque}")
+        found.refused(request.WhichOneof("method") or "method", f"does not apply: {opaque}")
         model = None  # nothing of its inside can be asked for
     picture = Fields(found, "", request).choice("format", "png")
     read: tuple[AnyOptimize, Photos | PhotoSet] | None = None
@@ -174,11 +175,11 @@ def read_optimize(
     check_checkpoints(found, spec, settings, limits.max_checkpoint_bytes)
     _check_result(found, request, method, model, limits)
     most = limits.max_checkpoint_bytes
-    given = check_checkpoint(found, request, spec, chunks, most, follows=follows)
+    given = check_checkpoint(found, request, spec, rest, most, follows=follows)
     found.raise_any()
     notes: tuple[str, ...] = ()
     if given and not follows:
-        data = b"".join([request.checkpoint, *chunks])
+        data = join_checkpoint(request, rest)
         states, notes = read_checkpoint(found, spec, settings, data, limits.checkpoint_key)
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))
@@ -206,7 +207,13 @@ def _check_result(
     byte_count = count * (pictures * picture + request.include_pixels * tensor) + others * picture
     byte_count += tensor * isinstance(method, UniversalAttack)
     check_sendable(
-        found, request.include_pixels, count, pixel_count, byte_count, limits.max_response_bytes
+        found,
+        request.WhichOneof("method") or "method",
+        request.include_pixels,
+        count,
+        pixel_count,
+        byte_count,
+        limits.max_response_bytes,
     )
 
 
@@ -222,9 +229,7 @@ def _read_ascend(
     restarts = None if ascent is None else ascent.restart_count
     objectives = tuple(_read_objectives(found, request, model, shapes, restarts))
     photos = tuple(_read_photos(found, request, model, limits, ascent))
-    for name in ("photos", "photo_count"):
-        if Fields(found, "", request).has(name):
-            found.invalid(name, "is for Universal of attack")
+    refuse_others(found, request, "photos", "photo_count")
     if ascent is None or len(found) > before:
         return None
     method = Optimize(objectives, ascent, limits.optimize_buckets)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from google.protobuf import json_format
-from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, checkpoint_pb2, data_pb2, inference_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.checkpoints import (
     BadCheckpoint,
@@ -110,7 +109,7 @@ LIMITS = wire.Limits(10**6, (1,), 10**6, Buckets(4), KEY)
 
 def read(
     request: optimize_pb2.OptimizeSpec,
-    chunks: Sequence[bytes] = (),
+    rest: bytes = b"",
     on: Any = None,
     limits: wire.Limits = LIMITS,
     *,
@@ -119,7 +118,7 @@ def read(
 ) -> wire.AskedOptimize:
     call = wire.Call("", time.monotonic() + 120)
     registry, limits = Registry([on or model(NAME)]), replace(limits, **limited)
-    return wire.read_optimize(request, call, registry, limits, chunks, follows=follows)
+    return wire.read_optimize(request, call, registry, limits, rest, follows=follows)
 
 
 def refused(request: optimize_pb2.OptimizeSpec, *args: Any, **options: Any) -> dict[str, str]:
@@ -291,7 +290,7 @@ def test_on_another_bucket_it_says_that_bits_may_differ() -> None:
         assert read(request, optimize_buckets=Buckets(1)).notes == asked.notes
 
 
-HALF = optimize_pb2.CHECKPOINT_PRECISION_HALF
+HALF = checkpoint_pb2.CHECKPOINT_PRECISION_HALF
 
 
 def test_half_the_size_goes_on_close_by_and_says_so() -> None:
@@ -405,8 +404,8 @@ def test_what_is_no_checkpoint_of_the_job_is_refused_by_its_size() -> None:
     request.checkpoint_bytes = 100
     said = "is for streams, in which more follows; here checkpoint has it all"
     assert refused(request) == {"checkpoint_bytes": said}
-    assert refused(request, [b"0" * 99]) == {"checkpoint_bytes": said}
-    assert set(refused(request, [b"0" * 100])) == {"checkpoint"}
+    assert refused(request, b"0" * 99) == {"checkpoint_bytes": said}
+    assert set(refused(request, b"0" * 100)) == {"checkpoint"}
     assert read(request, follows=True).spec.method.states == ()
     request.checkpoint_bytes, request.checkpoint = 0, bytes(most + 1)
     assert refused(request) == {
