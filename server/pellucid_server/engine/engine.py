@@ -457,11 +457,12 @@ class Engine:
         finite = flight.finite.tolist()
         for place in places:
             index = tickets[place].index
-            if finite[place]:
+            if finite[place] or (len(tickets) == 1 and work.rows.may_fail):
                 work.settle(
                     index,
                     flight.scores[place],
                     flight.classes[place],
+                    finite=finite[place],
                     **{name: tensor[place] for name, tensor in brought.items()},
                 )
             elif len(tickets) > 1:

@@ -182,6 +182,7 @@ class Work:
         self.suspects: list[int] = []  # rows that were not finite and are run again, alone
         self._scores = torch.zeros(count, dtype=torch.float64)
         self._classes = torch.full((count,), -1)
+        self._finite = torch.ones(count, dtype=torch.bool)
         self._kept: dict[str, Tensor] = {}
 
     @property
@@ -191,10 +192,13 @@ class Work:
     def take(self) -> int:
         return self._untaken.pop()
 
-    def settle(self, index: int, score: Tensor, class_index: Tensor, **kept: Tensor) -> None:
+    def settle(
+        self, index: int, score: Tensor, class_index: Tensor, *, finite: bool, **kept: Tensor
+    ) -> None:
         """Keeps what came of one row; what is kept is named as in Traces."""
         self._scores[index] = score
         self._classes[index] = class_index
+        self._finite[index] = finite
         for name, tensor in kept.items():
             if name not in self._kept:
                 self._kept[name] = tensor.new_empty((len(self._scores), *tensor.shape))
@@ -204,7 +208,8 @@ class Work:
     def traces(self) -> Traces:
         assert self.unsettled == 0
         names = ("terms", "logits", "activation", "gradient", "layer_gradient", "attention", "made")
-        return Traces(self._scores, self._classes, **{name: self._kept.get(name) for name in names})
+        kept = {name: self._kept.get(name) for name in names}
+        return Traces(self._scores, self._classes, self._finite, **kept)
 
     def close(self) -> None:
         """Nothing of it is kept elsewhere."""

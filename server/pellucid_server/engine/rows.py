@@ -314,6 +314,8 @@ class Rows:
         model: Whose network they go through, where it is not the job's: another one that the
             server has, or the job's with a twin of its network.
         bucket_size: What their batches are padded to; None: what the request says, if it does.
+        may_fail: Whether the method goes on where what came of a row is not finite, which its
+            traces say. Otherwise the job ends.
     """
 
     images: Tensor
@@ -325,6 +327,7 @@ class Rows:
     references: Tensor | None = None
     model: Model | None = None
     bucket_size: int | None = None
+    may_fail: bool = False
 
     @property
     def lane(self) -> Lane:
@@ -376,6 +379,7 @@ class StyleRows:
 
     lane: ClassVar[Lane] = Lane.FORWARD
     rule: ClassVar[Rule] = Rule.GRADIENT
+    may_fail: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -385,6 +389,8 @@ class Traces:
     Attributes:
         scores: n, float64, on the host: the target's score.
         classes: n, int64, on the host: the target's class; -1 for a neuron or a sum.
+        finite: n, bool, on the host: whether all that was wanted of a row is finite. Of rows that
+            may not fail, it is.
         terms: n×terms, float64, on the host, of a SumTarget: the score of each, not weighted.
         logits: n×classes on the host, if they were wanted.
         activation: n×… on the device, if it was wanted: of the layer that the rows named.
@@ -397,6 +403,7 @@ class Traces:
 
     scores: Tensor
     classes: Tensor
+    finite: Tensor
     terms: Tensor | None
     logits: Tensor | None
     activation: Tensor | None

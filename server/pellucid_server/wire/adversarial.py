@@ -61,14 +61,14 @@ def write_transfer(scores: Sequence[Transferred]) -> Iterator[attack_pb2.Transfe
     for one in scores:
         made = attack_pb2.TransferScore(
             model=one.model.name,
-            before=write_top(one.model, one.before),
-            after=write_top(one.model, one.after),
+            before=None if one.before is None else write_top(one.model, one.before),
+            after=None if one.after is None else write_top(one.model, one.after),
             fooled=one.fooled,
         )
-        if one.source is not None:
-            made.source_before, made.source_after = (
-                float(logits.double().softmax(0)[one.source]) for logits in (one.before, one.after)
-            )
+        if one.source is not None and one.before is not None:
+            made.source_before = float(one.before.softmax(0)[one.source])
+        if one.source is not None and one.after is not None:
+            made.source_after = float(one.after.softmax(0)[one.source])
         yield made
 
 

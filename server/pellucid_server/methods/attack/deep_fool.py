@@ -1,7 +1,7 @@
 """DeepFool: step by step over the nearest of the linearized borders between classes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 import torch
@@ -61,11 +61,14 @@ class Crossing:
         image: 3×H×W, pixels from 0 to 255, not rounded.
         crossed: Whether it is taken for another class than the source.
         progress: How far that is; its score is less the log-probability of the source.
+        finite: False: it went no further since a score or a slope was not finite. The image is the
+            last one whose score was, or that which it started from.
     """
 
     image: Tensor
     crossed: bool
     progress: Progress
+    finite: bool = True
 
     @property
     def step_count(self) -> int:
@@ -86,8 +89,12 @@ def deep_fool(
     """
     start, total = image, torch.zeros_like(image)
     rivals: list[int] = []
+    nothing = float("nan")
+    made = Crossing(image, False, Progress(0, 0, nothing, (nothing,), 0.0, 0.0))
     for step in range(how.step_count + 1):
-        looked = yield Rows(lens.inputs(image)[None], TopTarget(), Want.LOGITS)
+        looked = yield Rows(lens.inputs(image)[None], TopTarget(), Want.LOGITS, may_fail=True)
+        if not looked.finite[0]:
+            return replace(made, finite=False)
         assert looked.logits is not None
         best = int(looked.classes[0])
         if step == 0:
@@ -96,19 +103,22 @@ def deep_fool(
             rivals = [k for k in order[: how.candidate_count].tolist() if k != source]
         assert source is not None
         score = -float(looked.logits[0].double().log_softmax(0)[source])
-        progress = Progress(0, step, score, (score,), 0.0, 0.0)
-        if best != source or step == how.step_count:
+        made = Crossing(image, best != source, Progress(0, step, score, (score,), 0.0, 0.0))
+        if made.crossed or step == how.step_count:
             break
-        yield from _events(shows, progress, image)
+        yield from _events(shows, made.progress, image)
         traces = yield Rows(
             lens.inputs(image)[None].expand(len(rivals), -1, -1, -1),
             tuple(ClassesTarget(((rival, 1.0), (source, -1.0))) for rival in rivals),
             Want.GRADIENT,
+            may_fail=True,
         )
+        if not traces.finite.all():
+            return replace(made, finite=False)
         assert traces.gradient is not None
         total = total + _to_border(traces.scores, lens.slopes(traces.gradient), how.norm)
         image = (start + (1 + how.overshoot) * total).clamp(0, 255)
-    return Crossing(image, best != source, progress)
+    return made
 
 
 def _events(shows: Shows | None, progress: Progress, image: Tensor) -> Iterator[Event]:
@@ -173,4 +183,4 @@ class DeepFool(Algorithm):
         farther = None
         if made.crossed:
             farther = yield from surviving(scene, made.image)
-        return [Crafted(made.image, made.progress, farther=farther)]
+        return [Crafted(made.image, made.progress, made.finite, farther)]

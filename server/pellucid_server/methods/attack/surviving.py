@@ -24,9 +24,14 @@ def surviving(scene: Scene, image: Tensor) -> Program[Tensor | None]:
         longer = torch.stack([base.pixels + k * (image - base.pixels) for k in factors])
         longer = longer.clamp(0, 255)
         looked = yield Rows(
-            scene.inputs_of(longer.round()), TopTarget(), bucket_size=scene.bucket_size
+            scene.inputs_of(longer.round()),
+            TopTarget(),
+            bucket_size=scene.bucket_size,
+            may_fail=True,
         )
         for place, index in enumerate(looked.classes.tolist()):
+            if not looked.finite[place]:
+                continue
             if index != base.source if base.goal is None else index == base.goal:
                 return longer[place]
     return None
