@@ -277,7 +277,7 @@ class _Load:
 
 
 def _steps_with(job: Job) -> Hashable:
-    """The same for all jobs that step together; None for those that are in no lock step."""
+    """The same for all jobs that fill each other's batches, step by step; None for others."""
     spec = job.spec
     pace = spec.method.pace(spec.model)
     return None if pace is None else (spec.model.name, pace.size, spec.bucket_size, pace.kind)

@@ -44,7 +44,7 @@ class Method(Protocol[_M_contra]):
         ...
 
     def pace(self, model: _M_contra) -> Pace | None:
-        """Of its rows with gradients, where they come in lock step; None: all can come at once."""
+        """How its rows come, where some wait for others; None: all can come at once."""
         ...
 
     def most_ms(self, model: _M_contra, row_ms: float) -> float:

@@ -5,7 +5,8 @@ to the image.
 """
 
 import enum
-from collections.abc import Callable, Generator, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -297,6 +298,29 @@ class Want(enum.Flag):
     """By the image."""
     LAYER_GRADIENT = enum.auto()
     """By the named layer's activation."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Rows that a job asks for together, again and again, each time when it has those before.
+
+    Attributes:
+        lane: Theirs.
+        row_count: Of each time.
+        times: How often: a mean, where nobody can know.
+    """
+
+    lane: Lane
+    row_count: int
+    times: float = 1.0
+
+
+def counted(asks: Iterable[Ask]) -> dict[Lane, int]:
+    """How many rows that is, by lane."""
+    counts: dict[Lane, float] = {}
+    for ask in asks:
+        counts[ask.lane] = counts.get(ask.lane, 0.0) + ask.times * ask.row_count
+    return {lane: math.ceil(round(count, 6)) for lane, count in counts.items()}
 
 
 @dataclass(frozen=True)

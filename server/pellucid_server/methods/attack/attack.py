@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...engine.job import Elsewhere, Priority
 from ...engine.lockstep import Pace
-from ...engine.rows import Chore, Lane, Program, Rows, Target, TopTarget, Want
+from ...engine.rows import Ask, Chore, Lane, Program, Rows, Target, TopTarget, Want, counted
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize.optimize import Buckets
@@ -101,25 +101,28 @@ class Attack:
         return self.algorithm.declared(model)
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+        return counted(self._asks(model))
+
+    def _asks(self, model: Model) -> list[Ask]:
         done = sum(state.total for state in self.states)  # need not be paid for
-        count, layer_count = self.image_count, len(self.layers)
+        count = self.image_count
         class_count = 2 if self.goal is not None else 1 + count
-        forward, gradient = linear.row_counts(count, class_count, layer_count)
-        return {
-            Lane.FORWARD: 1 + 2 * count + forward,
-            Lane.GRADIENT: max(1, self.algorithm.gradient_row_count - done) + gradient,
-        }
+        bucket_size = self.buckets.of((model.network.height_px, model.network.width_px))
+        return [
+            Ask(Lane.FORWARD, 1),
+            *self.algorithm.asks(done, bucket_size),
+            Ask(Lane.FORWARD, 2 * count),
+            *linear.asks(count, class_count, len(self.layers), bucket_size),
+        ]
 
     @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:
         """The rows that other models run."""
         return rows_elsewhere(self.models, self.buckets, self.image_count)
 
-    def pace(self, model: Model) -> Pace | None:
-        network, kind = model.network, self.algorithm.stepper
-        if kind is None:
-            return None
-        return Pace(self.image_count, (network.height_px, network.width_px), kind=kind)
+    def pace(self, model: Model) -> Pace:
+        size = model.network.height_px, model.network.width_px
+        return Pace(self._asks(model), size, self.algorithm.kind)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""

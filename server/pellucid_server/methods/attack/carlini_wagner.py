@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...engine.lockstep import Climb
-from ...engine.rows import MarginTarget, Program
+from ...engine.rows import Ask, MarginTarget, Program
 from ...models.registry import Model
 from ..optimize.ascent import MOST_STEPS
 from ..optimize.optimize import dtype_of
 from ..optimize.snapshot import Declared
 from ..parameters import number
+from . import surviving
 from .algorithm import Algorithm, Crafted, Scene
 from .carlini_wagner_stepper import NUMBERS, STATE, CarliniWagnerStepper, Found, Search
-from .surviving import surviving
 
 _GROWTH = 10.0
 """Of the weight, as long as none was large enough."""
@@ -42,11 +42,14 @@ class CarliniWagner(Algorithm):
     initial_weight: float = number(0.001, 1e-6, 1e6)
 
     name: ClassVar[str] = "carlini_wagner"
-    stepper: ClassVar[type | None] = CarliniWagnerStepper
+    kind: ClassVar[type] = CarliniWagnerStepper
 
     @property
     def step_total(self) -> int:
         return self.step_count * self.search_count
+
+    def asks(self, done: int, bucket_size: int) -> Sequence[Ask]:
+        return [*super().asks(done, bucket_size), *surviving.asks()]
 
     def byte_count(self, model: Model) -> int:
         slot = (1 + len(STATE)) * 3 * model.network.pixel_count * dtype_of(model).itemsize
@@ -108,5 +111,5 @@ class CarliniWagner(Algorithm):
         assert found is not None
         if math.isinf(found.norm):
             return [Crafted(base.pixels, found.progress, found.finite)]
-        farther = yield from surviving(scene, found.pixels)
+        farther = yield from surviving.made_larger(scene, found.pixels)
         return [Crafted(found.pixels, found.progress, found.finite, farther)]

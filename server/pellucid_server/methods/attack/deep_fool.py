@@ -7,13 +7,22 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from ...engine.rows import ClassesTarget, Event, Program, Rows, TopTarget, Want
+from ...engine.rows import (
+    Ask,
+    ClassesTarget,
+    Event,
+    Lane,
+    Program,
+    Rows,
+    TopTarget,
+    Want,
+)
 from ...models.registry import Model
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Known, choice, number
+from . import surviving
 from .algorithm import Algorithm, Crafted, Norm, Scene, Shows
 from .lens import Lens
-from .surviving import surviving
 
 _STABLE_DISTANCE = 1e-4
 """Added to a step's length, 0 to 255: a point on the border itself would never leave it."""
@@ -47,10 +56,11 @@ class Steps:
     candidate_count: int
     overshoot: float
 
-    @property
-    def usual_row_count(self) -> int:
-        """Gradients that a crossing takes, as far as one knows before."""
-        return min(self.step_count, USUAL_STEPS) * (self.candidate_count - 1)
+    def asks(self, crossings: float = 1.0) -> list[Ask]:
+        """The rows of crossings, as far as one knows before, but for the look at their starts."""
+        steps = crossings * min(self.step_count, USUAL_STEPS)
+        slopes = Ask(Lane.GRADIENT, self.candidate_count - 1, steps)
+        return [slopes, Ask(Lane.FORWARD, 1, steps)]
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ class DeepFool(Algorithm):
 
     name: ClassVar[str] = "deep_fool"
     takes_goal: ClassVar[bool] = False
-    stepper: ClassVar[type | None] = None
+    kind: ClassVar[type] = Rows
 
     @property
     def steps(self) -> Steps:
@@ -168,9 +178,8 @@ class DeepFool(Algorithm):
     def step_total(self) -> int:
         return self.step_count
 
-    @property
-    def gradient_row_count(self) -> int:
-        return self.steps.usual_row_count
+    def asks(self, done: int, bucket_size: int) -> Sequence[Ask]:
+        return [Ask(Lane.FORWARD, 1), *self.steps.asks(), *surviving.asks()]
 
     def byte_count(self, model: Model) -> int:
         """The gradients of a step."""
@@ -182,5 +191,5 @@ class DeepFool(Algorithm):
         made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.shows)
         farther = None
         if made.crossed:
-            farther = yield from surviving(scene, made.image)
+            farther = yield from surviving.made_larger(scene, made.image)
         return [Crafted(made.image, made.progress, made.finite, farther)]

@@ -13,8 +13,8 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from ...engine.lockstep import Climb
-from ...engine.rows import ClassTarget, Program, Score, SumTarget
+from ...engine.lockstep import Climb, in_step
+from ...engine.rows import Ask, ClassTarget, Program, Score, SumTarget
 from ...models.registry import Model
 from .. import draws
 from ..optimize.ascent import MOST_RESTARTS, MOST_STEPS, PLAIN, Ascent
@@ -63,9 +63,9 @@ class GradientAttack(Algorithm):
     def budget(self) -> Budget:
         return Budget(cast(Norm, self.norm), self.epsilon)
 
-    @property
-    def gradient_row_count(self) -> int:
-        return (self.step_total + 1) * self.image_count  # an image is scored as it ends
+    def asks(self, done: int, bucket_size: int) -> Sequence[Ask]:
+        rows = (self.step_total + 1) * self.image_count - done  # an image is scored as it ends
+        return [in_step(max(1, rows), self.image_count, bucket_size)]
 
     @property
     @abstractmethod

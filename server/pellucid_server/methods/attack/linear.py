@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ...engine.rows import (
+    Ask,
     ClassTarget,
     EnergyTarget,
+    Lane,
     Program,
     Rows,
     SumTarget,
@@ -50,15 +52,20 @@ class LinearView:
     effects: tuple[Effect, ...]
 
 
-def row_counts(image_count: int, class_count: int, layer_count: int) -> tuple[int, int]:
-    """Rows that linear_views asks for at most, forward and gradient ones.
+def asks(image_count: int, class_count: int, layer_count: int, bucket_size: int) -> list[Ask]:
+    """The rows of linear_views, at most.
 
     Args:
         image_count: Of changed images.
         class_count: Of all classes that are looked at.
         layer_count: Besides the image itself.
+        bucket_size: Of its batches.
     """
-    return (1 + image_count) * (1 + layer_count), class_count * (1 + layer_count)
+    full, rest = divmod(1 + image_count, bucket_size)
+    looks = Ask(Lane.FORWARD, 1 + image_count)
+    slopes = Ask(Lane.GRADIENT, class_count, 1 + layer_count)
+    parts = [Ask(Lane.FORWARD, bucket_size, layer_count * full)]
+    return [looks, slopes, *parts, Ask(Lane.FORWARD, rest, layer_count)]
 
 
 def linear_views(

@@ -9,7 +9,20 @@ import torch
 from torch import Tensor
 
 from ...engine.job import Priority
-from ...engine.rows import Chore, Event, Lane, Program, Rows, State, Target, TopTarget, Want
+from ...engine.lockstep import Pace
+from ...engine.rows import (
+    Ask,
+    Chore,
+    Event,
+    Lane,
+    Program,
+    Rows,
+    State,
+    Target,
+    TopTarget,
+    Want,
+    counted,
+)
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from .. import draws
@@ -18,7 +31,7 @@ from ..optimize.snapshot import Declared, Snapshot, held_bytes
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Parameters, choice, number, positive, seed
 from .algorithm import Budget, Norm, Shows
-from .deep_fool import USUAL_STEPS, Steps, candidates, class_count, deep_fool
+from .deep_fool import Steps, candidates, class_count, deep_fool
 from .gradient import MOST_EPSILON, budget_of
 from .lens import Lens
 from .rounding import whole
@@ -170,15 +183,22 @@ class UniversalAttack:
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """What is usual: see _USUAL_CROSSINGS."""
+        return counted(self._asks())
+
+    def _asks(self) -> list[Ask]:
         count, steps = self.photos.photo_count, self.universal.steps
         left = self.step_total - sum(state.total for state in self.states)
-        crossings = max(1, round(_USUAL_CROSSINGS * left))
-        gradients = crossings * steps.usual_row_count
-        looks = crossings * min(steps.step_count, USUAL_STEPS) + 2 * left + 2 * count
-        return {Lane.FORWARD: looks, Lane.GRADIENT: gradients}
+        full, rest = divmod(count, CHUNK_PHOTOS)
+        all_photos = 2 + left / count  # before, after each pass, and at the end
+        return [
+            Ask(Lane.FORWARD, CHUNK_PHOTOS, all_photos * full),
+            Ask(Lane.FORWARD, rest, all_photos),
+            Ask(Lane.FORWARD, 1, left),
+            *steps.asks(_USUAL_CROSSINGS * left),
+        ]
 
-    def pace(self, model: Model) -> None:
-        """It is in no lock step."""
+    def pace(self, model: Model) -> Pace:
+        return Pace(self._asks(), (model.network.height_px, model.network.width_px), Rows)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
