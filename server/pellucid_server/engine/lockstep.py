@@ -81,11 +81,14 @@ class Pace:
         size: Of its images, height and width; of the last ones where there are several.
         kind: Only rows of jobs of one kind fill each other's batches, and of one model, size and
             bucket: a kind of stepper, or Rows of those that are in none.
+        scale: The field of the request that its rows grow with, and what that is; None: there is
+            none.
     """
 
     asks: Sequence[Ask]
     size: tuple[int, int]
     kind: Hashable
+    scale: tuple[str, int] | None = None
 
 
 def in_step(

@@ -142,6 +142,11 @@ class Algorithm(Parameters):
         return [in_step(max(1, rows), self.image_count, bucket_size)]
 
     @property
+    def scale(self) -> tuple[str, int] | None:
+        """Its parameter that its rows grow with, and what that is; None: there is none."""
+        return None
+
+    @property
     def budget(self) -> Budget | None:
         """The most that a change may be; None: it looks for the least."""
         return None

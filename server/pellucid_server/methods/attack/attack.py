@@ -122,7 +122,11 @@ class Attack:
 
     def pace(self, model: Model) -> Pace:
         size = model.network.height_px, model.network.width_px
-        return Pace(self._asks(model), size, self.algorithm.kind)
+        algorithm = self.algorithm
+        scale = algorithm.scale
+        if scale is not None:
+            scale = f"attack.{algorithm.name}.{scale[0]}", scale[1]
+        return Pace(self._asks(model), size, algorithm.kind, scale)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""

@@ -166,6 +166,10 @@ class Bim(GradientAttack):
     name: ClassVar[str] = "bim"
 
     @property
+    def scale(self) -> tuple[str, int]:
+        return "step_count", self.step_count
+
+    @property
     def step_total(self) -> int:
         return self.step_count
 
@@ -184,6 +188,10 @@ class Pgd(GradientAttack):
     restart_count: int = number(1, 1, MOST_RESTARTS)
 
     name: ClassVar[str] = "pgd"
+
+    @property
+    def scale(self) -> tuple[str, int]:
+        return "step_count", self.step_count
 
     @property
     def step_total(self) -> int:

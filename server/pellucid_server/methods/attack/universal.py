@@ -187,18 +187,23 @@ class UniversalAttack:
 
     def _asks(self) -> list[Ask]:
         count, steps = self.photos.photo_count, self.universal.steps
-        left = self.step_total - sum(state.total for state in self.states)
+        done = sum(state.total for state in self.states)
+        left, first = self.step_total - done, max(0, count - done)
+        crossings = first + _USUAL_CROSSINGS * (left - first)
         full, rest = divmod(count, CHUNK_PHOTOS)
         all_photos = 2 + left / count  # before, after each pass, and at the end
         return [
             Ask(Lane.FORWARD, CHUNK_PHOTOS, all_photos * full),
             Ask(Lane.FORWARD, rest, all_photos),
             Ask(Lane.FORWARD, 1, left),
-            *steps.asks(_USUAL_CROSSINGS * left),
+            *steps.asks(crossings),
         ]
 
     def pace(self, model: Model) -> Pace:
-        return Pace(self._asks(), (model.network.height_px, model.network.width_px), Rows)
+        size = model.network.height_px, model.network.width_px
+        return Pace(
+            self._asks(), size, Rows, ("attack.universal.pass_count", self.universal.pass_count)
+        )
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -340,7 +345,7 @@ class UniversalAttack:
 
 
 _USUAL_CROSSINGS = 0.3
-"""Share of the photos of all passes that are worked on."""
+"""Share of the photos that are worked on after the first pass; in that, hardly any is spared."""
 
 
 def _decoding(photos: PhotoSet, model: Model, start: int, stop: int) -> Callable[[Tensor], Tensor]:

@@ -166,7 +166,8 @@ class Optimize:
 
     def pace(self, model: Model) -> Pace:
         ascent = self.ascent
-        return Pace(self._asks(model), (ascent.height_px, ascent.width_px), AscentStepper)
+        scale = "ascend.step_count", ascent.step_count
+        return Pace(self._asks(model), (ascent.height_px, ascent.width_px), AscentStepper, scale)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
