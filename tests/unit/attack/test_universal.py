@@ -79,7 +79,7 @@ def reds(*values: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "expected", "rate"), [(20.0, 20, 2 / 3), (5.9, 5, 1 / 3), (3.0, 0, 0.0)]
+    ("epsilon", "expected", "rate"), [(20.0, 20, 2 / 3), (5.9, 5, 1 / 3), (3.0, 3, 0.0)]
 )
 def test_by_hand(epsilon: float, expected: int, rate: float) -> None:
     """All change is in one value: what the third photo needs is beyond every budget."""
