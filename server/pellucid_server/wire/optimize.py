@@ -35,6 +35,7 @@ from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
+from .adversarial import most_told_bytes
 from .attack import read_attack, write_attack, write_attack_result
 from .checkpoints import check_checkpoint, check_checkpoints, read_checkpoint
 from .fields import (
@@ -205,6 +206,8 @@ def _check_result(
     picture, tensor = most_picture_bytes(pixel_count), 3 * 4 * pixel_count
     byte_count = count * (pictures * picture + request.include_pixels * tensor) + others * picture
     byte_count += tensor * isinstance(method, UniversalAttack)
+    if not isinstance(method, Optimize):
+        byte_count += most_told_bytes(method, model)
     check_sendable(
         found, request.include_pixels, count, pixel_count, byte_count, limits.max_response_bytes
     )
