@@ -15,7 +15,8 @@ from ..methods.attack.transfer import Transferred
 from ..methods.attack.universal import as_picture, picture_gain
 from ..models.registry import Model
 from .fields import Fields, Violations, find_layer, why_not, write_picture
-from .requests import Limits, read_image
+from .images import read_image
+from .limits import Limits
 
 MOST_LAYERS = 64
 

@@ -27,7 +27,7 @@ from .fields import (
     write_picture,
     write_tensor,
 )
-from .requests import Limits
+from .limits import Limits
 
 MOST_PHOTOS = 1024
 """Photos of a set."""
