@@ -44,7 +44,7 @@ class Method(Protocol[_M_contra]):
         ...
 
     def pace(self, model: _M_contra) -> Pace | None:
-        """Of its rows with gradients, where they come in lock step; None: all can come at once."""
+        """How its rows come, where some wait for others; None: all can come at once."""
         ...
 
     def most_ms(self, model: _M_contra, row_ms: float) -> float:
@@ -182,6 +182,7 @@ class Work:
         self.suspects: list[int] = []  # rows that were not finite and are run again, alone
         self._scores = torch.zeros(count, dtype=torch.float64)
         self._classes = torch.full((count,), -1)
+        self._finite = torch.ones(count, dtype=torch.bool)
         self._kept: Brought = {}
 
     @property
@@ -191,10 +192,13 @@ class Work:
     def take(self) -> int:
         return self._untaken.pop()
 
-    def settle(self, index: int, score: Tensor, class_index: Tensor, kept: Brought) -> None:
+    def settle(
+        self, index: int, score: Tensor, class_index: Tensor, kept: Brought, *, finite: bool
+    ) -> None:
         """Keeps what came of one row."""
         self._scores[index] = score
         self._classes[index] = class_index
+        self._finite[index] = finite
         for name, tensor in kept.items():
             if name not in self._kept:
                 self._kept[name] = tensor.new_empty((len(self._scores), *tensor.shape))
@@ -206,6 +210,7 @@ class Work:
         return Traces(
             self._scores,
             self._classes,
+            self._finite,
             terms=self._kept.get(("terms", "")),
             logits=self._kept.get(("logits", "")),
             activations=self._by_layer("activations"),

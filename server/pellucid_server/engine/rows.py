@@ -5,7 +5,8 @@ to the image.
 """
 
 import enum
-from collections.abc import Callable, Generator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -300,6 +301,29 @@ class Want(enum.Flag):
 
 
 @dataclass(frozen=True)
+class Ask:
+    """Rows that a job asks for together, again and again, each time when it has those before.
+
+    Attributes:
+        lane: Theirs.
+        row_count: Of each time.
+        times: How often: a mean, where nobody can know.
+    """
+
+    lane: Lane
+    row_count: int
+    times: float = 1.0
+
+
+def counted(asks: Iterable[Ask]) -> dict[Lane, int]:
+    """How many rows that is, by lane."""
+    counts: dict[Lane, float] = {}
+    for ask in asks:
+        counts[ask.lane] = counts.get(ask.lane, 0.0) + ask.times * ask.row_count
+    return {lane: math.ceil(round(count, 6)) for lane, count in counts.items()}
+
+
+@dataclass(frozen=True)
 class Rows:
     """Images that a method wants run, for one target or for one each.
 
@@ -314,6 +338,8 @@ class Rows:
         model: Whose network they go through, where it is not the job's: another one that the
             server has, or the job's with a twin of its network.
         bucket_size: What their batches are padded to; None: what the request says, if it does.
+        may_fail: Whether the method goes on where what came of a row is not finite, which its
+            traces say. Otherwise the job ends.
     """
 
     images: Tensor
@@ -325,6 +351,7 @@ class Rows:
     references: Tensor | None = None
     model: Model | None = None
     bucket_size: int | None = None
+    may_fail: bool = False
 
     @property
     def lane(self) -> Lane:
@@ -374,6 +401,7 @@ class StyleRows:
 
     lane: ClassVar[Lane] = Lane.FORWARD
     rule: ClassVar[Rule] = Rule.GRADIENT
+    may_fail: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -383,6 +411,8 @@ class Traces:
     Attributes:
         scores: n, float64, on the host: the target's score.
         classes: n, int64, on the host: the target's class; -1 for a neuron or a sum.
+        finite: n, bool, on the host: whether all that was wanted of a row is finite. Of rows that
+            may not fail, it is.
         terms: n×terms, float64, on the host, of a SumTarget: the score of each, not weighted.
         logits: n×classes on the host, if they were wanted.
         activations: n×… on the device, by layer, of those that the rows named; if wanted.
@@ -395,6 +425,7 @@ class Traces:
 
     scores: Tensor
     classes: Tensor
+    finite: Tensor
     terms: Tensor | None
     logits: Tensor | None
     activations: Mapping[str, Tensor]

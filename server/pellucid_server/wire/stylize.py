@@ -35,7 +35,9 @@ from .fields import (
     write_picture,
     write_tensor,
 )
-from .requests import Call, Limits, find_model, read_image
+from .images import read_image
+from .limits import Call, Limits
+from .requests import find_model
 from .responses import write_run
 
 MOST_STYLES = 8

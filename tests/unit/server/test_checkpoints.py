@@ -1,7 +1,10 @@
 """Checkpoints: signed, bound to what they are of, and enough to go on to the same bits."""
 
+import hmac
+import json
 import math
 import time
+import tracemalloc
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,40 @@ def test_tensors_are_as_safetensors_reads_them() -> None:
     for name, tensor in tensors.items():
         assert back[name].dtype is tensor.dtype
         assert torch.equal(back[name], tensor)
+
+
+def test_what_a_checkpoint_is_read_from_may_go() -> None:
+    """Its tensors are copies, and the only ones that are made."""
+    made = Checkpoint({}, {"a": torch.arange(2.0**18), "b": torch.ones(3, dtype=torch.float64)})
+    data = bytearray(made.pack(KEY))
+    tracemalloc.start()
+    back = unpack(data, KEY)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data) - 1000 < most < 1.1 * len(data)
+    data[:] = bytes(len(data))
+    assert all(torch.equal(back.tensors[name], tensor) for name, tensor in made.tensors.items())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "BF16", "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+        {"dtype": "F32", "shape": [2]},
+        {"dtype": "F32", "shape": 2, "data_offsets": 8},
+        [],
+    ],
+    ids=str,
+)
+def test_what_this_key_signed_and_this_code_cannot_read_is_refused(entry: Any) -> None:
+    inner = json.dumps({"a": entry}).encode()
+    header = b"{}"
+    body = b"pellucid checkpoint 3\n" + len(header).to_bytes(4, "little") + header
+    body += len(inner).to_bytes(8, "little") + inner + bytes(8)
+    with pytest.raises(BadCheckpoint, match="is no checkpoint of this version"):
+        unpack(body + hmac.digest(KEY, body, "sha256"), KEY)
 
 
 def test_no_changed_byte_goes_unseen() -> None:
