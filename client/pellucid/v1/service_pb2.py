@@ -26,15 +26,16 @@ from pellucid.v1 import inference_pb2 as pellucid_dot_v1_dot_inference__pb2
 from pellucid.v1 import model_pb2 as pellucid_dot_v1_dot_model__pb2
 from pellucid.v1 import optimize_pb2 as pellucid_dot_v1_dot_optimize__pb2
 from pellucid.v1 import stylize_pb2 as pellucid_dot_v1_dot_stylize__pb2
+from pellucid.v1 import video_pb2 as pellucid_dot_v1_dot_video__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pellucid/v1/service.proto\x12\x0bpellucid.v1\x1a\x1bpellucid/v1/inference.proto\x1a\x17pellucid/v1/model.proto\x1a\x1apellucid/v1/optimize.proto\x1a\x19pellucid/v1/stylize.proto2\x9f\x06\n\x0fPellucidService\x12\x44\n\x07Predict\x12\x1b.pellucid.v1.PredictRequest\x1a\x1c.pellucid.v1.PredictResponse\x12S\n\x0cPredictBatch\x12 .pellucid.v1.PredictBatchRequest\x1a!.pellucid.v1.PredictBatchResponse\x12\x44\n\x07\x45xplain\x12\x1b.pellucid.v1.ExplainRequest\x1a\x1c.pellucid.v1.ExplainResponse\x12S\n\x0c\x45xplainBatch\x12 .pellucid.v1.ExplainBatchRequest\x1a!.pellucid.v1.ExplainBatchResponse\x12X\n\rExplainStream\x12!.pellucid.v1.ExplainStreamRequest\x1a\".pellucid.v1.ExplainStreamResponse0\x01\x12K\n\x08Optimize\x12\x1c.pellucid.v1.OptimizeRequest\x1a\x1d.pellucid.v1.OptimizeResponse(\x01\x30\x01\x12H\n\x07Stylize\x12\x1b.pellucid.v1.StylizeRequest\x1a\x1c.pellucid.v1.StylizeResponse(\x01\x30\x01\x12M\n\nListStyles\x12\x1e.pellucid.v1.ListStylesRequest\x1a\x1f.pellucid.v1.ListStylesResponse\x12M\n\nListModels\x12\x1e.pellucid.v1.ListModelsRequest\x1a\x1f.pellucid.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.pellucid.v1.GetModelRequest\x1a\x1d.pellucid.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pellucid/v1/service.proto\x12\x0bpellucid.v1\x1a\x1bpellucid/v1/inference.proto\x1a\x17pellucid/v1/model.proto\x1a\x1apellucid/v1/optimize.proto\x1a\x19pellucid/v1/stylize.proto\x1a\x17pellucid/v1/video.proto2\xf8\x06\n\x0fPellucidService\x12\x44\n\x07Predict\x12\x1b.pellucid.v1.PredictRequest\x1a\x1c.pellucid.v1.PredictResponse\x12S\n\x0cPredictBatch\x12 .pellucid.v1.PredictBatchRequest\x1a!.pellucid.v1.PredictBatchResponse\x12\x44\n\x07\x45xplain\x12\x1b.pellucid.v1.ExplainRequest\x1a\x1c.pellucid.v1.ExplainResponse\x12S\n\x0c\x45xplainBatch\x12 .pellucid.v1.ExplainBatchRequest\x1a!.pellucid.v1.ExplainBatchResponse\x12X\n\rExplainStream\x12!.pellucid.v1.ExplainStreamRequest\x1a\".pellucid.v1.ExplainStreamResponse0\x01\x12K\n\x08Optimize\x12\x1c.pellucid.v1.OptimizeRequest\x1a\x1d.pellucid.v1.OptimizeResponse(\x01\x30\x01\x12H\n\x07Stylize\x12\x1b.pellucid.v1.StylizeRequest\x1a\x1c.pellucid.v1.StylizeResponse(\x01\x30\x01\x12W\n\x0cStylizeVideo\x12 .pellucid.v1.StylizeVideoRequest\x1a!.pellucid.v1.StylizeVideoResponse(\x01\x30\x01\x12M\n\nListStyles\x12\x1e.pellucid.v1.ListStylesRequest\x1a\x1f.pellucid.v1.ListStylesResponse\x12M\n\nListModels\x12\x1e.pellucid.v1.ListModelsRequest\x1a\x1f.pellucid.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.pellucid.v1.GetModelRequest\x1a\x1d.pellucid.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pellucid.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PELLUCIDSERVICE']._serialized_start=152
-  _globals['_PELLUCIDSERVICE']._serialized_end=951
+  _globals['_PELLUCIDSERVICE']._serialized_start=177
+  _globals['_PELLUCIDSERVICE']._serialized_end=1065
 # @@protoc_insertion_point(module_scope)
