@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
 
 from .. import wire
 from ..checkpoints import read_key
@@ -44,6 +44,7 @@ from ..models.styles.library import Library
 from ..observe import Counts, Metrics
 from ..workers import Workers
 from .attached import run_attached
+from .video import Receive, Send, Videos
 
 CALLER_KEY = "pellucid-caller"
 """Metadata, or header, by which a caller names itself; its address stands in for it."""
@@ -104,6 +105,14 @@ class Service:
             settings.max_checkpoint_bytes,
             max_photo_set_bytes=settings.max_photo_set_bytes,
         )
+        self._videos = Videos(
+            engine,
+            self.work,
+            metrics,
+            replace(self._limits, max_response_bytes=settings.max_message_bytes),
+            settings.max_video_streams,
+            settings.video_idle_timeout_s,
+        )
         self._registry: Registry | None = None
         self._library = Library()
         self._permits_left = settings.max_requests
@@ -124,6 +133,7 @@ class Service:
         """Takes nothing more in, waits until all that was is answered; false: time ran out."""
         self._draining = True
         self._engine.hand_over()
+        self._videos.end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -365,6 +375,17 @@ class Service:
         async with contextlib.aclosing(events):
             async for answer in events:
                 yield answer
+
+    async def stylize_video(
+        self,
+        request: video_pb2.StylizeVideoSpec,
+        call: wire.Call,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """A stream of frames, see Videos.run; it is under way from its spec to its end."""
+        with self._permit(Priority.EXPLAIN):
+            await self._videos.run(request, call, self._library, receive, send)
 
     async def _events(
         self,
@@ -765,6 +786,8 @@ def _method_of(request: Message) -> str:
         return "optimize"
     if isinstance(request, stylize_pb2.StylizeSpec):
         return "stylize"
+    if isinstance(request, video_pb2.StylizeVideoSpec):
+        return "stylize_video"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):
