@@ -138,7 +138,17 @@ def test_only_wire_and_api_touch_protobuf() -> None:
     touching = importers(SERVER, "google.protobuf", "google.rpc", "pellucid.v1")
     assert touching
     assert {name for name in touching if not name.startswith(("wire/", "api/inference/"))} <= {
-        f"api/{name}.py" for name in ("forms", "grpc", "health", "openapi", "rest", "service")
+        f"api/{name}.py"
+        for name in (
+            "forms",
+            "grpc",
+            "health",
+            "openapi",
+            "rest",
+            "service",
+            "video",
+            "websocket",
+        )
     }
 
 
@@ -148,6 +158,7 @@ def test_only_rest_knows_http() -> None:
         "api/http.py",
         "api/inference/rest.py",
         "api/rest.py",
+        "api/websocket.py",
     }
     assert importers(SERVER, "uvicorn") == {"api/connections.py", "serve.py"}
 
