@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pellucid.v1 import data_pb2, video_pb2
+from pellucid.v1 import data_pb2, stylize_pb2, video_pb2
 from pellucid_server import wire
 from pellucid_server.api.video import MOST_UNDERWAY, MOST_WAITING, Videos, Waiting
+from pellucid_server.engine.engine import Unobserved
 from pellucid_server.engine.job import Priority
+from pellucid_server.engine.schedule import Batch
 from pellucid_server.errors import (
     Cancelled,
     DeadlineExpired,
@@ -135,7 +138,6 @@ def test_a_spec_is_filled_in(library: Library) -> None:
 def test_all_that_is_wrong_with_a_spec_is_told(library: Library) -> None:
     spec = asked(smoothing=0.99, quality=0, frame_timeout_ms=0)
     spec.fast.side_px = 63
-    spec.fast.original_colors = 3
     spec.fast.bucket_size = 3
     with pytest.raises(InvalidArgument) as caught:
         wire.read_video(spec, library, LIMITS)
@@ -144,10 +146,13 @@ def test_all_that_is_wrong_with_a_spec_is_told(library: Library) -> None:
         "quality",
         "frame_timeout_ms",
         "fast.side_px",
-        "fast.original_colors",
         "fast.bucket_size",
     }
     assert "smoothing: is 0.99; must be 0 to 0.95" in caught.value.message
+    matched = asked()
+    matched.fast.original_colors = stylize_pb2.ORIGINAL_COLORS_HISTOGRAM
+    with pytest.raises(InvalidArgument, match="is ORIGINAL_COLORS_HISTOGRAM; must be"):
+        wire.read_video(matched, library, LIMITS)
     both = asked()
     both.styles.add(image=image())
     with pytest.raises(InvalidArgument, match=r"fast\.styles: either names .* both came"):
@@ -479,7 +484,13 @@ def test_streams_are_bounded(library: Library) -> None:
 def test_pictures_are_looked_at_once(library: Library) -> None:
     """The code of a stream is computed once; strength is between frame and painting."""
     results = []
-    with running(buckets=(1, 2)) as runner:
+    rows_of: Counter[str] = Counter()
+
+    class Counting(Unobserved):
+        def batch(self, batch: Batch, batch_ms: float) -> None:
+            rows_of[batch.key.model.name] += len(batch.tickets)
+
+    with running(buckets=(1, 2), observer=Counting()) as runner:
         for strength in (0.0, 0.5, 1.0):
             bench, sent = Bench(runner, library), Sent()
             spec = video_pb2.StylizeVideoSpec(
@@ -492,7 +503,7 @@ def test_pictures_are_looked_at_once(library: Library) -> None:
                 for one in frames_of(sent)
             ]
             results.append(rows)
-            assert runner.engine.costs_of(library.predictor).snapshot() != {} or strength
+    assert rows_of == {"styles/predictor": 1, "styles/arbitrary": 6}
     photos = [BASE[i : i + 48, i : i + 64].astype(int) for i in range(2)]
     for i in range(2):
         assert np.array_equal(results[0][i], photos[i])
