@@ -21,6 +21,7 @@ from .errors import BadArgument
 try:
     import av
     from av.stream import Disposition
+    from av.video.reformatter import ColorRange, Colorspace
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
         "videos need PyAV: pip install 'pellucid[video]'", name="av"
@@ -32,6 +33,9 @@ SUFFIXES = (".mp4", ".mov", ".mkv")
 _USUAL_RATE = Fraction(30)
 """Frames a second where a camera does not say."""
 _MICROSECOND = Fraction(1, 1_000_000)
+
+_BT709 = 1
+"""Of matrix, primaries and transfer alike, as H.264 numbers them."""
 
 _CAMERAS = {"linux": ("v4l2", "/dev/video0"), "darwin": ("avfoundation", "0")}
 _OTHER_CAMERA = ("dshow", "video=Integrated Camera")
@@ -106,7 +110,7 @@ class Footage:
                 if frame.pts is not None:
                     time_s = frame.pts * Fraction(frame.time_base or self.time_base)
                 first_s = time_s if number == 1 else first_s
-                if seconds is not None and time_s - first_s >= seconds:
+                if seconds is not None and float(time_s - first_s) >= seconds:
                     break
                 # Phones turn the picture when it is shown, counterclockwise.
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
@@ -179,7 +183,9 @@ class Film:
         """
         height_px, width_px = (side // 2 * 2 for side in pixels.shape[:2])
         pixels = np.ascontiguousarray(pixels[:height_px, :width_px])
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
         time_s = Fraction(time_ms) / 1000
         frame.pts, frame.time_base = round(time_s / self._time_base), self._time_base
         with self._explained():
@@ -228,7 +234,11 @@ class Film:
         self._stream = self._container.add_stream("h264", rate=self._rate, options=dict(_ENCODER))
         self._stream.width, self._stream.height = width_px, height_px
         self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = self._time_base
+        context = self._stream.codec_context
+        context.time_base = self._time_base
+        # Said, or players would guess by the size.
+        context.color_range = ColorRange.MPEG
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
         self._packets: Iterator[Any] = iter(())
         self._heard: Any = None
         if self._sound is not None:
@@ -246,7 +256,7 @@ class Film:
             if packet.dts is None:  # the mark of an end
                 continue
             time_s = packet.dts * Fraction(packet.time_base)
-            if self._sound_s is not None and time_s >= self._sound_s:
+            if self._sound_s is not None and float(time_s) >= self._sound_s:
                 break
             packet.stream = copies[packet.stream.index]
             yield time_s, packet

@@ -568,7 +568,8 @@ def test_a_file_keeps_its_frames_and_its_sound(
     raw = [one.astype(np.uint8) for one in pixels]
     painted = client.stylize_video(raw, "19", keep_all=True, format="rgb")
     for frame, new in zip(painted, new_pixels, strict=True):
-        assert np.abs(frame.pixels - new).mean() < 12  # H.264 and half of the colours
+        light, new_light = (one @ np.array([0.2126, 0.7152, 0.0722]) for one in (frame.pixels, new))
+        assert np.abs(light - new_light).mean() < 6  # colours have half of the pixels
     assert np.abs(pixels[0] - new_pixels[0]).mean() > 25
     assert sorted(tmp_path.iterdir()) == [source, out]
 
