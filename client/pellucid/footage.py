@@ -174,6 +174,10 @@ class Film:
         self._rate, self._time_base, self._sound = rate, time_base, sound
         self._sound_s = sound_s
         self._container: Any = None
+        self._stream: Any = None
+        self._heard: Any = None
+        self._packets: Iterator[tuple[Fraction, Any]] = iter(())
+        self._next: tuple[Fraction, Any] | None = None
 
     def add(self, pixels: NDArray[np.uint8], time_ms: float) -> None:
         """The next frame, height × width × 3.
@@ -239,15 +243,14 @@ class Film:
         # Said, or players would guess by the size.
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = _BT709
-        self._packets: Iterator[Any] = iter(())
-        self._heard: Any = None
         if self._sound is not None:
             self._heard = av.open(os.fspath(self._sound))
             tracks = self._heard.streams.audio
             copies = {
                 track.index: self._container.add_stream_from_template(track) for track in tracks
             }
-            self._packets = self._sounds(copies) if copies else self._packets
+            if copies:
+                self._packets = self._sounds(copies)
         self._next = next(self._packets, None)
 
     def _sounds(self, copies: Mapping[int, Any]) -> Iterator[tuple[Fraction, Any]]:
@@ -268,7 +271,7 @@ class Film:
             self._next = next(self._packets, None)
 
     def _shut(self) -> None:
-        for container in (self._container, getattr(self, "_heard", None)):
+        for container in (self._container, self._heard):
             if container is not None:
                 container.close()
         self._container = None

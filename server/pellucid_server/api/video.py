@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import wire
 from ..engine.admission import Held
 from ..engine.engine import Engine
-from ..engine.job import Done, Priority, Spec
+from ..engine.job import Done, Job, Priority, Spec
 from ..errors import (
     Cancelled,
     DeadlineExpired,
@@ -295,11 +295,10 @@ class _Stream:
             raise spec
         hold = functools.partial(frame.held.add, spec.byte_count)
         await _patiently(hold, spec.deadline_s)
-        return await self._run(spec, frame.arrived_s)
+        submit = functools.partial(self._engine.submit, spec, frame.arrived_s)
+        return await self._done(await _patiently(submit, spec.deadline_s))
 
-    async def _run(self, spec: Spec[Any], arrived_s: float) -> Done:
-        submit = functools.partial(self._engine.submit, spec, arrived_s)
-        job = await _patiently(submit, spec.deadline_s)
+    async def _done(self, job: Job) -> Done:
         try:
             return await asyncio.wrap_future(job.future)
         finally:
@@ -311,7 +310,7 @@ class _Stream:
         spec = wire.code_spec(asked, self._call)
         if spec is None:
             return wire.named_code(asked)
-        code: Tensor = (await self._run(spec, time.monotonic())).result
+        code: Tensor = (await self._done(self._engine.submit(spec))).result
         return code
 
     async def _send_all(self, asked: wire.AskedVideo) -> None:

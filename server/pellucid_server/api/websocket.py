@@ -10,6 +10,7 @@ VideoFrame, or a StylizedFrame, as JSON but for the bytes of its image; and thes
 """
 
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -42,6 +43,7 @@ PROTOCOL = "pellucid.v1"
 """Of the socket, where a browser names protocols: it is accepted, as one must be."""
 
 _MOST_HEAD_BYTES = 4096
+_MOST_END_LENGTH = 64
 _LENGTH = struct.Struct("<I")
 
 _NORMAL, _BAD, _BROKEN, _LATER = 1000, 1008, 1011, 1013
@@ -73,22 +75,21 @@ class VideoSocket:
             return
         named = PROTOCOL in socket.scope["subprotocols"]
         await socket.accept(PROTOCOL if named else None)
-        code = _NORMAL
+        told: PellucidError | None = None
         try:
             await self._serve(socket)
         except Cancelled:
             return
-        except Exception as error:
-            told = error if isinstance(error, PellucidError) else Internal()
-            if told is not error:
-                log.exception("a request failed")
-            code = _code_of(told)
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    await _send(socket, json.dumps(self._write_error(told)))
-            except (Cancelled, TimeoutError):
-                return
-        await socket.close(code)
+        except PellucidError as error:
+            told = error
+        except Exception:
+            log.exception("a request failed")
+            told = Internal()
+        with contextlib.suppress(WebSocketDisconnect, TimeoutError):
+            async with asyncio.timeout(self._idle_s):
+                if told is not None:
+                    await socket.send_text(json.dumps(self._write_error(told)))
+                await socket.close(_code_of(told))
 
     def _is_welcome(self, socket: WebSocket) -> bool:
         """Whether it is no page's, or a page's that may: browsers let every page open sockets."""
@@ -138,7 +139,7 @@ async def _receive(socket: WebSocket) -> str | bytes:
 async def _receive_frame(socket: WebSocket) -> video_pb2.VideoFrame | None:
     message = await _receive(socket)
     if isinstance(message, str):
-        if message.strip().replace(" ", "") != '{"end":true}':
+        if not _is_end(message):
             raise InvalidArgument('a text message after the first must be {"end": true}')
         return None
     if len(message) < _LENGTH.size:
@@ -156,6 +157,12 @@ async def _receive_frame(socket: WebSocket) -> video_pb2.VideoFrame | None:
     else:
         frame.image.encoded = message[end:]
     return frame
+
+
+def _is_end(message: str) -> bool:
+    with contextlib.suppress(ValueError, RecursionError):
+        return len(message) <= _MOST_END_LENGTH and json.loads(message) == {"end": True}
+    return False
 
 
 async def _show(socket: WebSocket, response: video_pb2.StylizeVideoResponse) -> None:
@@ -192,7 +199,9 @@ def _mapping(message: Any) -> dict[str, Any]:
     return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
-def _code_of(error: PellucidError) -> int:
+def _code_of(error: PellucidError | None) -> int:
+    if error is None:
+        return _NORMAL
     if isinstance(error, Overloaded | Unavailable):
         return _LATER
     return _BROKEN if isinstance(error, Internal) else _BAD
