@@ -167,7 +167,7 @@ def test_who_may_open_a_websocket(make_server: Any, styles: Path, tmp_path: Path
     tokens.write_text(f"alice {token}\n")
     coded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
     settings = {"token_file": tokens, "max_message_bytes": 1 << 14, "buckets": (1,)}
-    allowed = {"web_origins": ("https://example.org",), "video_idle_timeout_s": 1.0}
+    allowed = {"web_origins": ("https://example.org",), "video_idle_timeout_s": 3.0}
     with make_server(
         models=("efficientnet_lite0",), styles=styles, **settings, **allowed
     ) as running:
@@ -210,7 +210,7 @@ def test_who_may_open_a_websocket(make_server: Any, styles: Path, tmp_path: Path
             assert socket.close_code == 1009
         with dial(additional_headers=right) as socket:
             error = json.loads(socket.recv(60))["error"]
-            assert error["message"] == "no spec came for 1 s"
+            assert error["message"] == "no spec came for 3 s"
 
 
 def test_a_websocket_that_is_left_ends_its_stream(server: Any) -> None:
