@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import skimage.data
 import torch
+from numpy.typing import NDArray
 from pellucid_server.engine.device import Device, TorchDevice
 from pellucid_server.engine.engine import Engine
 from pellucid_server.engine.job import Done, Job, Spec
@@ -21,6 +23,7 @@ from pellucid_server.models.architectures import ARCHITECTURES
 from pellucid_server.models.network import Network
 from pellucid_server.models.registry import Model, Precision, load_model
 from pellucid_server.workers import Workers
+from PIL import Image
 from torch import nn
 
 CPU = torch.device("cpu")
@@ -173,3 +176,15 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     actual, expected = actual.double().flatten(), expected.double().flatten()
     assert expected.norm() > 0
     return float((actual - expected).norm() / expected.norm())
+
+
+def moving(count: int, height_px: int = 64, width_px: int = 96) -> list[NDArray[np.uint8]]:
+    """Frames of a video: a window that slides over a photo."""
+    return [photo("cat")[i : i + height_px, i : i + width_px].copy() for i in range(count)]
+
+
+def file_of(pixels: NDArray[np.uint8], kind: str = "JPEG") -> bytes:
+    """An image file."""
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).save(file, kind)
+        return file.getvalue()

@@ -109,6 +109,7 @@ if TYPE_CHECKING:
         Until,
     )
     from .universal import PhotoOutcome, Universal
+    from .video import AsyncStylizedVideo, StylizedFrame, StylizedVideo, VideoSummary
 
 __all__ = [
     "Aborted",
@@ -118,6 +119,7 @@ __all__ = [
     "AsyncClient",
     "AsyncOptimization",
     "AsyncStylization",
+    "AsyncStylizedVideo",
     "Attacked",
     "BadArgument",
     "Baseline",
@@ -193,6 +195,8 @@ __all__ = [
     "StyleProgress",
     "Stylization",
     "Stylized",
+    "StylizedFrame",
+    "StylizedVideo",
     "Target",
     "TransferScore",
     "Unauthenticated",
@@ -201,6 +205,7 @@ __all__ = [
     "Universal",
     "Unknown",
     "Until",
+    "VideoSummary",
     "Violation",
 ]
 
@@ -217,6 +222,7 @@ def __getattr__(name: str) -> Any:
             "optimizing",
             "stylizing",
             "universal",
+            "video",
             "compare",
             "client",
             "aio",

@@ -1,11 +1,22 @@
 """Calls that make images, step by step, and show them on the way."""
 
+import functools
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from . import _attack, _optimize, _stylize, _universal, optimizing, stylizing, types
+from . import (
+    _attack,
+    _optimize,
+    _stylize,
+    _universal,
+    _video,
+    optimizing,
+    stylizing,
+    types,
+    video,
+)
 from ._connection import Connection
 from .errors import StatusError
 
@@ -244,6 +255,59 @@ class Making(Connection):
         )
         course.read_photos()
         return optimizing.Course(self._events(course), stylizing.Stylized)
+
+    def stylize_video(
+        self,
+        frames: "video.Frames",
+        styles: "stylizing.Styles",
+        *,
+        keep_all: bool = False,
+        smoothing: float | None = None,
+        format: str | None = None,
+        quality: int | None = None,
+        frame_timeout_ms: float | None = None,
+        timeout_s: float | None = None,
+        **parameters: Any,
+    ) -> "video.StylizedVideo":
+        """A video in the style of paintings, frame by frame, in order and as they are made.
+
+        Args:
+            frames: Of one size; each an array or a file's bytes, or any other Photo, or
+                (Photo, its time in milliseconds), which comes back. They are taken from another
+                thread, at the pace at which they can be sent.
+            styles: As of stylize with method "fast".
+            keep_all: Whether each frame is waited for; else those that come faster than the
+                server can paint are dropped, the oldest that waits first, and counted.
+            smoothing: How much of the result before is kept where the frames are alike: 0, the
+                default, to 0.95.
+            format: In which frames come back: "jpeg" (the default) or "rgb".
+            quality: Of JPEG: 1 to 100; 90 by default.
+            frame_timeout_ms: How long a frame may take once it waits no more; 30000 by default.
+            timeout_s: The deadline of the whole stream in seconds; none when None.
+            **parameters: strength, side_px (the frames' own by default), original_colors,
+                bucket_size.
+
+        Returns:
+            The frames, one by one, and the summary of them as its result: see optimize. A frame
+            that failed says why in its error; the others go on.
+
+        Raises:
+            PhotoNotFound: There is no such file of a style.
+        """
+        spec = _video.video_request(
+            styles,
+            parameters,
+            overflow="keep_all" if keep_all else None,
+            smoothing=smoothing,
+            format=format,
+            quality=quality,
+            frame_timeout_ms=frame_timeout_ms,
+        )
+        call = functools.partial(
+            self._stub.StylizeVideo, timeout=timeout_s, metadata=self._metadata
+        )
+        shown = _video.stream(call, spec, frames)
+        return optimizing.Course(shown, video.VideoSummary)
 
     def _events(self, course: _optimize.Course) -> Generator[Any, None, None]:
         """What a job shows, and its result, on however many servers."""

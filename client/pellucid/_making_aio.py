@@ -1,11 +1,22 @@
 """Calls that make images, for asyncio: the twin of _making.py."""
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from . import _attack, _optimize, _stylize, _universal, optimizing, stylizing, types
+from . import (
+    _attack,
+    _optimize,
+    _stylize,
+    _universal,
+    _video,
+    optimizing,
+    stylizing,
+    types,
+    video,
+)
 from ._connection import AsyncConnection
 from .errors import StatusError
 
@@ -141,6 +152,38 @@ class AsyncMaking(AsyncConnection):
             spec, timeout_s, photos=photos, resume=resume, resume_from=resume_from
         )
         return optimizing.AsyncCourse(self._events(course), stylizing.Stylized)
+
+    def stylize_video(
+        self,
+        frames: "video.AsyncFrames",
+        styles: "stylizing.Styles",
+        *,
+        keep_all: bool = False,
+        smoothing: float | None = None,
+        format: str | None = None,
+        quality: int | None = None,
+        frame_timeout_ms: float | None = None,
+        timeout_s: float | None = None,
+        **parameters: Any,
+    ) -> "video.AsyncStylizedVideo":
+        """A video in the style of paintings: see Client.stylize_video.
+
+        Frames may come from an asynchronous iterable, too. A style's file is read here.
+        """
+        spec = _video.video_request(
+            styles,
+            parameters,
+            overflow="keep_all" if keep_all else None,
+            smoothing=smoothing,
+            format=format,
+            quality=quality,
+            frame_timeout_ms=frame_timeout_ms,
+        )
+        call = functools.partial(
+            self._stub.StylizeVideo, timeout=timeout_s, metadata=self._metadata
+        )
+        shown = _video.stream_aio(call, spec, frames)
+        return optimizing.AsyncCourse(shown, video.VideoSummary)
 
     async def _events(self, course: _optimize.Course) -> AsyncGenerator[Any, None]:
         """What a job shows, and its result, on however many servers."""

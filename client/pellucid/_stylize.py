@@ -1,6 +1,6 @@
 """Between Python arguments and the messages of stylized images: the core of both clients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from ._wire.arrays import array_of
 from ._wire.fields import parameter_of, parse, read, set_fields, short_name
 from ._wire.responses import run_of
 from .errors import BadArgument
-from .v1 import data_pb2, stylize_pb2
+from .v1 import data_pb2, stylize_pb2, video_pb2
 
 _METHODS = {"neural": stylize_pb2.Neural.DESCRIPTOR, "fast": stylize_pb2.Fast.DESCRIPTOR}
 _LAYERS = ("content_layers", "style_layers")
@@ -56,19 +56,28 @@ def stylize_request(
         weighted = layers if isinstance(layers, Mapping) else dict.fromkeys(layers or ())
         for layer, weight in weighted.items():
             set_fields(getattr(spec.neural, name).add(layer=layer), weight=weight)
-    photos = [(spec.content, photo)]
-    for one in styles if isinstance(styles, list | tuple) else [styles]:
-        style, weight = one if isinstance(one, tuple) else (one, None)
-        if method == "fast" and isinstance(style, str) and _is_name(style):
-            set_fields(spec.fast.styles.add(name=style), weight=weight)
-            continue
-        made = spec.styles.add()
-        set_fields(made, weight=weight)
-        photos.append((made.image, style))
+    photos = [(spec.content, photo), *add_styles(spec, styles, names=method == "fast")]
     for image, other in ((spec.mask, mask), (spec.start, start_image)):
         if other is not None:
             photos.append((image, other))
     return spec, photos
+
+
+def add_styles(
+    spec: "stylize_pb2.StylizeSpec | video_pb2.StylizeVideoSpec",
+    styles: "stylizing.Styles",
+    *,
+    names: bool,
+) -> "Iterator[tuple[data_pb2.Image, types.Photo]]":
+    """Adds styles to what is asked: names, where those can be, and pictures, each returned."""
+    for one in styles if isinstance(styles, list | tuple) else [styles]:
+        style, weight = one if isinstance(one, tuple) else (one, None)
+        if names and isinstance(style, str) and _is_name(style):
+            set_fields(spec.fast.styles.add(name=style), weight=weight)
+            continue
+        made = spec.styles.add()
+        set_fields(made, weight=weight)
+        yield made.image, style
 
 
 def _parameters_of(method: str) -> Sequence[str]:

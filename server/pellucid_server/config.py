@@ -114,6 +114,19 @@ class Settings(BaseSettings):
         60_000.0, gt=0, description="Deadline of a request that brings none."
     )
     max_timeout_ms: float = Field(600_000.0, gt=0, description="Longer deadlines are cut to this.")
+    max_video_streams: int = Field(
+        16, ge=0, description="Streams of video at once, each of which is a request."
+    )
+    video_idle_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="A stream of video ends when it brings no frame, or takes none, for so long.",
+    )
+    web_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins, https://example.org, whose pages may open WebSockets here, besides "
+        "this server's own.",
+    )
     drain_timeout_s: float = Field(
         30.0, gt=0, description="How long a stopping server finishes what it admitted."
     )

@@ -111,6 +111,15 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._video_frames = Counter(
+            "pellucid_video_frames",
+            "Frames of video, by what became of them: stylized, dropped or failed.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._video_streams = Gauge(
+            "pellucid_video_streams", "Streams of video under way.", registry=self.registry
+        )
         self._depth = Gauge(
             "pellucid_queue_depth", "Jobs that wait or run.", registry=self.registry
         )
@@ -159,6 +168,16 @@ class Metrics:
     def queued(self, method: str, queue_ms: float) -> None:
         """A request has waited for the last time."""
         self._queue_seconds.labels(method).observe(queue_ms / 1e3)
+
+    @contextmanager
+    def video(self) -> Iterator[None]:
+        """A stream of video is under way."""
+        with self._video_streams.track_inprogress():
+            yield
+
+    def video_frame(self, outcome: str) -> None:
+        """What became of a frame: stylized, dropped or failed."""
+        self._video_frames.labels(outcome).inc()
 
     def batch(self, batch: Batch, batch_ms: float) -> None:
         labels = (batch.key.model.name, batch.key.lane.value)

@@ -184,7 +184,10 @@ class Server:
         config = uvicorn.Config(
             build_app(self.service, self.settings, lock),
             lifespan="off",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=self.settings.max_message_bytes,
+            ws_ping_interval=None,  # answers would wait behind frames that flow control holds back
+            ws_per_message_deflate=False,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_CLOSE_S),

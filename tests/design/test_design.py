@@ -139,7 +139,10 @@ def test_only_wire_and_api_touch_protobuf() -> None:
     assert touching
     assert {name for name in touching if not name.startswith(("wire/", "api/inference/"))} <= {
         f"api/{name}.py"
-        for name in ("forms", "grpc", "health", "openapi", "rest", "service", "tree")
+        for name in (
+            *("forms", "grpc", "health", "openapi", "rest", "service", "tree"),
+            *("video", "websocket"),
+        )
     }
 
 
@@ -149,6 +152,7 @@ def test_only_rest_knows_http() -> None:
         "api/http.py",
         "api/inference/rest.py",
         "api/rest.py",
+        "api/websocket.py",
     }
     assert importers(SERVER, "uvicorn") == {"api/connections.py", "serve.py"}
 

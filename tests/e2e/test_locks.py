@@ -198,7 +198,8 @@ def routes(app: Any) -> Iterator[tuple[str, str]]:
         if isinstance(route, Mount):
             yield "GET", f"{path}/swagger-ui.css"
         else:
-            yield from ((method, path) for method in sorted(route.methods))
+            # A WebSocket begins as a GET.
+            yield from ((method, path) for method in sorted(getattr(route, "methods", {"GET"})))
 
 
 def test_every_route_is_locked(locked: Locked) -> None:

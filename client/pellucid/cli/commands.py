@@ -34,6 +34,7 @@ from .show import (
 from .styles import styles
 from .stylize import stylize
 from .universal import universal
+from .video import video
 
 # numpy, PIL and gRPC are imported where they are used: --help and serve need none of them.
 
@@ -187,7 +188,8 @@ optimize.command()(attack)
 optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
 
-app.command()(stylize)
+stylize.command()(video)
+app.add_typer(stylize, name="stylize")
 app.add_typer(styles, name="styles")
 
 

@@ -12,12 +12,20 @@ if TYPE_CHECKING:
 
 
 class Shown(TyperGroup):
-    """A group whose command show is meant where none is named: `models NAME` is `models show`."""
+    """A group with a command that is meant where none is named: `models NAME` is `models show`."""
+
+    usual = "show"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] not in {*self.commands, "--help"}:
-            args = ["show", *args]
+            args = [self.usual, *args]
         return super().parse_args(ctx, args)
+
+
+class Pictured(Shown):
+    """The same with the command photo."""
+
+    usual = "photo"
 
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="A JPEG, PNG or WebP file.")]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from .connect import connected, progress_bar
 from .optimize import Every, Video, save_video, video_options
-from .options import LongTimeout, ModelName, Photo, Server
+from .options import LongTimeout, ModelName, Photo, Pictured, Server
 from .show import print_part, timings
 
 if TYPE_CHECKING:
@@ -64,7 +64,14 @@ Parameter = Annotated[
 ]
 
 
-def stylize(
+stylize = typer.Typer(
+    cls=Pictured,
+    help="Stylizes a photo (the command photo), or a video, in the style of paintings.",
+)
+
+
+@stylize.command("photo")
+def stylize_photo(
     photo: Photo,
     style: Style,
     fast: Fast = False,
@@ -102,7 +109,7 @@ def stylize(
         result, frames = _watched(
             client.stylize(
                 photo,
-                [_weighted(text) for text in style],
+                [weighted(text) for text in style],
                 method=method,
                 mask=mask,
                 model=model,
@@ -116,7 +123,7 @@ def stylize(
     _print_result(result, written)
 
 
-def _weighted(text: str) -> Any:
+def weighted(text: str) -> Any:
     """A painting, or a style's name, as the command line has it: FILE or FILE=WEIGHT."""
     name, equals, weight = text.rpartition("=")
     try:

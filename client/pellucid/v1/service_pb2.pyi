@@ -5,6 +5,7 @@ from pellucid.v1 import inspect_pb2 as _inspect_pb2
 from pellucid.v1 import model_pb2 as _model_pb2
 from pellucid.v1 import optimize_pb2 as _optimize_pb2
 from pellucid.v1 import stylize_pb2 as _stylize_pb2
+from pellucid.v1 import video_pb2 as _video_pb2
 from google.protobuf import descriptor as _descriptor
 from typing import ClassVar as _ClassVar
 

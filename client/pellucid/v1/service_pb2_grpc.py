@@ -10,6 +10,7 @@ from pellucid.v1 import inspect_pb2 as pellucid_dot_v1_dot_inspect__pb2
 from pellucid.v1 import model_pb2 as pellucid_dot_v1_dot_model__pb2
 from pellucid.v1 import optimize_pb2 as pellucid_dot_v1_dot_optimize__pb2
 from pellucid.v1 import stylize_pb2 as pellucid_dot_v1_dot_stylize__pb2
+from pellucid.v1 import video_pb2 as pellucid_dot_v1_dot_video__pb2
 
 GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
@@ -79,6 +80,11 @@ class PellucidServiceStub(object):
                 '/pellucid.v1.PellucidService/Stylize',
                 request_serializer=pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.SerializeToString,
                 response_deserializer=pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.FromString,
+                _registered_method=True)
+        self.StylizeVideo = channel.stream_stream(
+                '/pellucid.v1.PellucidService/StylizeVideo',
+                request_serializer=pellucid_dot_v1_dot_video__pb2.StylizeVideoRequest.SerializeToString,
+                response_deserializer=pellucid_dot_v1_dot_video__pb2.StylizeVideoResponse.FromString,
                 _registered_method=True)
         self.ListStyles = channel.unary_unary(
                 '/pellucid.v1.PellucidService/ListStyles',
@@ -181,8 +187,17 @@ class PellucidServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StylizeVideo(self, request_iterator, context):
+        """A video in the style of paintings, frame by frame, in order and while it is made: see
+        StylizeVideoSpec. Ends when no frame comes for longer than the server's limit.
+        Cancelling ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListStyles(self, request, context):
-        """The styles that Stylize knows by name.
+        """The styles that Stylize and StylizeVideo know by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -275,6 +290,11 @@ def add_PellucidServiceServicer_to_server(servicer, server):
                     servicer.Stylize,
                     request_deserializer=pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.FromString,
                     response_serializer=pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.SerializeToString,
+            ),
+            'StylizeVideo': grpc.stream_stream_rpc_method_handler(
+                    servicer.StylizeVideo,
+                    request_deserializer=pellucid_dot_v1_dot_video__pb2.StylizeVideoRequest.FromString,
+                    response_serializer=pellucid_dot_v1_dot_video__pb2.StylizeVideoResponse.SerializeToString,
             ),
             'ListStyles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListStyles,
@@ -511,6 +531,33 @@ class PellucidService(object):
             '/pellucid.v1.PellucidService/Stylize',
             pellucid_dot_v1_dot_stylize__pb2.StylizeRequest.SerializeToString,
             pellucid_dot_v1_dot_stylize__pb2.StylizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StylizeVideo(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pellucid.v1.PellucidService/StylizeVideo',
+            pellucid_dot_v1_dot_video__pb2.StylizeVideoRequest.SerializeToString,
+            pellucid_dot_v1_dot_video__pb2.StylizeVideoResponse.FromString,
             options,
             channel_credentials,
             insecure,

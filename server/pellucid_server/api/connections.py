@@ -75,6 +75,7 @@ class _Connection(H11Protocol):
         super().__init__(**options)
         self._most = most
         self._ending: asyncio.TimerHandle | None = None
+        self._upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -87,12 +88,20 @@ class _Connection(H11Protocol):
         super().data_received(data)
         self._time()
 
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        self._upgraded = True
+        if self._ending is not None:
+            self._ending.cancel()
+        super().handle_websocket_upgrade(event)
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._ending is not None:
             self._ending.cancel()
         super().connection_lost(exc)
 
     def _time(self) -> None:
+        if self._upgraded:  # a WebSocket's handler sees to its own times
+            return
         called = self.cycle is not None  # before the first call, whatever uvicorn's types say
         calling = called and not self.cycle.response_complete
         if calling and self._ending is not None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
 
 from .. import wire
 from ..config import Settings
@@ -88,6 +88,11 @@ class PellucidServicer:
                     self.Stylize,
                     stylize_pb2.StylizeRequest.FromString,
                     stylize_pb2.StylizeResponse.SerializeToString,
+                ),
+                "StylizeVideo": grpc.stream_stream_rpc_method_handler(
+                    self.StylizeVideo,
+                    video_pb2.StylizeVideoRequest.FromString,
+                    video_pb2.StylizeVideoResponse.SerializeToString,
                 ),
                 "ListStyles": grpc.unary_unary_rpc_method_handler(
                     self.ListStyles,
@@ -198,6 +203,27 @@ class PellucidServicer:
                 async with contextlib.aclosing(shown):
                     async for response in shown:
                         yield response
+
+    async def StylizeVideo(
+        self, messages: AsyncIterator[video_pb2.StylizeVideoRequest], context: Context
+    ) -> None:
+        request = video_pb2.StylizeVideoRequest()
+
+        async def receive() -> video_pb2.VideoFrame | None:
+            message = await anext(messages, None)
+            if message is not None and not message.HasField("frame"):
+                _refuse("frame", "required in all messages but the first")
+            return None if message is None else message.frame
+
+        async with answering(context):
+            with self._service.arrival(lambda: request.spec) as held:
+                call = self._service.call(caller_of(context), None)
+                self._service.check_room(Priority.EXPLAIN)
+                request = await self._inbox.receive(messages, call)
+                held.add(request.ByteSize())
+                if not request.HasField("spec"):
+                    _refuse("spec", "required in the first message")
+                await self._service.stylize_video(request.spec, call, receive, context.write)
 
     async def ListStyles(
         self, request: stylize_pb2.ListStylesRequest, context: Context

@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from ..engine.admission import Held
@@ -15,7 +15,7 @@ from .service import CALLER_KEY
 _Returned = TypeVar("_Returned")
 
 
-def caller_of(request: Request) -> str:
+def caller_of(request: HTTPConnection) -> str:
     """The name that the caller gives itself, or its address."""
     address = request.client.host if request.client else ""
     return request.headers.get(CALLER_KEY, address)

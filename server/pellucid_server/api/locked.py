@@ -3,6 +3,8 @@
 All calls are locked, those that are added later too, but for what is open here by name.
 """
 
+import base64
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -17,6 +19,9 @@ from .health import HEALTH
 # Not Watch: its calls last as long as their callers like, and would take the places of others.
 OPEN_RPCS = frozenset({f"/{HEALTH}/Check"})
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+
+BEARER_PROTOCOL = "bearer"
+"""bearer.TOKEN, the token in base64url without padding, as the name of a WebSocket's protocol."""
 
 _CHALLENGE = {"www-authenticate": "Bearer"}
 
@@ -75,6 +80,21 @@ def _refusal(error: Unauthenticated) -> _Handler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
+def _authorization(scope: _Scope) -> list[str]:
+    """All headers of that name; of a WebSocket also protocols that bring a token.
+
+    Pages can give a WebSocket no header of their own, but names of protocols.
+    """
+    given = [v.decode("latin-1") for k, v in scope["headers"] if k == b"authorization"]
+    for protocol in scope.get("subprotocols", ()):
+        kind, _, token = protocol.partition(".")
+        if kind == BEARER_PROTOCOL:
+            with contextlib.suppress(ValueError):
+                decoded = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+                given.append(f"Bearer {decoded.decode()}")
+    return given
+
+
 class _WriteError(Protocol):
     def __call__(
         self, path: str, error: Unauthenticated, headers: Mapping[str, str], /
@@ -97,11 +117,8 @@ class LockedApp:
     ) -> None:
         app = self._app
         if scope["path"] not in OPEN_PATHS:
-            headers = scope["headers"]
             try:
-                self._lock.admit(
-                    [v.decode("latin-1") for k, v in headers if k == b"authorization"], "http"
-                )
+                self._lock.admit(_authorization(scope), "http")
             except Unauthenticated as error:
                 app = self._write_error(scope["path"], error, _CHALLENGE)
         await app(scope, receive, send)

@@ -43,6 +43,7 @@ from . import forms, http, openapi
 from .inference import rest as inference
 from .locked import Lock, LockedApp
 from .service import Service, check_size
+from .websocket import VideoSocket
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ def build_app(service: Service, settings: Settings, lock: Lock | None = None) ->
     app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
     app.add_route("/v1/optimize", rest.optimize, methods=["POST"])
     app.add_route("/v1/stylize", rest.stylize, methods=["POST"])
+    video = VideoSocket(service, settings, _error_content)
+    app.router.add_websocket_route("/v1/stylize/video", video.stylize)
     app.add_route("/v1/styles", rest.list_styles, methods=["GET"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])

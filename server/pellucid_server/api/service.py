@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
 
 from .. import wire
 from ..checkpoints import read_key
@@ -31,6 +31,7 @@ from .deadlines import answerable, in_time
 from .events import events
 from .jobs import Jobs, Newest
 from .permits import Permits
+from .video import Receive, Send, Videos
 
 CALLER_KEY = "pellucid-caller"
 """Metadata, or header, by which a caller names itself; its address stands in for it."""
@@ -84,6 +85,14 @@ class Service:
             settings.max_checkpoint_bytes,
             max_photo_set_bytes=settings.max_photo_set_bytes,
         )
+        self._videos = Videos(
+            engine,
+            self.work,
+            metrics,
+            replace(self._limits, max_response_bytes=settings.max_message_bytes),
+            settings.max_video_streams,
+            settings.video_idle_timeout_s,
+        )
         self._library = Library()
         self._permits = Permits(settings.max_requests, engine.admission)
         self._jobs = Jobs(engine, workers, metrics, self._permits)
@@ -100,6 +109,7 @@ class Service:
     async def drain(self, timeout_s: float) -> bool:
         """Takes nothing more in, waits until all that was is answered; false: time ran out."""
         self._engine.hand_over()
+        self._videos.end()
         return await self._permits.drain(timeout_s)
 
     def call(self, caller: str, timeout_s: float | None) -> wire.Call:
@@ -324,6 +334,17 @@ class Service:
         taken = self._taken_in(priority, request, call, read, receive if follows else None)
         return events(self._jobs, priority, call, held, taken, made, parts, write)
 
+    async def stylize_video(
+        self,
+        request: video_pb2.StylizeVideoSpec,
+        call: wire.Call,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """A stream of frames, see Videos.run; it is under way from its spec to its end."""
+        with self._permits.permit(Priority.EXPLAIN):
+            await self._videos.run(request, call, self._library, receive, send)
+
     def _taken_in(
         self,
         priority: Priority,
@@ -514,6 +535,8 @@ def _method_of(request: Message) -> str:
         return "optimize"
     if isinstance(request, stylize_pb2.StylizeSpec):
         return "stylize"
+    if isinstance(request, video_pb2.StylizeVideoSpec):
+        return "stylize_video"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):

@@ -25,6 +25,16 @@ from .responses import (
 )
 from .stylize import AskedStylize, read_stylize, write_stylize, write_stylize_queued
 from .universal import MOST_PHOTOS
+from .video import (
+    AskedVideo,
+    FrameReader,
+    code_spec,
+    named_code,
+    read_video,
+    write_failed,
+    write_frame,
+    write_started,
+)
 
 __all__ = [
     "METHODS",
@@ -33,10 +43,14 @@ __all__ = [
     "Asked",
     "AskedOptimize",
     "AskedStylize",
+    "AskedVideo",
     "Call",
     "Collector",
+    "FrameReader",
     "Limits",
     "View",
+    "code_spec",
+    "named_code",
     "read_explain",
     "read_explain_batch",
     "read_fast",
@@ -44,17 +58,21 @@ __all__ = [
     "read_predict",
     "read_predict_batch",
     "read_stylize",
+    "read_video",
     "write_checkpoint",
     "write_error",
     "write_explain",
     "write_explain_batch",
+    "write_failed",
     "write_fast",
+    "write_frame",
     "write_model",
     "write_models",
     "write_optimize",
     "write_predict",
     "write_predict_batch",
     "write_queued",
+    "write_started",
     "write_styles",
     "write_stylize",
     "write_stylize_queued",

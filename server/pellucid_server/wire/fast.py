@@ -5,7 +5,7 @@ from math import prod
 from typing import Any, cast
 
 from pellucid import render
-from pellucid.v1 import stylize_pb2
+from pellucid.v1 import stylize_pb2, video_pb2
 
 from ..engine.job import Done, Spec
 from ..engine.rows import TopTarget
@@ -61,19 +61,22 @@ def read_fast(
     bucket_size = read_bucket_size(found.inside("fast"), request.fast, limits)
     content = read_photo(found, "content", request.content, limits)
     mask = read_mask(found, request, content, limits)
-    painter, styles = _read_which(found, request, content, library, limits)
+    photo = None if content is None else plain(content)
+    painter, styles = read_which(found, request, photo, library, limits)
     size = None
     if fast is not None and content is not None:
-        size = _read_size(found, fast, size_of(content), limits)
+        size = fast.size(*size_of(content))
+        check_size(found, size, "fast.side_px", "content", limits)
     found.raise_any()
     assert fast is not None
     assert painter is not None
     assert styles is not None
     assert size is not None
+    assert photo is not None
     spec = Spec(
         painter,
         FastStylize(fast, styles, size),
-        PlainPhoto(_photo(content), None if mask is None else _photo(mask), size),
+        PlainPhoto(photo, None if mask is None else plain(mask), size),
         TopTarget(),
         call.deadline_s,
         call.caller,
@@ -81,27 +84,32 @@ def read_fast(
         styles.elsewhere,
     )
     settings = stylize_pb2.StylizeSpec()
-    settings.fast.CopyFrom(request.fast)
-    write_parameters(fast, settings.fast, tensors=False)
-    for style in settings.fast.styles:
-        style.weight = style.weight if style.HasField("weight") else 1.0
+    write_settings(fast, request.fast, settings.fast)
     return AskedStylize(spec, request, settings, cast(render.Format, picture))
 
 
-def _photo(source: object) -> EncodedPhoto | ArrayPhoto:
-    """As read_photo has made sure."""
+def plain(source: object) -> EncodedPhoto | ArrayPhoto:
+    """A photo, as read_photo has made sure."""
     assert isinstance(source, EncodedPhoto | ArrayPhoto)
     return source
 
 
-def _read_which(
+def write_settings(fast: Fast, asked: stylize_pb2.Fast, settings: stylize_pb2.Fast) -> None:
+    """What is asked of Fast, every parameter filled in."""
+    settings.CopyFrom(asked)
+    write_parameters(fast, settings, tensors=False)
+    for style in settings.styles:
+        style.weight = style.weight if style.HasField("weight") else 1.0
+
+
+def read_which(
     found: Violations,
-    request: stylize_pb2.StylizeSpec,
-    content: object,
+    request: stylize_pb2.StylizeSpec | video_pb2.StylizeVideoSpec,
+    content: EncodedPhoto | ArrayPhoto | None,
     library: Library,
     limits: Limits,
 ) -> tuple[Painter | None, NamedStyles | PictureStyles | None]:
-    """The network, and what it is to paint."""
+    """The network, and what it is to paint; content, where its own style has a part in it."""
     if not library:
         found.refused("fast", f"no styles are installed: {_INSTALL}")
     named = len(request.fast.styles) > 0
@@ -113,20 +121,20 @@ def _read_which(
         return None, None
     if named:
         return _read_named(found, request, library)
-    pictures = [(_photo(source), weight) for source, weight in read_styles(found, request, limits)]
+    pictures = [(plain(source), weight) for source, weight in read_styles(found, request, limits)]
     pair = library.arbitrary
     if pair is None:
         if library:
             found.refused("styles", f"the network for any picture is not there: {_INSTALL}")
         return None, None
     painter, predictor = pair
-    if content is None:
-        return painter, None
-    return painter, PictureStyles(predictor, _photo(content), pictures)
+    return painter, PictureStyles(predictor, content, pictures)
 
 
 def _read_named(
-    found: Violations, request: stylize_pb2.StylizeSpec, library: Library
+    found: Violations,
+    request: stylize_pb2.StylizeSpec | video_pb2.StylizeVideoSpec,
+    library: Library,
 ) -> tuple[Painter | None, NamedStyles | None]:
     if len(request.fast.styles) > MOST_NAMES:
         found.invalid(
@@ -160,23 +168,22 @@ def _read_named(
     return first[1], NamedStyles(first[1].network, weights)
 
 
-def _read_size(
-    found: Violations, fast: Fast, content: tuple[int, int], limits: Limits
-) -> tuple[int, int]:
-    """Height and width of the result."""
-    size, most = fast.size(*content), limits.max_optimize_pixels
+def check_size(
+    found: Violations, size: tuple[int, int], large_field: str, narrow_field: str, limits: Limits
+) -> None:
+    """Notes a size of a result that is too large, or too narrow, as the field that makes it so."""
+    most = limits.max_optimize_pixels
     if prod(size) > most:
         found.invalid(
-            "fast.side_px",
+            large_field,
             f"makes an image of {times(size)}, {prod(size)} pixels; at most {most} fit",
         )
     if min(size) < SMALLEST_SIDE_PX:
         found.invalid(
-            "content",
+            narrow_field,
             f"is too narrow: the image would be {times(size)}; at least {SMALLEST_SIDE_PX} pixels "
             "are needed",
         )
-    return size
 
 
 def write_fast(asked: AskedStylize, done: Done) -> stylize_pb2.StylizeResponse:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pellucid import render
-from pellucid.v1 import data_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import data_pb2, optimize_pb2, stylize_pb2, video_pb2
 from PIL import Image
 
 from ..engine.job import Done, Spec
@@ -171,7 +171,9 @@ def read_photo(
 
 
 def read_styles(
-    found: Violations, request: stylize_pb2.StylizeSpec, limits: Limits
+    found: Violations,
+    request: stylize_pb2.StylizeSpec | video_pb2.StylizeVideoSpec,
+    limits: Limits,
 ) -> Iterator[tuple[PhotoSource, float]]:
     """Pictures of styles, with their weights."""
     if not 1 <= len(request.styles) <= MOST_STYLES:

@@ -227,6 +227,10 @@ def test_the_twins_have_the_same_methods() -> None:
     # What they return is each one's own.
     for name in ("explain_stream", "optimize", "attack", "universal", "stylize"):
         assert blocking.pop(name).parameters == asynchronous.pop(name).parameters
+    # So are the frames that it takes.
+    taken, taken_aio = (of.pop("stylize_video").parameters for of in (blocking, asynchronous))
+    assert list(taken) == list(taken_aio)
+    assert {name for name in taken if taken[name] != taken_aio[name]} == {"frames"}
     assert inspect.isgeneratorfunction(Client.explain_stream)
     assert inspect.isasyncgenfunction(AsyncClient.explain_stream)
     assert blocking == asynchronous

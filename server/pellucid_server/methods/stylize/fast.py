@@ -6,7 +6,7 @@ arXiv:1610.07629; Ghiasi and others 2017, arXiv:1705.06830.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -26,7 +26,7 @@ from .neural import LEAST_SIDE_PX, MOST_SIDE_PX
 _PREDICTED_AT_ONCE = 1
 """The bucket of predictions: their codes are kept, and must not depend on who else was there."""
 
-_HELD_IMAGES = 8
+HELD_IMAGES = 8
 """Images of the result's size that a job holds at a time."""
 
 
@@ -96,17 +96,17 @@ class PictureStyles:
 
     Attributes:
         predictor: Of codes.
-        content: The photo, whose own style strength 0 is.
+        content: The photo, whose own style strength 0 is; None where strength is said in pixels.
         pictures: With their weights.
     """
 
     predictor: CodeModel
-    content: Photo
+    content: Photo | None
     pictures: Sequence[tuple[Photo, float]]
 
     @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:
-        count = len(self.pictures) + 1
+        count = len(self.pictures) + (self.content is not None)
         return (Elsewhere(self.predictor, Lane.FORWARD, count, _PREDICTED_AT_ONCE),)
 
     def code(self, strength: float) -> Program[Tensor]:
@@ -115,7 +115,7 @@ class PictureStyles:
         code = torch.zeros(())
         for picture, weight in self.pictures:
             code = code + weight / total * (yield from self._code_of(picture))
-        if strength < 1:
+        if strength < 1 and self.content is not None:
             own = yield from self._code_of(self.content)
             code = at_strength(own[None], code[None], torch.tensor([strength]))[0]
         return code
@@ -161,22 +161,29 @@ class FastStylize:
         return math.inf
 
     def byte_count(self, model: StyleModel) -> int:
-        return _HELD_IMAGES * 3 * math.prod(self.size) * model.network.dtype.itemsize
+        return HELD_IMAGES * 3 * math.prod(self.size) * model.network.dtype.itemsize
 
     def program(self, model: StyleModel, image: Tensor, target: Target) -> Program[Painted]:
         """Args are those of every method, but that a mask is the image's fourth channel."""
         photo, mask = image[:3], image[3:]
         code: Tensor = yield from self.styles.code(self.fast.strength)
-        traces = yield StyleRows(photo[None], model, code[None].to(photo))
-        picture = traces.made[0].clamp(0, 1)
-        if isinstance(self.styles, NamedStyles):
-            strengths = photo.new_tensor([self.fast.strength])
-            picture = at_strength(photo[None], picture[None], strengths)[0]
-        clipped_share = 0.0
-        if self.fast.original_colors == "luminance":
-            exact = colors.with_luminance(photo, picture)
-            picture = exact.clamp(0, 1)
-            clipped_share = float((exact != picture).double().mean())
+        fast = self.fast
+        if not isinstance(self.styles, NamedStyles):
+            fast = replace(fast, strength=1.0)  # the code has said it
+        painted = yield from paint(model, photo, code, fast)
         if len(mask):
-            picture = torch.lerp(photo, picture, mask)
-        return Painted(picture, clipped_share)
+            painted = replace(painted, picture=torch.lerp(photo, painted.picture, mask))
+        return painted
+
+
+def paint(model: StyleModel, photo: Tensor, code: Tensor, fast: Fast) -> Program[Painted]:
+    """A photo, 3×H×W, by a code; strength is between the two, pixel by pixel."""
+    traces = yield StyleRows(photo[None], model, code[None].to(photo))
+    strengths = photo.new_tensor([fast.strength])
+    picture = at_strength(photo[None], traces.made.clamp(0, 1), strengths)[0]
+    clipped_share = 0.0
+    if fast.original_colors == "luminance":
+        exact = colors.with_luminance(photo, picture)
+        picture = exact.clamp(0, 1)
+        clipped_share = float((exact != picture).double().mean())
+    return Painted(picture, clipped_share)

@@ -1,0 +1,132 @@
+"""Frames of a video in the style of paintings, each in one pass, and what steadies them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...engine.job import Priority
+from ...engine.rows import Lane, Program, Target
+from ...models.styles.library import CodeModel, StyleModel
+from ..parameters import Parameters, choice, number
+from .fast import HELD_IMAGES, Fast, Painted, PictureStyles, paint
+
+STILL = 0.1
+"""The change of a pixel, of 0 to 1, from which on it is not held back: 25 of 255, more than the
+noise of cameras and of JPEG."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video(Parameters):
+    """See the contract's StylizeVideoSpec."""
+
+    overflow: str = choice("drop_oldest")
+    smoothing: float = number(0.0, 0, 0.95)
+    format: str = choice("jpeg")
+    quality: int = number(90, 1, 100)
+    frame_timeout_ms: float = number(30_000.0, 1, 600_000)
+
+    def irrelevant(self) -> Mapping[str, str]:
+        return {} if self.format == "jpeg" else {"quality": "of FRAME_FORMAT_JPEG"}
+
+
+@dataclass(frozen=True)
+class StyleCode:
+    """The code of pictures, which all frames of a stream have. Its source is a Nothing."""
+
+    styles: PictureStyles
+
+    name: ClassVar[str] = "style_code"
+    priority: ClassVar[Priority] = Priority.EXPLAIN
+
+    def row_counts(self, model: CodeModel, target: Target) -> Mapping[Lane, int]:
+        return {Lane.FORWARD: len(self.styles.pictures)}
+
+    def pace(self, model: CodeModel) -> None:
+        """All can come at once."""
+
+    def most_ms(self, model: CodeModel, row_ms: float) -> float:
+        """No time ends it."""
+        return math.inf
+
+    def byte_count(self, model: CodeModel) -> int:
+        pixel_count = model.network.pixel_count
+        return len(self.styles.pictures) * 3 * pixel_count * model.network.dtype.itemsize
+
+    def program(self, model: CodeModel, image: Tensor, target: Target) -> Program[Tensor]:
+        """The code, on the host."""
+        return (yield from self.styles.code(1.0))
+
+
+@dataclass(frozen=True)
+class FrameStylize:
+    """A frame that a network paints by a code. Its source is a PlainPhoto without a mask.
+
+    Attributes:
+        fast: How.
+        code: code_length numbers, on the host.
+        size: Height and width of the result.
+    """
+
+    fast: Fast
+    code: Tensor
+    size: tuple[int, int]
+
+    name: ClassVar[str] = "video_frame"
+    priority: ClassVar[Priority] = Priority.EXPLAIN
+
+    def row_counts(self, model: StyleModel, target: Target) -> Mapping[Lane, int]:
+        """In rows of the size that costs are measured at."""
+        return {Lane.FORWARD: math.ceil(math.prod(self.size) / model.network.pixel_count)}
+
+    def pace(self, model: StyleModel) -> None:
+        """There is one row."""
+
+    def most_ms(self, model: StyleModel, row_ms: float) -> float:
+        """No time ends it."""
+        return math.inf
+
+    def byte_count(self, model: StyleModel) -> int:
+        return HELD_IMAGES * 3 * math.prod(self.size) * model.network.dtype.itemsize
+
+    def program(self, model: StyleModel, image: Tensor, target: Target) -> Program[Painted]:
+        return (yield from paint(model, image, self.code, self.fast))
+
+
+class Smoother:
+    """Blends what came of a frame with what came of the one before, where the frames are alike.
+
+    Of frames i and results o, red, green and blue from 0 to 1, at each pixel
+
+        o'ₙ = oₙ + w·(o'ₙ₋₁ - oₙ),    w = s·max(0, 1 - d/STILL),    d = max over colours |iₙ - iₙ₋₁|
+
+    so that what stands still is an exponential mean, and what moves is not smeared.
+
+    Args:
+        strength: s, 0 to less than 1; 0: results stay what they are.
+    """
+
+    def __init__(self, strength: float) -> None:
+        self._strength = np.float32(strength)
+        self._before: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def smooth(self, frame: NDArray[np.float32], made: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The next result. Frames come in order, one at a time.
+
+        Args:
+            frame: 3×H×W, 0-1.
+            made: What came of it, likewise.
+        """
+        if not self._strength:
+            return made
+        if self._before is not None:
+            frame_before, made_before = self._before
+            change = np.abs(frame - frame_before).max(0)
+            weight = self._strength * np.maximum(0, 1 - change / np.float32(STILL))
+            made = made + weight * (made_before - made)
+        self._before = (frame, made)
+        return made

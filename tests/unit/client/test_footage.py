@@ -1,0 +1,158 @@
+"""Video files: frames and their times, colours, sides, sound, and what is wrong with them."""
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pellucid
+import pytest
+from av.stream import Disposition
+from pellucid.cli import app
+from pellucid.errors import BadArgument
+from pellucid.footage import Film, Footage
+from typer.testing import CliRunner
+
+RATE = Fraction(24000, 1001)
+BASE = Fraction(1, 24000)
+
+
+def flat(red: int, green: int, blue: int, height_px: int = 48, width_px: int = 64) -> Any:
+    return np.tile(np.array([red, green, blue], np.uint8), (height_px, width_px, 1))
+
+
+COLORS = ((200, 40, 30), (30, 180, 60), (40, 50, 210))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".MOV"])
+def test_what_is_written_is_read_again(tmp_path: Path, suffix: str) -> None:
+    """Colours, and times that are not of one step."""
+    path = tmp_path / f"a{suffix}"
+    times_ms = [0.0, 41.708333, 125.125]
+    with Film(path, RATE, BASE) as film:
+        for color, time_ms in zip(COLORS, times_ms, strict=True):
+            film.add(flat(*color), time_ms)
+        assert not path.exists()  # not before all of it is there
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    footage = Footage(path)
+    assert footage.time_base <= Fraction(1, 1000)
+    read = list(footage.frames())
+    assert [time_ms for _, time_ms in read] == pytest.approx(times_ms, abs=0.51)
+    for (pixels, _), color in zip(read, COLORS, strict=True):
+        assert pixels.shape == (48, 64, 3)
+        assert np.abs(pixels.astype(int) - np.array(color)).max() <= 4
+
+
+def test_odd_sides_are_made_even(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with Film(path, Fraction(25), Fraction(1, 25)) as film:
+        film.add(flat(9, 9, 9, 49, 65), 0.0)
+    assert next(iter(Footage(path).frames()))[0].shape == (48, 64, 3)
+
+
+def test_a_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with Film(path, Fraction(25), Fraction(1, 25)) as film:
+        for i in range(10):
+            film.add(flat(9, 9, 9), i * 40.0)
+    footage = Footage(path)
+    assert footage.frame_count == 10
+    assert footage.rate == 25
+    assert len(list(footage.frames(0.2))) == 5
+
+
+def test_a_turned_picture_is_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As phones make them: the file says how to turn it, counterclockwise."""
+    path = tmp_path / "a.mp4"
+    pixels = flat(0, 0, 0)
+    pixels[:8] = 255  # a bar at the top
+    with Film(path, Fraction(25), Fraction(1, 25)) as film:
+        film.add(pixels, 0.0)
+
+    class Turned:
+        def __init__(self, frame: Any) -> None:
+            self._frame = frame
+
+        rotation = -90
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._frame, name)
+
+    footage = Footage(path)
+    decoded = [Turned(one) for one in footage._container.decode(footage._stream)]
+
+    class Container:
+        decode = staticmethod(lambda _: iter(decoded))
+        close = footage._container.close
+
+    monkeypatch.setattr(footage, "_container", Container)
+    [(upright, _)] = footage.frames()
+    assert upright.shape == (64, 48, 3)
+    assert upright[:, -8:].mean() > 200  # a quarter clockwise: to the right
+    assert upright[:, :32].mean() < 50
+
+
+@pytest.mark.parametrize("cover", [False, True])
+def test_the_cover_of_an_album_is_no_video(tmp_path: Path, cover: bool) -> None:
+    path = tmp_path / "a.mp3"
+    with av.open(str(path), "w") as container:
+        sound: Any = container.add_stream("mp3", rate=44100)
+        sound.layout = "mono"
+        if cover:
+            picture: Any = container.add_stream("png", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 64, 48, "rgb24"
+            picture.disposition = Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(flat(1, 2, 3), format="rgb24")))
+        silence = np.zeros((1, 1152), np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 44100, 0
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == cover
+    with pytest.raises(BadArgument, match=r"a\.mp3: has no video track"):
+        Footage(path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    text = tmp_path / "a.mp4"
+    text.write_text("no video at all")
+    with pytest.raises(BadArgument, match=r"a\.mp4: cannot be read as a video: Invalid data"):
+        Footage(text)
+    with pytest.raises(BadArgument, match=r"b\.mp4: there is no such file"):
+        Footage(tmp_path / "b.mp4")
+    with pytest.raises(BadArgument, match=r"no camera can be read there.*--device names another"):
+        Footage(str(tmp_path / "camera"), camera=True)
+    with pytest.raises(BadArgument, match="no camera can be read there"):
+        Footage(None, camera=True, kind="no_such_format")
+
+
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(BadArgument, match=r"must end with \.mp4, \.mov, \.mkv"):
+        Film(tmp_path / "a.avi", Fraction(25), Fraction(1, 25))
+    with (
+        pytest.raises(BadArgument, match="cannot be written: No such file"),
+        Film(tmp_path / "nowhere" / "a.mp4", Fraction(25), Fraction(1, 25)) as film,
+    ):
+        film.add(flat(1, 2, 3), 0.0)
+    with (
+        pytest.raises(RuntimeError),
+        Film(tmp_path / "a.mp4", Fraction(25), Fraction(1, 25)) as film,
+    ):
+        film.add(flat(1, 2, 3), 0.0)
+        raise RuntimeError("half of it is there")
+    assert list(tmp_path.iterdir()) == []
+    with Film(tmp_path / "a.mp4", Fraction(25), Fraction(1, 25)):
+        pass
+    assert list(tmp_path.iterdir()) == []  # no frame, no file
+
+
+def test_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pellucid.footage")
+    monkeypatch.delattr(pellucid, "footage")
+    monkeypatch.setitem(sys.modules, "av", None)
+    ran = CliRunner().invoke(app, ["stylize", "video", "a.mp4", "--style", "1"])
+    assert ran.exit_code == 1
+    assert "videos need PyAV: pip install 'pellucid[video]'" in ran.output
