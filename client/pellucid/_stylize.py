@@ -34,6 +34,7 @@ def stylize_request(
     model: str,
     format: str | None,
     include_pixels: bool,
+    resume_from: "optimizing.Checkpoint | bytes | None",
     parameters: Mapping[str, Any],
 ) -> "tuple[stylize_pb2.StylizeSpec, list[tuple[data_pb2.Image, types.Photo]]]":
     """What is asked, but for a checkpoint; and the photos, each with the field that it goes to."""
@@ -45,9 +46,14 @@ def stylize_request(
     spec = stylize_pb2.StylizeSpec()
     settings = getattr(spec, method)
     settings.SetInParent()
-    given = (start_image, content_layers, style_layers)
-    if method == "fast" and any(one is not None for one in given):
-        raise BadArgument("start_image, content_layers and style_layers are for method='neural'")
+    for name, given in {
+        "start_image": start_image,
+        "content_layers": content_layers,
+        "style_layers": style_layers,
+        "resume_from": resume_from,
+    }.items():
+        if method == "fast" and given is not None:
+            raise BadArgument(f"{name}: is for method='neural'")
     if start_image is not None:
         parameters = {"start": "image", **parameters}
     set_fields(spec, model=model, format=format, include_pixels=include_pixels)

@@ -37,7 +37,7 @@ from .stylize import AskedStylize, read_mask, read_photo, read_styles, read_weig
 MOST_NAMES = 16
 
 _INSTALL = "`pellucid models pull styles` fetches them, and PELLUCID_STYLES says where they are"
-_NEURAL_ALONE = ("model", "start", "checkpoint")
+_NEURAL_ALONE = ("model", "start", "checkpoint", "checkpoint_bytes")
 
 
 def read_fast(
@@ -54,9 +54,9 @@ def read_fast(
     if fast is not None and fast.original_colors == "histogram":
         allowed = "ORIGINAL_COLORS_OFF or ORIGINAL_COLORS_LUMINANCE"
         found.invalid("fast.original_colors", f"is ORIGINAL_COLORS_HISTOGRAM; must be {allowed}")
-    for name in _NEURAL_ALONE:
-        if getattr(request, name) != getattr(stylize_pb2.StylizeSpec(), name):
-            found.invalid(name, "is for neural")
+    for field, _ in request.ListFields():
+        if field.name in _NEURAL_ALONE:
+            found.invalid(field.name, "is for neural")
     bucket_size = read_bucket_size(found.inside("fast"), request.fast, limits)
     content = read_photo(found, "content", request.content, limits)
     mask = read_mask(found, request, content, limits)

@@ -241,12 +241,27 @@ def test_pictures_that_do_not_fit(library: Library) -> None:
     spec = request(["3"])
     spec.mask.CopyFrom(encoded(CONTENT[1:]))
     assert "they are 63 × 96 and 64 × 96" in refused(library, spec)[1]["mask"]
-    spec.start.CopyFrom(encoded(CONTENT))
-    spec.model, spec.checkpoint = "resnet18", b"1"
-    found = refused(library, spec)[1]
-    assert {found[name] for name in ("model", "start", "checkpoint")} == {"is for neural"}
     spec.content.encoded = b"no picture"
     assert "content.encoded" in refused(library, spec)[1]
+
+
+NEURAL_ALONE: tuple[dict[str, Any], ...] = (
+    {"model": "resnet18"},
+    {"start": data_pb2.Image()},
+    {"checkpoint": b"1"},
+    {"checkpoint_bytes": 1 << 40},
+    {"checkpoint_bytes": -5},
+)
+
+
+@pytest.mark.parametrize("asked", NEURAL_ALONE, ids=str)
+def test_what_is_for_neural_is_refused(library: Library, asked: dict[str, Any]) -> None:
+    """Whatever it is, and even where it is empty."""
+    spec = request(["3"])
+    spec.MergeFrom(stylize_pb2.StylizeSpec(**asked))
+    kind, found = refused(library, spec)
+    assert kind is InvalidArgument
+    assert found == dict.fromkeys(asked, "is for neural")
 
 
 def test_styles_that_are_not_there(library: Library) -> None:
