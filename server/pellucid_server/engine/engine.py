@@ -216,6 +216,8 @@ class Engine:
             at_once = max(1, n)
             if pace is not None and lane is Lane.GRADIENT:
                 at_once = pace.at_once(spec.bucket_size or self.buckets[-1])
+            elif isinstance(spec.model, StyleModel):
+                at_once = 1  # they are pieces of one image, which rides as one row
             cost_ms += n / at_once * costs.predict_ms(lane, at_once, spec.bucket_size)
         queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
         row_count = sum(rows.values())

@@ -32,7 +32,16 @@ from .fields import (
 )
 from .requests import Call, Limits, read_bucket_size
 from .responses import write_run
-from .stylize import AskedStylize, read_mask, read_photo, read_styles, read_weight, size_of
+from .stylize import (
+    AskedStylize,
+    check_answer,
+    check_pixels,
+    read_mask,
+    read_photo,
+    read_styles,
+    read_weight,
+    size_of,
+)
 
 MOST_NAMES = 16
 
@@ -57,13 +66,14 @@ def read_fast(
     for field, _ in request.ListFields():
         if field.name in _NEURAL_ALONE:
             found.invalid(field.name, "is for neural")
-    bucket_size = read_bucket_size(found.inside("fast"), request.fast, limits)
     content = read_photo(found, "content", request.content, limits)
     mask = read_mask(found, request, content, limits)
     painter, styles = _read_which(found, request, content, library, limits)
-    size = None
+    bucket_size, size = read_bucket_size(found.inside("fast"), request.fast, limits), None
     if fast is not None and content is not None:
         size = _read_size(found, fast, size_of(content), limits)
+        _check_bucket(found, bucket_size, size, limits)
+        check_answer(found, "fast", request, size, limits)
     found.raise_any()
     assert fast is not None
     assert painter is not None
@@ -71,7 +81,7 @@ def read_fast(
     assert size is not None
     spec = Spec(
         painter,
-        FastStylize(fast, styles, size),
+        FastStylize(fast, styles, size, bucket_size),
         PlainPhoto(_photo(content), None if mask is None else _photo(mask), size),
         TopTarget(),
         call.deadline_s,
@@ -163,12 +173,8 @@ def _read_size(
     found: Violations, fast: Fast, content: tuple[int, int], limits: Limits
 ) -> tuple[int, int]:
     """Height and width of the result."""
-    size, most = fast.size(*content), limits.max_optimize_pixels
-    if prod(size) > most:
-        found.invalid(
-            "fast.side_px",
-            f"makes an image of {times(size)}, {prod(size)} pixels; at most {most} fit",
-        )
+    size = fast.size(*content)
+    check_pixels(found, "fast", size, limits)
     if min(size) < SMALLEST_SIDE_PX:
         found.invalid(
             "content",
@@ -176,6 +182,21 @@ def _read_size(
             "are needed",
         )
     return size
+
+
+def _check_bucket(
+    found: Violations, bucket_size: int | None, size: tuple[int, int], limits: Limits
+) -> None:
+    """Notes a batch that would keep everybody waiting; one image alone may be as large."""
+    most = limits.optimize_buckets.most_pixels
+    fit = [b for b in limits.buckets if b == limits.buckets[0] or b * prod(size) <= most]
+    if bucket_size in limits.buckets and bucket_size not in fit:
+        allowed = ", ".join(map(str, fit))
+        found.invalid(
+            "fast.bucket_size",
+            f"is {bucket_size}; must be one of {allowed} at {times(size)}: a batch has at most "
+            f"{most} pixels",
+        )
 
 
 def write_fast(asked: AskedStylize, done: Done) -> stylize_pb2.StylizeResponse:

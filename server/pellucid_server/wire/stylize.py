@@ -137,10 +137,7 @@ def read_stylize(
     )
     settings = _write_settings(method)
     check_checkpoints(found, spec, settings, limits.max_checkpoint_bytes)
-    pixel_count = math.prod(method.size)
-    byte_count = most_picture_bytes(pixel_count) + request.include_pixels * 3 * 4 * pixel_count
-    most, pixels = limits.max_response_bytes, request.include_pixels
-    check_sendable(found, "neural", pixels, 1, pixel_count, byte_count, most)
+    check_answer(found, "neural", request, method.size, limits)
     most = limits.max_checkpoint_bytes
     given = check_checkpoint(found, request, spec, chunks, most, follows=follows)
     found.raise_any()
@@ -235,6 +232,30 @@ def read_mask(
     return mask
 
 
+def check_pixels(found: Violations, method: str, size: tuple[int, int], limits: Limits) -> bool:
+    """Whether an image is small enough to be made; noted where it is not."""
+    pixel_count, most = math.prod(size), limits.max_optimize_pixels
+    if pixel_count > most:
+        found.invalid(
+            f"{method}.side_px",
+            f"makes an image of {times(size)}, {pixel_count} pixels; at most {most} fit",
+        )
+    return pixel_count <= most
+
+
+def check_answer(
+    found: Violations,
+    method: str,
+    request: stylize_pb2.StylizeSpec,
+    size: tuple[int, int],
+    limits: Limits,
+) -> None:
+    """Notes an image that may be too large to send."""
+    pixel_count, pixels = math.prod(size), request.include_pixels
+    byte_count = most_picture_bytes(pixel_count) + pixels * 3 * 4 * pixel_count
+    check_sendable(found, method, pixels, 1, pixel_count, byte_count, limits.max_response_bytes)
+
+
 def size_of(source: PhotoSource) -> tuple[int, int]:
     """Height and width, upright."""
     if isinstance(source, EncodedPhoto):
@@ -286,13 +307,7 @@ def _read_layers(
 
 def _check_sizes(found: Violations, method: Stylize, model: Model, limits: Limits) -> None:
     """Notes an image that is too large, and pictures that are too small for the layers."""
-    most = limits.max_optimize_pixels
-    if math.prod(method.size) > most:
-        found.invalid(
-            "neural.side_px",
-            f"makes an image of {times(method.size)}, {math.prod(method.size)} pixels; at most "
-            f"{most} fit",
-        )
+    if not check_pixels(found, "neural", method.size, limits):
         return
     smallest = method.scales[0]
     pictures = {"content": smallest}

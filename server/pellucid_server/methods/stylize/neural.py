@@ -94,10 +94,8 @@ class Neural(Parameters):
 
     def sizes(self, height_px: int, width_px: int) -> list[tuple[int, int]]:
         """Height and width of the image at each scale, the smallest first, by the photo's."""
-        longer_px = max(height_px, width_px)
-        factors = [SCALE**-k / longer_px for k in reversed(range(self.scale_count))]
-        sides_px = [self.side_px * factor for factor in factors]
-        return [(max(1, round(height_px * f)), max(1, round(width_px * f))) for f in sides_px]
+        sides_px = [self.side_px * SCALE**-k for k in reversed(range(self.scale_count))]
+        return [at_side(side_px, height_px, width_px) for side_px in sides_px]
 
     def ascent(self, size: tuple[int, int]) -> Ascent:
         """The same as an ascent, of the negative loss."""
@@ -120,6 +118,12 @@ class Neural(Parameters):
             preview_every=self.preview_every,
             checkpoint_every=self.checkpoint_every,
         )
+
+
+def at_side(side_px: float, height_px: int, width_px: int) -> tuple[int, int]:
+    """Height and width of a picture at a longer side, in its own proportions."""
+    factor = side_px / max(height_px, width_px)
+    return max(1, round(height_px * factor)), max(1, round(width_px * factor))
 
 
 def same_area(size: tuple[int, int], height_px: int, width_px: int) -> tuple[int, int]:
