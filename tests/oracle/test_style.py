@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pellucid_server.inputs import ArrayPhoto, Pictures
 from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.methods.optimize.snapshot import Snapshot
@@ -14,6 +13,7 @@ from pellucid_server.methods.optimize.stepper import Progress
 from pellucid_server.methods.stylize.neural import Neural
 from pellucid_server.methods.stylize.stylize import Picture, Stylize
 from pellucid_server.models.registry import Precision
+from PIL import Image
 from torch import Tensor
 
 from tests.harness import model, photo, relative_error, running, spec, untouched
@@ -68,7 +68,7 @@ def plain(image: np.ndarray) -> Tensor:
 
 def products(maps: Tensor, places: Tensor | None) -> Tensor:
     """Σ_k F_ik·F_jk of N×H×W, each place as it weighs; by the number of places where all do."""
-    count, height, width = maps.shape
+    height, width = maps.shape[1:]
     if places is None:
         return torch.einsum("ihw,jhw->ij", maps, maps) / (height * width)
     step = HEIGHT_PX // height, WIDTH_PX // width

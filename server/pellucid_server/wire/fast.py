@@ -10,7 +10,7 @@ from pellucid.v1 import stylize_pb2
 from ..engine.job import Done, Spec
 from ..engine.rows import TopTarget
 from ..errors import quoted
-from ..inputs import ArrayPhoto, EncodedPhoto, PlainPhoto
+from ..inputs import Decodable, PlainPhoto
 from ..methods.stylize.fast import (
     Fast,
     FastStylize,
@@ -76,13 +76,14 @@ def read_fast(
         check_answer(found, "fast", request, size, limits)
     found.raise_any()
     assert fast is not None
+    assert content is not None
     assert painter is not None
     assert styles is not None
     assert size is not None
     spec = Spec(
         painter,
         FastStylize(fast, styles, size, bucket_size),
-        PlainPhoto(_photo(content), None if mask is None else _photo(mask), size),
+        PlainPhoto(content, mask, size),
         TopTarget(),
         call.deadline_s,
         call.caller,
@@ -97,16 +98,10 @@ def read_fast(
     return AskedStylize(spec, request, settings, cast(render.Format, picture))
 
 
-def _photo(source: object) -> EncodedPhoto | ArrayPhoto:
-    """As read_photo has made sure."""
-    assert isinstance(source, EncodedPhoto | ArrayPhoto)
-    return source
-
-
 def _read_which(
     found: Violations,
     request: stylize_pb2.StylizeSpec,
-    content: object,
+    content: Decodable | None,
     library: Library,
     limits: Limits,
 ) -> tuple[Painter | None, NamedStyles | PictureStyles | None]:
@@ -122,7 +117,7 @@ def _read_which(
         return None, None
     if named:
         return _read_named(found, request, library)
-    pictures = [(_photo(source), weight) for source, weight in read_styles(found, request, limits)]
+    pictures = list(read_styles(found, request, limits))
     pair = library.arbitrary
     if pair is None:
         if library:
@@ -131,7 +126,7 @@ def _read_which(
     painter, predictor = pair
     if content is None:
         return painter, None
-    return painter, PictureStyles(predictor, _photo(content), pictures)
+    return painter, PictureStyles(predictor, content, pictures)
 
 
 def _read_named(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..engine.job import Done, Spec
 from ..engine.rows import TopTarget
-from ..inputs import EncodedPhoto, PhotoSource, Pictures, PreparedInput
+from ..inputs import Decodable, EncodedPhoto, Pictures, PreparedInput
 from ..methods.optimize.snapshot import Snapshot
 from ..methods.optimize.stepper import Preview, Progress
 from ..methods.stylize.neural import Layers, Neural, default_layers
@@ -126,10 +126,11 @@ def read_stylize(
     _check_sizes(found, method, model, limits)
     found.raise_any()
     sources = (content, *(style for style, _ in weighted), *others)
+    start = len(sources) - 1 if neural.start == "image" else None
     spec = Spec(
         model,
         method,
-        Pictures(sources, tuple(method.sizes)),
+        Pictures(sources, tuple(method.sizes), start),
         TopTarget(),
         call.deadline_s,
         call.caller,
@@ -157,17 +158,19 @@ def read_stylize(
 
 def read_photo(
     found: Violations, field: str, image: data_pb2.Image, limits: Limits
-) -> PhotoSource | None:
+) -> Decodable | None:
     """A photo that is not preprocessed already."""
     if image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32:
         found.invalid(f"{field}.tensor", "is float32; send a photo, uint8 height × width × 3")
         return None
-    return read_image(found, image, None, limits, None, field)
+    source = read_image(found, image, None, limits, None, field)
+    assert not isinstance(source, PreparedInput)
+    return source
 
 
 def read_styles(
     found: Violations, request: stylize_pb2.StylizeSpec, limits: Limits
-) -> Iterator[tuple[PhotoSource, float]]:
+) -> Iterator[tuple[Decodable, float]]:
     """Pictures of styles, with their weights."""
     if not 1 <= len(request.styles) <= MOST_STYLES:
         found.invalid("styles", f"has {len(request.styles)}; must have 1 to {MOST_STYLES}")
@@ -195,10 +198,10 @@ def read_weight(
 def read_others(
     found: Violations,
     request: stylize_pb2.StylizeSpec,
-    content: PhotoSource | None,
+    content: Decodable | None,
     neural: Neural | None,
     limits: Limits,
-) -> Iterator[PhotoSource]:
+) -> Iterator[Decodable]:
     """The mask and the start, where there are any."""
     mask = read_mask(found, request, content, limits)
     if mask is not None:
@@ -218,9 +221,9 @@ def read_others(
 def read_mask(
     found: Violations,
     request: stylize_pb2.StylizeSpec,
-    content: PhotoSource | None,
+    content: Decodable | None,
     limits: Limits,
-) -> PhotoSource | None:
+) -> Decodable | None:
     """Where the style is to be; as large as the content."""
     if not request.HasField("mask"):
         return None
@@ -256,15 +259,14 @@ def check_answer(
     check_sendable(found, method, pixels, 1, pixel_count, byte_count, limits.max_response_bytes)
 
 
-def size_of(source: PhotoSource) -> tuple[int, int]:
+def size_of(source: Decodable) -> tuple[int, int]:
     """Height and width, upright."""
     if isinstance(source, EncodedPhoto):
         return source.header.height_px, source.header.width_px
-    assert not isinstance(source, PreparedInput)
     return source.photo.shape[0], source.photo.shape[1]
 
 
-def _picture(source: PhotoSource, weight: float = 1.0) -> Picture:
+def _picture(source: Decodable, weight: float = 1.0) -> Picture:
     return Picture(source.sha256, *size_of(source), weight)
 
 

@@ -304,7 +304,7 @@ def test_what_cannot_be_sent_is_refused_before_it_is_painted(library: Library) -
     spec.include_pixels = True
     kind, found = refused(library, spec, limits=limits)
     assert kind is InvalidArgument
-    assert "6144 pixels, as numbers too, may take" in found["include_pixels"]
+    assert "6144 pixels, as numbers too may take" in found["include_pixels"]
     found = refused(library, spec, limits=replace(limits, max_response_bytes=1000))[1]
     assert "ask for fewer or smaller ones" in found["include_pixels"]
 

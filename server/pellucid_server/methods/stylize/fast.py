@@ -33,7 +33,7 @@ _PAINTING_IMAGES = 25
 """The same for each row of a batch while the network paints: measured, 24 of multistyle26."""
 
 _USUAL_PIXELS = 512 * 512
-"""Of a batch: what others are painted in, too. The job that makes more of them answers for those."""
+"""Of a batch that is nobody's own doing; a job answers for what its own has beyond."""
 
 
 @dataclass(frozen=True, kw_only=True)
