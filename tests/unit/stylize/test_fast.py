@@ -22,7 +22,7 @@ from pellucid_server.errors import FailedPrecondition, InvalidArgument, NotFound
 from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.methods.stylize.fast import _PAINTING_IMAGES
 from pellucid_server.models.styles.arbitrary import predictor_input
-from pellucid_server.models.styles.library import Library, style_loads
+from pellucid_server.models.styles.library import CHECKPOINT_FILE, Library, style_loads
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -413,6 +413,19 @@ def test_networks_of_users_are_served(trained: Callable[..., Library]) -> None:
     assert listed["styles/mine"].ready
     assert listed["styles/arbitrary"].takes_pictures
     assert listed["styles/multistyle26"].licence == "Apache-2.0"
+
+
+def test_what_is_being_trained_is_no_style_yet(
+    trained: Callable[..., Library], styles: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "styles" / "halfway"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CHECKPOINT_FILE).write_bytes(b"")
+    (folder / "preview.jpg").write_bytes(b"")
+    library = trained()
+    assert library.failed == []
+    (folder / CHECKPOINT_FILE).unlink()
+    assert [one.name for one in trained().failed] == ["styles/halfway"]
 
 
 FAULTY = {
