@@ -1,5 +1,6 @@
 """Between Python arguments and the messages of stylized images: the core of both clients."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from . import optimizing, stylizing, types
 from ._wire.arrays import array_of
 from ._wire.fields import parameter_of, parse, read, set_fields, short_name
 from ._wire.responses import run_of
-from .errors import BadArgument
+from .errors import BadArgument, PhotoNotFound
 from .v1 import data_pb2, stylize_pb2
 
 _METHODS = {"neural": stylize_pb2.Neural.DESCRIPTOR, "fast": stylize_pb2.Fast.DESCRIPTOR}
@@ -19,7 +20,8 @@ PARAMETERS = {
 }
 """Everything that a method can be told besides its layers and styles."""
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]*")
+"""Of a style: so spelled that no path with a suffix or a folder is one."""
 
 
 def stylize_request(
@@ -63,11 +65,17 @@ def stylize_request(
         for layer, weight in weighted.items():
             set_fields(getattr(spec.neural, name).add(layer=layer), weight=weight)
     photos = [(spec.content, photo)]
-    for one in styles if isinstance(styles, list | tuple) else [styles]:
+    for place, one in enumerate(_listed(styles)):
         style, weight = one if isinstance(one, tuple) else (one, None)
-        if method == "fast" and isinstance(style, str) and _is_name(style):
-            set_fields(spec.fast.styles.add(name=style), weight=weight)
-            continue
+        if isinstance(style, str) and _NAME.fullmatch(style):
+            if method == "fast":
+                set_fields(spec.fast.styles.add(name=style), weight=weight)
+                continue
+            if not Path(style).is_file():
+                raise PhotoNotFound(
+                    f"styles[{place}]: there is no file {style}; if it is the name of a style, "
+                    "that is for method='fast' (--fast)"
+                )
         made = spec.styles.add()
         set_fields(made, weight=weight)
         photos.append((made.image, style))
@@ -83,9 +91,11 @@ def _parameters_of(method: str) -> Sequence[str]:
     return PARAMETERS[method]
 
 
-def _is_name(style: str) -> bool:
-    """Whether it names a style that a network knows: no file, and nothing that would be one."""
-    return not style.lower().endswith(_PICTURES) and not Path(style).is_file()
+def _listed(styles: Any) -> Sequence[Any]:
+    """Several, or one, alone or with its weight."""
+    if isinstance(styles, tuple) and len(styles) == 2 and isinstance(styles[1], int | float):
+        return [styles]
+    return styles if isinstance(styles, list | tuple) else [styles]
 
 
 def parameter(text: str, method: str) -> tuple[str, Any]:
