@@ -248,6 +248,7 @@ class Making(Connection):
             model=model,
             format=format,
             include_pixels=include_pixels,
+            resume_from=resume_from,
             parameters=parameters,
         )
         course = _optimize.Course(

@@ -146,6 +146,7 @@ class AsyncMaking(AsyncConnection):
             model=model,
             format=format,
             include_pixels=include_pixels,
+            resume_from=resume_from,
             parameters=parameters,
         )
         course = _optimize.Course(

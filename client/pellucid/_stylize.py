@@ -1,5 +1,6 @@
 """Between Python arguments and the messages of stylized images: the core of both clients."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from . import optimizing, stylizing, types
 from ._wire.arrays import array_of
 from ._wire.fields import parameter_of, parse, read, set_fields, short_name
 from ._wire.responses import run_of
-from .errors import BadArgument
+from .errors import BadArgument, PhotoNotFound
 from .v1 import data_pb2, stylize_pb2, video_pb2
 
 _METHODS = {"neural": stylize_pb2.Neural.DESCRIPTOR, "fast": stylize_pb2.Fast.DESCRIPTOR}
@@ -19,7 +20,8 @@ PARAMETERS = {
 }
 """Everything that a method can be told besides its layers and styles."""
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]*")
+"""Of a style: so spelled that no path with a suffix or a folder is one."""
 
 
 def stylize_request(
@@ -34,6 +36,7 @@ def stylize_request(
     model: str,
     format: str | None,
     include_pixels: bool,
+    resume_from: "optimizing.Checkpoint | bytes | None",
     parameters: Mapping[str, Any],
 ) -> "tuple[stylize_pb2.StylizeSpec, list[tuple[data_pb2.Image, types.Photo]]]":
     """What is asked, but for a checkpoint; and the photos, each with the field that it goes to."""
@@ -45,9 +48,14 @@ def stylize_request(
     spec = stylize_pb2.StylizeSpec()
     settings = getattr(spec, method)
     settings.SetInParent()
-    given = (start_image, content_layers, style_layers)
-    if method == "fast" and any(one is not None for one in given):
-        raise BadArgument("start_image, content_layers and style_layers are for method='neural'")
+    for name, given in {
+        "start_image": start_image,
+        "content_layers": content_layers,
+        "style_layers": style_layers,
+        "resume_from": resume_from,
+    }.items():
+        if method == "fast" and given is not None:
+            raise BadArgument(f"{name}: is for method='neural'")
     if start_image is not None:
         parameters = {"start": "image", **parameters}
     set_fields(spec, model=model, format=format, include_pixels=include_pixels)
@@ -70,11 +78,17 @@ def add_styles(
     names: bool,
 ) -> "Iterator[tuple[data_pb2.Image, types.Photo]]":
     """Adds styles to what is asked: names, where those can be, and pictures, each returned."""
-    for one in styles if isinstance(styles, list | tuple) else [styles]:
+    for place, one in enumerate(_listed(styles)):
         style, weight = one if isinstance(one, tuple) else (one, None)
-        if names and isinstance(style, str) and _is_name(style):
-            set_fields(spec.fast.styles.add(name=style), weight=weight)
-            continue
+        if isinstance(style, str) and _NAME.fullmatch(style):
+            if names:
+                set_fields(spec.fast.styles.add(name=style), weight=weight)
+                continue
+            if not Path(style).is_file():
+                raise PhotoNotFound(
+                    f"styles[{place}]: there is no file {style}; if it is the name of a style, "
+                    "that is for method='fast' (--fast)"
+                )
         made = spec.styles.add()
         set_fields(made, weight=weight)
         yield made.image, style
@@ -86,9 +100,11 @@ def _parameters_of(method: str) -> Sequence[str]:
     return PARAMETERS[method]
 
 
-def _is_name(style: str) -> bool:
-    """Whether it names a style that a network knows: no file, and nothing that would be one."""
-    return not style.lower().endswith(_PICTURES) and not Path(style).is_file()
+def _listed(styles: Any) -> Sequence[Any]:
+    """Several, or one, alone or with its weight."""
+    if isinstance(styles, tuple) and len(styles) == 2 and isinstance(styles[1], int | float):
+        return [styles]
+    return styles if isinstance(styles, list | tuple) else [styles]
 
 
 def parameter(text: str, method: str) -> tuple[str, Any]:

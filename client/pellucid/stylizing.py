@@ -113,9 +113,10 @@ class StyleNetwork:
     licence: str
 
 
-Styles: TypeAlias = "Photo | list[Photo | tuple[Photo, float]]"
+Styles: TypeAlias = "Photo | tuple[Photo, float] | list[Photo | tuple[Photo, float]]"
 """A painting, or several: (painting, weight) where the weight is not 1. For fast style also names
-of styles: a str that ends like no picture's, and is no file, is one."""
+of styles: a str of letters, digits, blanks, - and _ alone is one. The file of such a name is a
+Path, or "./name"."""
 
 StyleEvent: TypeAlias = Queued | StyleProgress | Preview | Checkpoint
 Stylization: TypeAlias = Course[StyleEvent, Stylized]

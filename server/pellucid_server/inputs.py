@@ -128,7 +128,8 @@ class PreparedInput:
         )
 
 
-PhotoSource = EncodedPhoto | ArrayPhoto | PreparedInput
+Decodable = EncodedPhoto | ArrayPhoto
+PhotoSource = Decodable | PreparedInput
 
 
 class Kept:
@@ -205,19 +206,22 @@ class Photos:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Photos of a size each, as one row of numbers.
+    """Photos of a size each, as one row of numbers; whole ones, stretched to it.
 
     Attributes:
         sources: What is loaded, in order.
         sizes: Height and width of each input.
+        cropped: Which of them is cropped before, to its middle in the proportions of its size.
     """
 
-    sources: tuple[EncodedPhoto | ArrayPhoto | PreparedInput, ...]
+    sources: tuple[Decodable, ...]
     sizes: tuple[tuple[int, int], ...]
+    cropped: int | None = None
 
     @property
     def byte_count(self) -> int:
-        return sum(photo.byte_count for photo in self._photos)
+        inputs = 3 * 8 * sum(map(math.prod, self.sizes))
+        return inputs + sum(source.byte_count for source in self.sources)
 
     @cached_property
     def sha256(self) -> str:
@@ -225,12 +229,16 @@ class Pictures:
 
     def load(self, model: Model) -> Loaded:
         """An input of all numbers of the first, 3×H×W, then those of the next."""
-        inputs = [photo.load(model).input.flatten() for photo in self._photos]
+        inputs: list[Tensor] = []
+        for place, (source, size) in enumerate(zip(self.sources, self.sizes, strict=True)):
+            photo = source.decoded()
+            if place == self.cropped:
+                photo = _middle(photo, size)
+            steps = replace(
+                model.preprocessing, height_px=size[0], width_px=size[1], resize_shorter_side_px=0
+            )
+            inputs.append(torch.from_numpy(steps.apply(photo)).flatten())
         return Loaded(torch.cat(inputs), None, (0.0, 0.0, 0.0, 0.0), (0, 0))
-
-    @property
-    def _photos(self) -> list[Photos]:
-        return [Photos((s,), size) for s, size in zip(self.sources, self.sizes, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -243,12 +251,12 @@ class PlainPhoto:
         size: Height and width of the input.
     """
 
-    photo: EncodedPhoto | ArrayPhoto
-    mask: EncodedPhoto | ArrayPhoto | None
+    photo: Decodable
+    mask: Decodable | None
     size: tuple[int, int]
 
     @property
-    def _parts(self) -> list[EncodedPhoto | ArrayPhoto]:
+    def _parts(self) -> list[Decodable]:
         return [self.photo] if self.mask is None else [self.photo, self.mask]
 
     @property
@@ -339,6 +347,15 @@ class PhotoSet:
 
 _SAME_PROPORTIONS_PX = 2.0
 """A photo that is so much wider or narrower at an input's height is stretched to it."""
+
+
+def _middle(photo: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """As much of a photo as has the proportions of a size."""
+    height, width = photo.shape[:2]
+    tall = min(height, max(1, round(width * size[0] / size[1])))
+    wide = min(width, max(1, round(height * size[1] / size[0])))
+    top, left = (height - tall) // 2, (width - wide) // 2
+    return photo[top : top + tall, left : left + wide]
 
 
 def _sha256(array: NDArray[Any]) -> str:

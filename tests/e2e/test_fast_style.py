@@ -5,16 +5,19 @@ import base64
 import io
 import itertools
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import onnxruntime
 import pellucid
 import pytest
 from pellucid.cli import app
+from pellucid.v1 import service_pb2_grpc, stylize_pb2
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -161,8 +164,10 @@ def test_bad_input_over_both(server: Any, client: pellucid.Client, cat_jpg: Path
         client.stylize(cat_jpg, "1", step_count=3, **FAST)
     with pytest.raises(pellucid.BadArgument, match="method: is 'slow'; must be neural or fast"):
         client.stylize(cat_jpg, "1", method="slow")
-    with pytest.raises(pellucid.BadArgument, match="are for method='neural'"):
+    with pytest.raises(pellucid.BadArgument, match="style_layers: is for method='neural'"):
         client.stylize(cat_jpg, "1", style_layers=["blocks.1"], **FAST)
+    with pytest.raises(pellucid.BadArgument, match="resume_from: is for method='neural'"):
+        client.stylize(cat_jpg, "1", resume_from=b"abc", **FAST)
     damaged = cat_jpg.read_bytes()[:-5000]
     with pytest.raises(pellucid.InvalidArgument, match=r"styles\[0\]\.image"):
         client.stylize(cat_jpg, damaged, **FAST).result()
@@ -174,6 +179,30 @@ def test_bad_input_over_both(server: Any, client: pellucid.Client, cat_jpg: Path
     )
     assert answer.status_code == 404
     assert "fast.styles[0].name" in answer.text
+
+
+@pytest.mark.parametrize("byte_count", [1 << 40, -5])
+def test_nothing_is_received_after_a_spec(server: Any, cat_jpg: Path, byte_count: int) -> None:
+    """It has no checkpoint; what it says is to follow is refused while the caller still sends."""
+    spec = stylize_pb2.StylizeSpec(
+        content={"encoded": cat_jpg.read_bytes()},
+        fast={"styles": [{"name": "3"}]},
+        checkpoint_bytes=byte_count,
+    )
+    sent, answered = itertools.count(), threading.Event()
+
+    def messages() -> Iterator[stylize_pb2.StylizeRequest]:
+        yield stylize_pb2.StylizeRequest(spec=spec)
+        while not answered.is_set() and next(sent) < 100:
+            yield stylize_pb2.StylizeRequest(checkpoint_chunk=bytes(1 << 20))
+
+    with grpc.insecure_channel(server.grpc) as channel:
+        stream = service_pb2_grpc.PellucidServiceStub(channel).Stylize(messages(), timeout=60)
+        with pytest.raises(grpc.RpcError) as raised:
+            list(stream)
+        answered.set()
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert raised.value.details() == "checkpoint_bytes: is for neural"
 
 
 def test_without_styles(served: Any, cat_jpg: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
@@ -73,6 +74,8 @@ def test_over_rest(served: Any, client: pellucid.Client, cat_jpg: Path) -> None:
     picture = httpx.post(url, json=body, headers={"accept": "image/png"}, timeout=120)
     assert picture.status_code == 200
     assert picture.headers["content-type"] == "image/png"
+    assert picture.headers["pellucid-model"] == "efficientnet_lite0"
+    assert "pellucid-stop-reason" not in picture.headers
     with Image.open(io.BytesIO(picture.content)) as shown:
         assert shown.size == (64, 43)
     events = httpx.post(url, json=body, timeout=120)
@@ -82,6 +85,14 @@ def test_over_rest(served: Any, client: pellucid.Client, cat_jpg: Path) -> None:
     assert base64.b64decode(data["image"]["data"]) == picture.content
     made = client.stylize(cat_jpg, STYLE, side_px=64, step_count=3).result()
     assert made.encoded == picture.content
+    options: Any = {"side_px": 64, "step_count": 3, "update": "lbfgs", "checkpoint_every": 2}
+    shown = list(client.stylize(cat_jpg, STYLE, **options))
+    [kept] = [event for event in shown if isinstance(event, pellucid.Checkpoint)]
+    resumed = body | {"checkpoint": base64.b64encode(kept.data).decode()}
+    resumed["neural"] = {"sidePx": 64, "stepCount": 3, "update": "STYLE_UPDATE_LBFGS"}
+    picture = httpx.post(url, json=resumed, headers={"accept": "image/png"}, timeout=120)
+    assert picture.status_code == 200, picture.text
+    assert unquote(picture.headers["pellucid-notes"]).startswith("bits differ: the history of L-B")
     body["styles"] = []
     refused = httpx.post(url, json=body, timeout=120)
     assert refused.status_code == 400
@@ -93,9 +104,15 @@ def test_on_the_command_line(served: Any, cat_jpg: Path, tmp_path: Path) -> None
     Image.fromarray(STYLE).save(style)
     arguments = ["stylize", str(cat_jpg), "--style", f"{style}=2", "-o", str(out), "--side=64"]
     arguments += ["--steps=4", "--original-colors=luminance", f"--video={video}"]
+    arguments += ["--content-layer=blocks.2", "--style-layer=blocks.0", "--style-layer=blocks.1=2"]
+    arguments += [f"--start={style}"]
     arguments += ["--frame-every=2", "-p", "tv_weight=1", "--server", served.grpc]
     made = CliRunner().invoke(app, arguments)
     assert made.exit_code == 0, made.output
+    losses = [line.split() for line in made.output.splitlines() if "blocks." in line]
+    assert [line[:2] for line in losses] == [["content", "blocks.2"], ["style", "blocks.0"]]
+    assert losses[1][3] == "blocks.1"
+    assert float(losses[0][2]) > 0  # as it did not start from the photo
     assert "4 of 4" in made.output
     assert "of the values" in made.output
     with Image.open(out) as picture, Image.open(video) as film:

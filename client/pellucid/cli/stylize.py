@@ -24,7 +24,7 @@ Style = Annotated[
         "--style",
         metavar="FILE[=WEIGHT]",
         help="A painting, and how much of it, 1 if unset; again for more. With --fast also the "
-        "name of a style: see styles.",
+        "name of a style, see styles; a file of such a name is then ./NAME.",
     ),
 ]
 Output = Annotated[
@@ -33,6 +33,17 @@ Output = Annotated[
 Mask = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Where the style is: white there, black elsewhere."),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[=WEIGHT]",
+        help="What is looked at, and how much it counts, 1 if unset; by architecture if unset; "
+        "again for more.",
+    ),
+]
+Start = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What it starts from; the photo if unset.")
 ]
 Fast = Annotated[
     bool, typer.Option("--fast", help="In one pass of a network that was trained for it.")
@@ -84,6 +95,9 @@ def stylize_photo(
     steps: Steps = None,
     scales: Scales = None,
     original_colors: Colors = None,
+    content_layer: Layers = None,
+    style_layer: Layers = None,
+    start: Start = None,
     parameter: Parameter = None,
     server: Server = None,
     model: ModelName = "",
@@ -93,9 +107,23 @@ def stylize_photo(
     output = output or Path(f"{photo.stem}-stylized.png")
     with connected(server, waiting=False) as client:
         from .. import _stylize
+        from ..errors import BadArgument
         from ..types import format_of
 
         method = "fast" if fast else "neural"
+        neural_alone = {
+            "--steps": steps,
+            "--scales": scales,
+            "--video": video,
+            "--frame-every": frame_every,
+            "--content-layer": content_layer,
+            "--style-layer": style_layer,
+            "--start": start,
+            "--model": model or None,
+        }
+        for option, value in (neural_alone if fast else {"--strength": strength}).items():
+            if value is not None:
+                raise BadArgument(f"{option}: {'is not for' if fast else 'needs'} --fast")
         given = {
             "strength": strength,
             "side_px": side,
@@ -112,6 +140,9 @@ def stylize_photo(
                 [weighted(text) for text in style],
                 method=method,
                 mask=mask,
+                start_image=start,
+                content_layers=_layers(content_layer),
+                style_layers=_layers(style_layer),
                 model=model,
                 format=format_of(output),
                 timeout_s=timeout_s,
@@ -124,12 +155,20 @@ def stylize_photo(
 
 
 def weighted(text: str) -> Any:
-    """A painting, or a style's name, as the command line has it: FILE or FILE=WEIGHT."""
+    """A painting, a style's name or a layer, as the command line has it: NAME or NAME=WEIGHT."""
     name, equals, weight = text.rpartition("=")
     try:
         return (name, float(weight)) if equals else text
     except ValueError:  # the name of a file that has the sign
         return text
+
+
+def _layers(texts: list[str] | None) -> dict[str, float] | None:
+    """Layers as the command line has them, with their weights."""
+    if texts is None:
+        return None
+    each = (weighted(text) for text in texts)
+    return dict(one if isinstance(one, tuple) else (one, 1.0) for one in each)
 
 
 def _watched(stylization: "Stylization") -> "tuple[Stylized, list[Image]]":

@@ -1,7 +1,7 @@
 """The OpenAPI document of REST: schemas from the contract, by proto's JSON mapping."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -135,6 +135,12 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
                     "queued, progress and preview, then result, each with that member of a "
                     "StylizeResponse as its data. Accept: image/png brings the picture alone. A "
                     "form has the files of styles, or the first of fast.styles by its name",
+                    pictures={
+                        "pellucid-model": _header("A picture's model, or its style network."),
+                        "pellucid-model-version": _header("Its version."),
+                        "pellucid-stop-reason": _header("Why it ended before its last step."),
+                        "pellucid-notes": _header("Why bits may differ after a checkpoint."),
+                    },
                 )
             },
             "/v1/styles": {"get": _get("ListStyles", "The styles that Stylize knows by name")},
@@ -171,13 +177,15 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
 
 # Operations.
 
+_PICTURES = ("image/png", "image/jpeg")
+
 
 def _call(request: Descriptor, name: str, summary: str, *, pictures: bool) -> Schema:
     content = {"application/json": {"schema": _ref(f"{name}Response")}}
     answer: Schema = {"description": "The answer.", "content": content}
     if pictures:
         answer["description"] = "The answer, or its rendering alone where Accept names its type."
-        content |= {media: {"schema": {}} for media in ("image/png", "image/jpeg")}
+        content |= {media: {"schema": {}} for media in _PICTURES}
         answer["headers"] = {
             "pellucid-model": _header("A picture's model."),
             "pellucid-model-version": _header("Its version."),
@@ -202,12 +210,24 @@ def _call(request: Descriptor, name: str, summary: str, *, pictures: bool) -> Sc
     }
 
 
-def _stream(request: Descriptor, name: str, summary: str, events: str) -> Schema:
+def _stream(
+    request: Descriptor,
+    name: str,
+    summary: str,
+    events: str,
+    *,
+    pictures: Mapping[str, Schema] | None = None,
+) -> Schema:
+    """Of events; pictures: the headers of a picture alone, where Accept may name its type."""
     made = _call(request, name, summary, pictures=False)
+    content: Schema = {"text/event-stream": {"schema": {"type": "string"}}}
     made["responses"]["200"] = {
         "description": f"Server-sent events: {events}; or error, with an Error.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": content,
     }
+    if pictures is not None:
+        content |= {media: {"schema": {}} for media in _PICTURES}
+        made["responses"]["200"]["headers"] = pictures
     return made
 
 

@@ -208,13 +208,25 @@ class _Rest:
     ) -> Response:
         """The picture that a stylization ends with."""
         most_bytes = self._settings.max_message_bytes
-        shown = self._service.stylize(
-            message, call, held, lambda of: of.result.image.data, most_bytes
-        )
+        write = functools.partial(self._write_stylized, media=media)
+        shown = self._service.stylize(message, call, held, write, most_bytes)
         async with contextlib.aclosing(shown):
-            *_, found = [data async for data in shown]
-        check_size(len(found), most_bytes)
-        return Response(found, media_type=media)
+            *_, found = [response async for response in shown]
+        found.headers["vary"] = "accept"
+        return found
+
+    def _write_stylized(self, event: stylize_pb2.StylizeResponse, media: str) -> Response:
+        """In a worker: the picture of a result; of other events nothing."""
+        result = event.result
+        check_size(len(result.image.data), self._settings.max_message_bytes)
+        headers = {
+            "pellucid-model": result.run.model,
+            "pellucid-model-version": result.run.model_version,
+            "pellucid-stop-reason": result.stop_reason,
+            "pellucid-notes": "; ".join(result.notes),
+        }
+        given = {name: value for name, value in headers.items() if value}
+        return Response(result.image.data, 200, _quoted(given), media)
 
     async def list_styles(self, request: Request) -> Response:
         _accepted(request, [JSON])
@@ -309,11 +321,12 @@ class _Rest:
             "pellucid-target": _name_of(response.target),
             "pellucid-score": repr(response.target.score),
         }
-        quote = functools.partial(urllib.parse.quote, safe=_HEADER_SAFE)
         check_size(len(response.rendering.data), self._settings.max_message_bytes)
-        return Response(
-            response.rendering.data, 200, {key: quote(headers[key]) for key in headers}, media
-        )
+        return Response(response.rendering.data, 200, _quoted(headers), media)
+
+
+def _quoted(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: urllib.parse.quote(headers[name], safe=_HEADER_SAFE) for name in headers}
 
 
 async def _events(

@@ -330,7 +330,7 @@ class Service:
                 yield stylize_pb2.StylizeResponse(checkpoint=part)
 
         priority = Priority.EXPLAIN if fast else Priority.OPTIMIZE
-        follows = bool(request.checkpoint_bytes)
+        follows = bool(request.checkpoint_bytes) and not fast
         taken = self._taken_in(priority, request, call, read, receive if follows else None)
         return events(self._jobs, priority, call, held, taken, made, parts, write)
 

@@ -143,7 +143,7 @@ class TorchDevice:
         self.kind = device.type
         self.pipelined = device.type == "cuda"
         if self.pipelined:
-            _make_deterministic()
+            make_deterministic()
             self._side = torch.cuda.Stream(device)
 
     def upload(self, host: Tensor, dtype: torch.dtype) -> Tensor:
@@ -352,10 +352,11 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = False
 
 
-def _make_deterministic() -> None:
+def make_deterministic() -> None:
     """Bits that do not depend on the run: no TF32, no autotuning, deterministic kernels.
 
-    Kernels that have no deterministic form only warn: README names them.
+    It holds for the whole process. Kernels that have no deterministic form only warn: README names
+    them.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False

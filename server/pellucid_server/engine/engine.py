@@ -212,7 +212,10 @@ class Engine:
         costs, pace = self.costs_of(spec.model), spec.method.pace(spec.model)
         cost_ms = queued_ms = 0.0
         rows = spec.method.row_counts(spec.model, spec.target)
-        for ask in [Ask(*one) for one in rows.items()] if pace is None else pace.asks:
+        asks = [Ask(*one) for one in rows.items()] if pace is None else pace.asks
+        if isinstance(spec.model, StyleModel):  # pieces of one image, which rides as one row
+            asks = [Ask(lane, 1, count) for lane, count in rows.items()]
+        for ask in asks:
             asked_ms = costs.predict_ms(ask.lane, ask.row_count, spec.bucket_size)
             shared_ms = costs.shared_ms(ask.lane, spec.bucket_size)
             cost_ms += ask.times * asked_ms

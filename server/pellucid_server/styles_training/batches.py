@@ -1,5 +1,6 @@
 """Photos to train on: which, in what order and cut how is a function of (seed, step)."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +37,7 @@ class PhotoFolder:
 
     Attributes:
         names: Of all files, relative to the folder, sorted.
+        sha256: Of their names, sizes and times of change.
         bad: Why files that were due could not be used, by their names.
 
     Raises:
@@ -55,6 +57,7 @@ class PhotoFolder:
         if not self.names:
             raise NoPhotos(f"there is no photo in {folder}; they end with {', '.join(SUFFIXES)}")
         self._folder = folder
+        self.sha256 = hashlib.sha256("".join(map(self._stated, self.names)).encode()).hexdigest()
         self.bad: dict[str, str] = {}
 
     def first(self, count: int, size_px: int) -> NDArray[np.uint8]:
@@ -108,6 +111,10 @@ class PhotoFolder:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _stated(self, name: str) -> str:
+        status = (self._folder / name).stat()
+        return f"{name}\0{status.st_size}\0{int(status.st_mtime)}\n"
 
     def _photo(self, name: str) -> NDArray[np.uint8] | None:
         if name in self.bad:

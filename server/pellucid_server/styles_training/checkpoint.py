@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..models.weights import BadWeights, read_header
 
-_FORMAT = "pellucid style training 1"
+_FORMAT = "pellucid style training 2"
 
 
 class BadCheckpoint(ValueError):

@@ -1,8 +1,7 @@
 """`pellucid styles train`."""
 
 import hashlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from ..engine.device import pick_device
+from ..engine.device import make_deterministic, pick_device
 from ..errors import quoted
 from ..methods.stylize.neural import default_layers, same_area
 from ..models.architectures import ARCHITECTURES, WeightsError
@@ -22,17 +21,16 @@ from ..models.folders import BadFolder
 from ..models.network import UnservableNetwork
 from ..models.registry import Model, load_folder, load_model
 from ..models.sizes import UnfitSize
+from ..models.styles.library import MOST_LICENCE_CHARACTERS, NAME, STYLE_FILE, taken_names
+from ..models.styles.network import SHRINK
 from ..photos import BadPhoto, decode
 from .batches import MOST_PIXELS, NoPhotos, PhotoFolder
 from .checkpoint import BadCheckpoint, Checkpoint
-from .folder import PREVIEW_FILE, STYLE_FILE, WEIGHTS_FILE, Occupied, StyleFolder
+from .folder import PREVIEW_FILE, WEIGHTS_FILE, Occupied, StyleFolder
 from .losses import BlindLayer, PerceptualLoss
 from .sheet import PHOTO_COUNT, sheet
 from .training import Diverged, Losses, Settings, Training, computed_with, run, to_rows
-from .transformer import SHRINK
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
-_MOST_LICENCE_CHARACTERS = 64
 _MOST_NAMED = 20
 """Photos that could not be used, before the others are counted."""
 _LEAST_SIDE_PX, _MOST_SIDE_PX = 64, 1024
@@ -121,7 +119,7 @@ def train(
     target = Path("styles") / name if output is None else output
     console = Console(stderr=True)
     try:
-        _check(numbers, name, licence)
+        _check(numbers, name, licence, taken_names(target.parent, target))
         data, picture = _read_painting(painting, int(numbers["style-size"]))
         photos = _of("--images", PhotoFolder, images)
         shown = _of("--images", photos.first, PHOTO_COUNT, size)
@@ -130,7 +128,7 @@ def train(
         layers = _layers(eyes, content_layer, style_layer, [(size, size), picture.shape[:2]])
         settings = Settings(
             painting_sha256=hashlib.sha256(data).hexdigest(),
-            photos_sha256=hashlib.sha256("\n".join(photos.names).encode()).hexdigest(),
+            photos_sha256=photos.sha256,
             photo_count=len(photos.names),
             model=eyes.name,
             model_sha256=eyes.weights_sha256,
@@ -182,7 +180,7 @@ def train(
     _report(training, photos, target, console)
 
 
-def _check(numbers: Mapping[str, float], name: str, licence: str) -> None:
+def _check(numbers: Mapping[str, float], name: str, licence: str, taken: Collection[str]) -> None:
     for option, value in numbers.items():
         least, most = _RANGES[option]
         if not least <= value <= most:  # nor is what is no number
@@ -191,13 +189,15 @@ def _check(numbers: Mapping[str, float], name: str, licence: str) -> None:
         raise _Refused(f"--size: is {numbers['size']}; must be a multiple of {SHRINK}")
     if not (numbers["content-weight"] or numbers["style-weight"]):
         raise _Refused("--style-weight: is 0, and so is --content-weight; one must be more")
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise _Refused(
             f"--name: is {quoted(name)}; must be of 1 to 64 letters, digits, blanks, - and _"
         )
-    if len(licence) > _MOST_LICENCE_CHARACTERS:
+    if name in taken:
+        raise _Refused(f"--name: is {quoted(name)}, which is the name of another style already")
+    if len(licence) > MOST_LICENCE_CHARACTERS:
         raise _Refused(
-            f"--licence: has {len(licence)} characters; at most {_MOST_LICENCE_CHARACTERS}"
+            f"--licence: has {len(licence)} characters; at most {MOST_LICENCE_CHARACTERS}"
         )
 
 
@@ -229,9 +229,12 @@ def _pick_device(name: str) -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise _Refused(f"--device: is {quoted(name)}; must be auto, cpu or cuda")
     try:
-        return pick_device(name)
+        device = pick_device(name)
     except RuntimeError as error:
         raise _Refused(f"--device: {error}") from None
+    if device.type == "cuda":
+        make_deterministic()
+    return device
 
 
 def _load(name: str, size_px: int, device: torch.device) -> Model:
@@ -354,6 +357,7 @@ def _report(training: Training, photos: PhotoFolder, target: Path, console: Cons
         print(f"last     {_in_words(training.history[-1])}")
     for file in (WEIGHTS_FILE, STYLE_FILE, PREVIEW_FILE):
         print(f"written  {target / file}")
+    print(f"served   after a restart with --styles {target.parent}")
 
 
 def _say(console: Console, text: str) -> None:

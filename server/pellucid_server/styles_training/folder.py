@@ -8,13 +8,12 @@ import yaml
 from PIL import Image
 from safetensors.torch import save
 
+from ..models.styles.library import CHECKPOINT_FILE, STYLE_FILE
 from ..models.weights import sha256_of
 from .checkpoint import Checkpoint, load, replace
 from .training import Training
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
 WEIGHTS_FILE = "weights.safetensors"
-STYLE_FILE = "style.yaml"
 PREVIEW_FILE = "preview.jpg"
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..engine.goals import gram_matrix
 from ..models.network import Network
 from ..models.registry import Model
 
@@ -114,5 +115,4 @@ class PerceptualLoss:
 
 def gram_matrices(maps: Tensor) -> Tensor:
     """F·Fᵀ / (C·P) of each image, n × C × C, of n × C × H × W."""
-    flat = maps.flatten(2)
-    return torch.bmm(flat, flat.mT) / flat[0].numel()
+    return torch.stack([gram_matrix(one) for one in maps]) / maps.shape[1]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from .transformer import Transformer
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 """What torch's Adam calls the two."""
+_HISTORY = "history"
+"""Losses that were looked at, n × 5."""
 
 
 class Diverged(RuntimeError):
@@ -30,7 +32,7 @@ class Settings:
 
     Attributes:
         painting_sha256: Of the painting's file.
-        photos_sha256: Of the names of the photos.
+        photos_sha256: See batches.PhotoFolder.
         photo_count: Files of photos.
         model: Whose network looks.
         model_sha256: Of its weights.
@@ -155,10 +157,12 @@ class Training:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise Diverged(f"weights are not finite after step {self.step}")
+        # No part of the header: that is read whole, and of a bounded length.
+        kept = [astuple(losses) for losses in self.history]
+        tensors[_HISTORY] = torch.tensor(kept, dtype=torch.float64).reshape(-1, len(fields(Losses)))
         header = {
             "step": self.step,
             "settings": self.settings.as_json(),
-            "history": [list(asdict(losses).values()) for losses in self.history],
             "computed_with": computed_with(self.device),
         }
         return Checkpoint(header, tensors)
@@ -173,7 +177,10 @@ class Training:
         if others := _differences(header.get("settings", {}), own):
             raise BadCheckpoint(f"the checkpoint is of other settings: {'; '.join(others)}")
         self.step = header["step"]
-        self.history = [Losses(*values) for values in header["history"]]
+        history = checkpoint.tensors.get(_HISTORY, torch.zeros(()))
+        if history.dtype is not torch.float64 or history.shape[1:] != (len(fields(Losses)),):
+            raise BadCheckpoint(f"the checkpoint is damaged: {_HISTORY} is not what it must be")
+        self.history = [Losses(int(step), *losses) for step, *losses in history.tolist()]
         for name, parameter in self.network.named_parameters():
             moments = {m: self._taken(checkpoint, f"{m}.{name}", parameter) for m in _MOMENTS}
             with torch.no_grad():

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 
 from ..methods import draws
 
-SHRINK = 4
-"""Sides of photos are multiples of it: two convolutions halve them."""
-
 _BLOCKS = 5
 _RANGE = 255.0
 """Of the published network's photos, in and out."""
@@ -57,9 +54,17 @@ class Layer(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         if self._grow > 1:
             rows = F.interpolate(rows, scale_factor=self._grow, mode="nearest")
-        padded = F.pad(rows, (self._margin,) * 4, mode="reflect")
-        made: Tensor = self.conv2d(padded)
+        made: Tensor = self.conv2d(_reflected(rows, self._margin))
         return made
+
+
+def _reflected(rows: Tensor, margin: int) -> Tensor:
+    """F.pad(mode="reflect"), whose own way back has no deterministic kernel on CUDA."""
+    for axis in (3, 2):
+        first, last = 1, rows.shape[axis] - 1 - margin
+        edges = [rows.narrow(axis, start, margin).flip(axis) for start in (first, last)]
+        rows = torch.cat([edges[0], rows, edges[1]], axis)
+    return rows
 
 
 class _Block(nn.Module):
@@ -108,7 +113,7 @@ class Transformer(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Paintings, n × 3 × H × W around 0-1, not clipped, of photos, 0-1, sides by SHRINK."""
+        """Paintings, n × 3 × H × W around 0-1, not clipped, of photos, 0-1, sides by 4."""
         rows = F.relu(self.in1(self.conv1(photos)))
         rows = F.relu(self.in2(self.conv2(rows)))
         rows = F.relu(self.in3(self.conv3(rows)))

@@ -10,7 +10,7 @@ from pellucid.v1 import stylize_pb2, video_pb2
 from ..engine.job import Done, Spec
 from ..engine.rows import TopTarget
 from ..errors import quoted
-from ..inputs import ArrayPhoto, EncodedPhoto, PlainPhoto
+from ..inputs import Decodable, PlainPhoto
 from ..methods.stylize.fast import (
     Fast,
     FastStylize,
@@ -33,12 +33,21 @@ from .fields import (
 from .limits import Call, Limits
 from .requests import read_bucket_size
 from .responses import write_run
-from .stylize import AskedStylize, read_mask, read_photo, read_styles, read_weight, size_of
+from .stylize import (
+    AskedStylize,
+    check_answer,
+    check_pixels,
+    read_mask,
+    read_photo,
+    read_styles,
+    read_weight,
+    size_of,
+)
 
 MOST_NAMES = 16
 
 _INSTALL = "`pellucid models pull styles` fetches them, and PELLUCID_STYLES says where they are"
-_NEURAL_ALONE = ("model", "start", "checkpoint")
+_NEURAL_ALONE = ("model", "start", "checkpoint", "checkpoint_bytes")
 
 
 def read_fast(
@@ -55,28 +64,28 @@ def read_fast(
     if fast is not None and fast.original_colors == "histogram":
         allowed = "ORIGINAL_COLORS_OFF or ORIGINAL_COLORS_LUMINANCE"
         found.invalid("fast.original_colors", f"is ORIGINAL_COLORS_HISTOGRAM; must be {allowed}")
-    for name in _NEURAL_ALONE:
-        if getattr(request, name) != getattr(stylize_pb2.StylizeSpec(), name):
-            found.invalid(name, "is for neural")
-    bucket_size = read_bucket_size(found.inside("fast"), request.fast, limits)
+    for field, _ in request.ListFields():
+        if field.name in _NEURAL_ALONE:
+            found.invalid(field.name, "is for neural")
     content = read_photo(found, "content", request.content, limits)
     mask = read_mask(found, request, content, limits)
-    photo = None if content is None else plain(content)
-    painter, styles = read_which(found, request, photo, library, limits)
-    size = None
+    painter, styles = read_which(found, request, content, library, limits)
+    bucket_size, size = read_bucket_size(found.inside("fast"), request.fast, limits), None
     if fast is not None and content is not None:
         size = fast.size(*size_of(content))
         check_size(found, size, "fast.side_px", "content", limits)
+        check_bucket(found, bucket_size, size, limits)
+        check_answer(found, "fast", request, size, limits)
     found.raise_any()
     assert fast is not None
+    assert content is not None
     assert painter is not None
     assert styles is not None
     assert size is not None
-    assert photo is not None
     spec = Spec(
         painter,
-        FastStylize(fast, styles, size),
-        PlainPhoto(photo, None if mask is None else plain(mask), size),
+        FastStylize(fast, styles, size, bucket_size),
+        PlainPhoto(content, mask, size),
         TopTarget(),
         call.deadline_s,
         call.caller,
@@ -86,12 +95,6 @@ def read_fast(
     settings = stylize_pb2.StylizeSpec()
     write_settings(fast, request.fast, settings.fast)
     return AskedStylize(spec, request, settings, cast(render.Format, picture))
-
-
-def plain(source: object) -> EncodedPhoto | ArrayPhoto:
-    """A photo, as read_photo has made sure."""
-    assert isinstance(source, EncodedPhoto | ArrayPhoto)
-    return source
 
 
 def write_settings(fast: Fast, asked: stylize_pb2.Fast, settings: stylize_pb2.Fast) -> None:
@@ -105,7 +108,7 @@ def write_settings(fast: Fast, asked: stylize_pb2.Fast, settings: stylize_pb2.Fa
 def read_which(
     found: Violations,
     request: stylize_pb2.StylizeSpec | video_pb2.StylizeVideoSpec,
-    content: EncodedPhoto | ArrayPhoto | None,
+    content: Decodable | None,
     library: Library,
     limits: Limits,
 ) -> tuple[Painter | None, NamedStyles | PictureStyles | None]:
@@ -121,7 +124,7 @@ def read_which(
         return None, None
     if named:
         return _read_named(found, request, library)
-    pictures = [(plain(source), weight) for source, weight in read_styles(found, request, limits)]
+    pictures = list(read_styles(found, request, limits))
     pair = library.arbitrary
     if pair is None:
         if library:
@@ -172,17 +175,27 @@ def check_size(
     found: Violations, size: tuple[int, int], large_field: str, narrow_field: str, limits: Limits
 ) -> None:
     """Notes a size of a result that is too large, or too narrow, as the field that makes it so."""
-    most = limits.max_optimize_pixels
-    if prod(size) > most:
-        found.invalid(
-            large_field,
-            f"makes an image of {times(size)}, {prod(size)} pixels; at most {most} fit",
-        )
+    check_pixels(found, large_field, size, limits)
     if min(size) < SMALLEST_SIDE_PX:
         found.invalid(
             narrow_field,
             f"is too narrow: the image would be {times(size)}; at least {SMALLEST_SIDE_PX} pixels "
             "are needed",
+        )
+
+
+def check_bucket(
+    found: Violations, bucket_size: int | None, size: tuple[int, int], limits: Limits
+) -> None:
+    """Notes a batch that would keep everybody waiting; one image alone may be as large."""
+    most = limits.optimize_buckets.most_pixels
+    fit = [b for b in limits.buckets if b == limits.buckets[0] or b * prod(size) <= most]
+    if bucket_size in limits.buckets and bucket_size not in fit:
+        allowed = ", ".join(map(str, fit))
+        found.invalid(
+            "fast.bucket_size",
+            f"is {bucket_size}; must be one of {allowed} at {times(size)}: a batch has at most "
+            f"{most} pixels",
         )
 
 

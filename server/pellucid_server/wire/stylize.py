@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..engine.job import Done, Spec
 from ..engine.rows import TopTarget
-from ..inputs import EncodedPhoto, PhotoSource, Pictures, PreparedInput
+from ..inputs import Decodable, EncodedPhoto, Pictures, PreparedInput
 from ..methods.optimize.snapshot import Snapshot
 from ..methods.optimize.stepper import Preview, Progress
 from ..methods.stylize.neural import Layers, Neural, default_layers
@@ -128,10 +128,11 @@ def read_stylize(
     _check_sizes(found, method, model, limits)
     found.raise_any()
     sources = (content, *(style for style, _ in weighted), *others)
+    start = len(sources) - 1 if neural.start == "image" else None
     spec = Spec(
         model,
         method,
-        Pictures(sources, tuple(method.sizes)),
+        Pictures(sources, tuple(method.sizes), start),
         TopTarget(),
         call.deadline_s,
         call.caller,
@@ -139,10 +140,7 @@ def read_stylize(
     )
     settings = _write_settings(method)
     check_checkpoints(found, spec, settings, limits.max_checkpoint_bytes)
-    pixel_count = math.prod(method.size)
-    byte_count = most_picture_bytes(pixel_count) + request.include_pixels * 3 * 4 * pixel_count
-    most, pixels = limits.max_response_bytes, request.include_pixels
-    check_sendable(found, "neural", pixels, 1, pixel_count, byte_count, most)
+    check_answer(found, "neural", request, method.size, limits)
     most = limits.max_checkpoint_bytes
     given = check_checkpoint(found, request, spec, rest, most, follows=follows)
     found.raise_any()
@@ -162,19 +160,21 @@ def read_stylize(
 
 def read_photo(
     found: Violations, field: str, image: data_pb2.Image, limits: Limits
-) -> PhotoSource | None:
+) -> Decodable | None:
     """A photo that is not preprocessed already."""
     if image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32:
         found.invalid(f"{field}.tensor", "is float32; send a photo, uint8 height × width × 3")
         return None
-    return read_image(found, image, None, limits, None, field)
+    source = read_image(found, image, None, limits, None, field)
+    assert not isinstance(source, PreparedInput)
+    return source
 
 
 def read_styles(
     found: Violations,
     request: stylize_pb2.StylizeSpec | video_pb2.StylizeVideoSpec,
     limits: Limits,
-) -> Iterator[tuple[PhotoSource, float]]:
+) -> Iterator[tuple[Decodable, float]]:
     """Pictures of styles, with their weights."""
     if not 1 <= len(request.styles) <= MOST_STYLES:
         found.invalid("styles", f"has {len(request.styles)}; must have 1 to {MOST_STYLES}")
@@ -202,10 +202,10 @@ def read_weight(
 def read_others(
     found: Violations,
     request: stylize_pb2.StylizeSpec,
-    content: PhotoSource | None,
+    content: Decodable | None,
     neural: Neural | None,
     limits: Limits,
-) -> Iterator[PhotoSource]:
+) -> Iterator[Decodable]:
     """The mask and the start, where there are any."""
     mask = read_mask(found, request, content, limits)
     if mask is not None:
@@ -225,9 +225,9 @@ def read_others(
 def read_mask(
     found: Violations,
     request: stylize_pb2.StylizeSpec,
-    content: PhotoSource | None,
+    content: Decodable | None,
     limits: Limits,
-) -> PhotoSource | None:
+) -> Decodable | None:
     """Where the style is to be; as large as the content."""
     if not request.HasField("mask"):
         return None
@@ -239,15 +239,38 @@ def read_mask(
     return mask
 
 
-def size_of(source: PhotoSource) -> tuple[int, int]:
+def check_pixels(found: Violations, field: str, size: tuple[int, int], limits: Limits) -> bool:
+    """Whether an image is small enough to be made; noted where it is not."""
+    pixel_count, most = math.prod(size), limits.max_optimize_pixels
+    if pixel_count > most:
+        found.invalid(
+            field,
+            f"makes an image of {times(size)}, {pixel_count} pixels; at most {most} fit",
+        )
+    return pixel_count <= most
+
+
+def check_answer(
+    found: Violations,
+    method: str,
+    request: stylize_pb2.StylizeSpec,
+    size: tuple[int, int],
+    limits: Limits,
+) -> None:
+    """Notes an image that may be too large to send."""
+    pixel_count, pixels = math.prod(size), request.include_pixels
+    byte_count = most_picture_bytes(pixel_count) + pixels * 3 * 4 * pixel_count
+    check_sendable(found, method, pixels, 1, pixel_count, byte_count, limits.max_response_bytes)
+
+
+def size_of(source: Decodable) -> tuple[int, int]:
     """Height and width, upright."""
     if isinstance(source, EncodedPhoto):
         return source.header.height_px, source.header.width_px
-    assert not isinstance(source, PreparedInput)
     return source.photo.shape[0], source.photo.shape[1]
 
 
-def _picture(source: PhotoSource, weight: float = 1.0) -> Picture:
+def _picture(source: Decodable, weight: float = 1.0) -> Picture:
     return Picture(source.sha256, *size_of(source), weight)
 
 
@@ -290,13 +313,7 @@ def _read_layers(
 
 def _check_sizes(found: Violations, method: Stylize, model: Model, limits: Limits) -> None:
     """Notes an image that is too large, and pictures that are too small for the layers."""
-    most = limits.max_optimize_pixels
-    if math.prod(method.size) > most:
-        found.invalid(
-            "neural.side_px",
-            f"makes an image of {times(method.size)}, {math.prod(method.size)} pixels; at most "
-            f"{most} fit",
-        )
+    if not check_pixels(found, "neural.side_px", method.size, limits):
         return
     smallest = method.scales[0]
     pictures = {"content": smallest}

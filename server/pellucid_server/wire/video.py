@@ -13,12 +13,12 @@ from torch import Tensor
 from ..engine.job import Done, Spec
 from ..engine.rows import TopTarget
 from ..errors import PellucidError
-from ..inputs import Nothing, PlainPhoto
+from ..inputs import Decodable, Nothing, PlainPhoto
 from ..methods.stylize.fast import Fast, NamedStyles, Painted, PictureStyles
 from ..methods.stylize.video import FrameStylize, Smoother, StyleCode, Video
 from ..models.styles.library import CodeModel, Library, Painter, StyleModel
 from .failures import write_failure
-from .fast import check_size, plain, read_which, write_settings
+from .fast import check_bucket, check_size, read_which, write_settings
 from .fields import Violations, read_plain, times, write_parameters
 from .limits import Call, Limits
 from .requests import read_bucket_size
@@ -130,20 +130,21 @@ class FrameReader:
         source = read_photo(found, "frame.image", frame.image, self._limits)
         size = None if source is None else self._size_of(found, source)
         found.raise_any()
+        assert source is not None
         assert size is not None
         return Spec(
             self._asked.painter,
-            FrameStylize(self._asked.fast, self._code, size),
-            PlainPhoto(plain(source), None, size),
+            FrameStylize(self._asked.fast, self._code, size, self._asked.bucket_size),
+            PlainPhoto(source, None, size),
             TopTarget(),
             call.deadline_s,
             call.caller,
             self._asked.bucket_size,
         )
 
-    def _size_of(self, found: Violations, source: object) -> tuple[int, int]:
+    def _size_of(self, found: Violations, source: Decodable) -> tuple[int, int]:
         """Height and width of the result."""
-        own = size_of(plain(source))
+        own = size_of(source)
         size = self._asked.fast.size(*own) if self._asked.resized else own
         large_field = "fast.side_px" if self._asked.resized else "frame.image"
         if self._size is not None and own != self._size:
@@ -154,6 +155,7 @@ class FrameReader:
             )
         else:
             check_size(found, size, large_field, "frame.image", self._limits)
+            check_bucket(found, self._asked.bucket_size, size, self._limits)
             most = self._limits.max_response_bytes
             if (byte_count := 3 * prod(size) + _BESIDE_BYTES) > most:
                 found.invalid(

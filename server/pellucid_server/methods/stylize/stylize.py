@@ -177,8 +177,13 @@ class Stylize:
         pictures = 3 * sum(map(math.prod, self.sizes)) * itemsize
         layers = [layer for layer, _ in (*self.content_layers, *self.style_layers)]
         looked = scoring_bytes(model, self.size, layers)
+        shapes = model.network.shapes_at(*self.size)
+        map_counts = [shapes[layer][0] for layer, _ in self.style_layers]
+        grams = (len(self.styles) + 1) * sum(count**2 for count in map_counts) * itemsize
         shown = held_bytes(self, model, self.neural.checkpoint_every)
-        return 2 * slot + 2 * pictures + looked + shown  # slots come in twos of what there was
+        return (
+            2 * slot + 2 * pictures + looked + grams + shown
+        )  # slots come in twos of what there was
 
     @property
     def image_count(self) -> int:

@@ -13,7 +13,7 @@ from ...engine.job import Priority
 from ...engine.rows import Lane, Program, Target
 from ...models.styles.library import CodeModel, StyleModel
 from ..parameters import Parameters, choice, number
-from .fast import HELD_IMAGES, Fast, Painted, PictureStyles, paint
+from .fast import Fast, Painted, PictureStyles, paint, painting_bytes
 
 STILL = 0.1
 """The change of a pixel, of 0 to 1, from which on it is not held back: 25 of 255, more than the
@@ -70,11 +70,13 @@ class FrameStylize:
         fast: How.
         code: code_length numbers, on the host.
         size: Height and width of the result.
+        bucket_size: What its batches are padded to, if that is fixed.
     """
 
     fast: Fast
     code: Tensor
     size: tuple[int, int]
+    bucket_size: int | None = None
 
     name: ClassVar[str] = "video_frame"
     priority: ClassVar[Priority] = Priority.EXPLAIN
@@ -91,7 +93,7 @@ class FrameStylize:
         return math.inf
 
     def byte_count(self, model: StyleModel) -> int:
-        return HELD_IMAGES * 3 * math.prod(self.size) * model.network.dtype.itemsize
+        return painting_bytes(model, self.size, self.bucket_size)
 
     def program(self, model: StyleModel, image: Tensor, target: Target) -> Program[Painted]:
         return (yield from paint(model, image, self.code, self.fast))

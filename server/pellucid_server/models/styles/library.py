@@ -11,6 +11,7 @@ folder of its own with a style.yaml:
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,14 +25,18 @@ from ..registry import FailedModel, Precision, loaded
 from ..weights import sha256_of
 from .arbitrary import PREDICT_FILE, TRANSFORM_FILE, Predictor, load_arbitrary, load_predictor
 from .johnson import load_johnson
-from .multistyle import MULTISTYLE_FILE, load_multistyle
+from .multistyle import MULTISTYLE_FILE, STYLE_NAMES, load_multistyle
 from .network import RowNetwork, StyleNetwork
 
 STYLE_FILE = "style.yaml"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+"""Of a training, which makes a STYLE_FILE at its end."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
+"""Of a style."""
+MOST_LICENCE_CHARACTERS = 64
 PREFIX = "styles/"
 """Of the names of networks, which no model's name can begin with."""
 _PREDICTOR = f"{PREFIX}predictor"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -128,9 +133,31 @@ def style_loads(
     for name, file, load in published:
         if (folder / file).exists():
             yield partial(loaded, f"{PREFIX}{name}", partial(_on, device, load, folder / file))
+    for inner in _inner(folder):
+        yield partial(loaded, f"{PREFIX}{inner.name}", partial(_on, device, _of_folder, inner))
+
+
+def taken_names(folder: Path, but: Path) -> frozenset[str]:
+    """Names that one more style of a folder cannot have: those of others, and the published.
+
+    Args:
+        folder: Of all styles; it need not be there yet.
+        but: The folder of that one.
+    """
+    names = set(STYLE_NAMES)
+    for inner in _inner(folder) if folder.is_dir() else ():
+        with suppress(BadFolder):
+            if inner != but:
+                names.add(_settings_of(inner).name)
+    return frozenset(names)
+
+
+def _inner(folder: Path) -> Iterator[Path]:
+    """Folders of trained networks, but for those that are being trained."""
     for inner in sorted(folder.iterdir()):
-        if inner.is_dir() and not inner.name.startswith("."):
-            yield partial(loaded, f"{PREFIX}{inner.name}", partial(_on, device, _of_folder, inner))
+        trained = (inner / STYLE_FILE).exists() or not (inner / CHECKPOINT_FILE).exists()
+        if inner.is_dir() and not inner.name.startswith(".") and trained:
+            yield inner
 
 
 def _on(device: torch.device, load: Callable[[Path], StyleModel], file: Path) -> StyleModel:
@@ -148,7 +175,7 @@ def _code_model(file: Path) -> CodeModel:
 
 
 def _plain(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ValueError("must be of 1 to 64 letters, digits, blanks, - and _")
     return name
 
@@ -167,16 +194,20 @@ class StyleSettings(StrictSettings):
     kind: Literal["johnson"]
     file: Annotated[str, Field(min_length=1, max_length=255)]
     name: Annotated[str, AfterValidator(_plain)]
-    licence: Annotated[str, Field(max_length=64)] = ""
+    licence: Annotated[str, Field(max_length=MOST_LICENCE_CHARACTERS)] = ""
     trained: dict[str, Any] | None = None
 
 
-def _of_folder(folder: Path) -> Painter:
+def _settings_of(folder: Path) -> StyleSettings:
     value = read_mapping(folder, STYLE_FILE)
     try:
-        settings = StyleSettings.model_validate(value)
+        return StyleSettings.model_validate(value)
     except ValidationError as error:
         raise BadFolder(f"{STYLE_FILE}: {complaints(error, StyleSettings)}") from None
+
+
+def _of_folder(folder: Path) -> Painter:
+    settings = _settings_of(folder)
     try:
         file = inside(folder, settings.file)
     except BadFolder as error:

@@ -15,7 +15,8 @@ from .weights import read_tensors
 
 MULTISTYLE_FILE = "multistyle26.onnx"
 """As it is called where it is published."""
-_STYLES = 26
+STYLE_NAMES = tuple(map(str, range(26)))
+"""They have none but their numbers."""
 _BLOCKS = 6
 
 
@@ -31,7 +32,7 @@ def load_multistyle(file: Path, dtype: torch.dtype = torch.float32) -> StyleNetw
         kind: type[Convolution], name: str, out: int, depth: int, side: int = 3, stride: int = 1
     ) -> Convolution:
         scales, shifts = (
-            tensors.take(f"{name}.norm.{kind}", _STYLES, out) for kind in ("gamma", "beta")
+            tensors.take(f"{name}.norm.{kind}", len(STYLE_NAMES), out) for kind in ("gamma", "beta")
         )
         none = torch.zeros_like(scales[0])
         weight = tensors.take(f"{name}.w", out, depth, side, side)
@@ -55,9 +56,9 @@ def load_multistyle(file: Path, dtype: torch.dtype = torch.float32) -> StyleNetw
             layer(DoubledConvolution, "expand.1", 4, 8),
             layer(SquaresConvolution, "expand.2", 3, 4, 9),
         ],
-        code_length=_STYLES,
+        code_length=len(STYLE_NAMES),
         squashed=True,
-        styles=tuple(map(str, range(_STYLES))),
+        styles=STYLE_NAMES,
         licence="Apache-2.0",
     )
     return network.to(dtype).eval()

@@ -17,7 +17,7 @@ SMALLEST_SIDE_PX = 32
 """Of a photo: reflected borders need as much, and nothing smaller shows a style."""
 _EPSILON = 1e-5
 """Of every instance norm."""
-_SHRINK = 4
+SHRINK = 4
 """Sides are multiples of it inside: two convolutions halve them."""
 
 
@@ -256,7 +256,7 @@ class StyleNetwork(RowNetwork):
             n × 3 × H × W; to be clipped to 0-1.
         """
         height, width = images.shape[2:]
-        rows = F.pad(images, (0, -width % _SHRINK, 0, -height % _SHRINK), mode="reflect")
+        rows = F.pad(images, (0, -width % SHRINK, 0, -height % SHRINK), mode="reflect")
         rows = rows.contiguous(memory_format=torch.channels_last)
         for convolution in self._contracting:
             rows = convolution(rows, codes).relu_()

