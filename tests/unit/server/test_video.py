@@ -16,13 +16,14 @@ from pellucid_server.errors import (
     InvalidArgument,
     NotFound,
 )
+from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.models.styles.library import Library, style_loads
 from PIL import Image
 
 from tests.harness import photo
 
 CALL = wire.Call("me", time.monotonic() + 600)
-LIMITS = wire.Limits(10**6, (1, 2), 1 << 16, None, b"")  # type: ignore[arg-type]
+LIMITS = wire.Limits(10**6, (1, 2), 1 << 16, Buckets(2), b"")
 BASE = photo("cat")
 
 

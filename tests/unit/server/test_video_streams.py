@@ -25,6 +25,7 @@ from pellucid_server.errors import (
     PellucidError,
     Unavailable,
 )
+from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.models.styles.library import Library, style_loads
 from pellucid_server.observe import Metrics
 from PIL import Image
@@ -32,7 +33,7 @@ from PIL import Image
 from tests.harness import Runner, photo, running
 
 CALL = wire.Call("me", time.monotonic() + 600)
-LIMITS = wire.Limits(10**6, (1, 2), 1 << 16, None, b"")  # type: ignore[arg-type]
+LIMITS = wire.Limits(10**6, (1, 2), 1 << 16, Buckets(2), b"")
 BASE = photo("cat")
 
 
