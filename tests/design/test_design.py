@@ -146,6 +146,7 @@ def test_only_wire_and_api_touch_protobuf() -> None:
             "openapi",
             "rest",
             "service",
+            "tree",
             "video",
             "websocket",
         )

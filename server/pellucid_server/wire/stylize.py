@@ -21,7 +21,7 @@ from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
 from .adversarial import picture_of
-from .checkpoints import check_checkpoint, check_checkpoints, read_checkpoint
+from .checkpoints import check_checkpoint, check_checkpoints, join_checkpoint, read_checkpoint
 from .fields import (
     Fields,
     Violations,
@@ -35,7 +35,9 @@ from .fields import (
     write_picture,
     write_tensor,
 )
-from .requests import Call, Limits, find_model, read_image
+from .images import read_image
+from .limits import Call, Limits
+from .requests import find_model
 from .responses import write_run
 
 MOST_STYLES = 8
@@ -85,7 +87,7 @@ def read_stylize(
     call: Call,
     registry: Registry,
     limits: Limits,
-    chunks: Sequence[bytes] = (),
+    rest: bytes | bytearray = b"",
     *,
     follows: bool = False,
 ) -> AskedStylize:
@@ -98,7 +100,7 @@ def read_stylize(
     model = find_model(found, request.model, registry)
     opaque = None if model is None else model.network.white_box_refusal
     if opaque is not None:
-        found.refused("method", f"neural does not apply: {opaque}")
+        found.refused("neural", f"does not apply: {opaque}")
         model = None  # nothing of its inside can be asked for
     picture = Fields(found, "", request).choice("format", "png")
     neural = None
@@ -139,15 +141,14 @@ def read_stylize(
     check_checkpoints(found, spec, settings, limits.max_checkpoint_bytes)
     pixel_count = math.prod(method.size)
     byte_count = most_picture_bytes(pixel_count) + request.include_pixels * 3 * 4 * pixel_count
-    check_sendable(
-        found, request.include_pixels, 1, pixel_count, byte_count, limits.max_response_bytes
-    )
+    most, pixels = limits.max_response_bytes, request.include_pixels
+    check_sendable(found, "neural", pixels, 1, pixel_count, byte_count, most)
     most = limits.max_checkpoint_bytes
-    given = check_checkpoint(found, request, spec, chunks, most, follows=follows)
+    given = check_checkpoint(found, request, spec, rest, most, follows=follows)
     found.raise_any()
     notes: tuple[str, ...] = ()
     if given and not follows:
-        data = b"".join([request.checkpoint, *chunks])
+        data = join_checkpoint(request, rest)
         states, notes = read_checkpoint(found, spec, settings, data, limits.checkpoint_key)
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))

@@ -17,10 +17,11 @@ from ..inputs import Nothing, PlainPhoto
 from ..methods.stylize.fast import Fast, NamedStyles, Painted, PictureStyles
 from ..methods.stylize.video import FrameStylize, Smoother, StyleCode, Video
 from ..models.styles.library import CodeModel, Library, Painter, StyleModel
+from .failures import write_failure
 from .fast import check_size, plain, read_which, write_settings
 from .fields import Violations, read_plain, times, write_parameters
-from .requests import Call, Limits, read_bucket_size
-from .responses import write_failure
+from .limits import Call, Limits
+from .requests import read_bucket_size
 from .stylize import read_photo, size_of
 
 _BESIDE_BYTES = 1 << 10

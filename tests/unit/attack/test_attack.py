@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, checkpoint_pb2, data_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.engine.rows import ClassTarget, SumTarget
 from pellucid_server.errors import (
@@ -82,15 +82,31 @@ def refusal(
     return {v.field: v.description for v in caught.value.violations}
 
 
+LEAST = ": at 8 bits nothing less is a change"
+
+
+@pytest.mark.parametrize("norm", [attack_pb2.NORM_LINF, attack_pb2.NORM_L2])
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd"])
+def test_budgets_that_no_change_at_8_bits_fits_into(name: str, norm: attack_pb2.Norm) -> None:
+    """The smallest is of one number by one: of 1 by either norm."""
+    message = {"fgsm": attack_pb2.Fgsm, "bim": attack_pb2.Bim, "pgd": attack_pb2.Pgd}[name]
+    most = "255" if norm == attack_pb2.NORM_LINF else "1e+06"
+    for epsilon in (0.0, 1e-9, 0.999):
+        found = refusal(request(**{name: message(epsilon=epsilon, norm=norm)}))
+        said = f"is {epsilon}; must be 1 to {most}{LEAST}"
+        assert found.pop(f"attack.{name}.epsilon") == said
+        assert not found
+    read(request(**{name: message(epsilon=1.0, norm=norm)}))
+
+
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
-        (pgd(epsilon=0), {"attack.pgd.epsilon": "is 0.0; must be more than 0, at most 255"}),
-        (pgd(epsilon=256), {"attack.pgd.epsilon": "is 256.0; must be more than 0, at most 255"}),
-        (pgd(epsilon=NAN), {"attack.pgd.epsilon": "is nan; must be more than 0, at most 255"}),
+        (pgd(epsilon=256), {"attack.pgd.epsilon": f"is 256.0; must be 1 to 255{LEAST}"}),
+        (pgd(epsilon=NAN), {"attack.pgd.epsilon": f"is nan; must be 1 to 255{LEAST}"}),
         (
             pgd(epsilon=-1, norm=attack_pb2.NORM_L2),
-            {"attack.pgd.epsilon": "is -1.0; must be more than 0, at most 1e+06"},
+            {"attack.pgd.epsilon": f"is -1.0; must be 1 to 1e+06{LEAST}"},
         ),
         (
             pgd(epsilon=2, step_size=3),
@@ -188,8 +204,12 @@ def test_a_goal_that_the_photo_has_already() -> None:
     with running() as runner, pytest.raises(InvalidArgument) as caught:
         run(runner, read(request(**pgd(), goal_class_index=SOURCE)))
     [violation] = caught.value.violations
-    assert violation.field == "attack.goal"
+    assert violation.field == "attack.goal_class_index"
     assert "is taken for already" in violation.description
+    label = model(NAME).labels[SOURCE]
+    with running() as runner, pytest.raises(InvalidArgument) as caught:
+        run(runner, read(request(**pgd(), goal_label=label)))
+    assert [violation.field for violation in caught.value.violations] == ["attack.goal_label"]
 
 
 # What comes of them.
@@ -383,3 +403,42 @@ def test_a_server_that_stops_hands_an_attack_over() -> None:
     with running() as runner:
         rest, _ = run(runner, read(again))
     assert torch.equal(rest.result.unrounded, whole.result.unrounded)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [pgd(restart_count=2, step_count=3), carlini(step_count=12)],
+    ids=["pgd", "carlini_wagner"],
+)
+def test_half_the_size_goes_on_close_by_and_says_so(fields: dict[str, Any]) -> None:
+    """From the last one; the budget holds to the last digit all the same."""
+    half = {"checkpoint_precision": checkpoint_pb2.CHECKPOINT_PRECISION_HALF}
+    sizes = []
+    with running() as runner:
+        for form in ({}, half):
+            asked = read(request(**fields, checkpoint_every=2, **form))
+            assert asked.settings.checkpoint_precision == (2 if form else 1)
+            whole, shown = run(runner, asked)
+            collector = wire.Collector(asked.image_count)
+            snapshots = [one for one in shown if isinstance(one, Snapshot)]
+            *_, last = [done for one in snapshots if (done := collector.add(one)) is not None]
+            parts = wire.write_checkpoint(asked.spec, asked.settings, last, KEY)
+            checkpoint = b"".join(part.chunk for part in parts)
+            sizes.append(len(checkpoint))
+        again = request(**fields)
+        again.checkpoint = checkpoint
+        resumed = read(again)
+        assert resumed.notes == ("bits differ: the checkpoint is of half precision",)
+        rest, _ = run(runner, resumed)
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.02)
+    difference = (rest.result.unrounded - whole.result.unrounded).abs()
+    assert float(difference.max()) > 0
+    assert float(difference.mean()) < 0.5  # of 255, where a pixel's sign may turn
+    change = rest.result.pixels.double() - rest.result.base.pixels.double().cpu()
+    if "pgd" in fields:
+        assert 0 < float(change.abs().max()) <= 8
+
+
+def test_a_precision_is_of_checkpoints() -> None:
+    asked = request(**pgd(), checkpoint_precision=checkpoint_pb2.CHECKPOINT_PRECISION_HALF)
+    assert refusal(asked) == {"attack.checkpoint_precision": "needs checkpoint_every"}

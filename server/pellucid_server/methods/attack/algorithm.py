@@ -5,18 +5,19 @@ normalization.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ...engine.rows import Program
+from ...engine.lockstep import in_step
+from ...engine.rows import Ask, Program
 from ...models.registry import Model
 from ..optimize.ascent import MOST_STEPS
 from ..optimize.snapshot import Declared, Snapshot
 from ..optimize.stepper import AscentStepper, Progress
-from ..parameters import Parameters, number
+from ..parameters import Parameters, choice, number
 from .lens import Lens
 
 Norm = Literal["linf", "l2"]
@@ -28,7 +29,7 @@ class Budget:
 
     Attributes:
         norm: Of the change.
-        epsilon: More than 0.
+        epsilon: At least 1.
     """
 
     norm: Norm
@@ -42,6 +43,10 @@ class Shows(Parameters):
     progress_every: int = number(10, 1, MOST_STEPS)
     preview_every: int = number(0, 0, MOST_STEPS)
     checkpoint_every: int = number(0, 0, MOST_STEPS)
+    checkpoint_precision: str = choice("full")
+
+    def irrelevant(self) -> Mapping[str, str]:
+        return {} if self.checkpoint_every else {"checkpoint_precision": "needs checkpoint_every"}
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,8 @@ class Algorithm(Parameters):
     name: ClassVar[str]
     """Of its message in the contract's Attack."""
     takes_goal: ClassVar[bool] = True
-    stepper: ClassVar[type | None] = AscentStepper
-    """What its images step in, with those of other jobs; None: they are in no lock step."""
+    kind: ClassVar[type] = AscentStepper
+    """Of stepper, which its images step in with those of other jobs; Rows: they are in none."""
 
     @property
     def image_count(self) -> int:
@@ -130,10 +135,20 @@ class Algorithm(Parameters):
     def step_total(self) -> int:
         """Steps of one image, at most."""
 
+    def asks(self, done: int, bucket_size: int) -> Sequence[Ask]:
+        """Its rows, as far as one knows before.
+
+        Args:
+            done: Steps of all images that were made already.
+            bucket_size: Of its batches.
+        """
+        rows = self.step_total * self.image_count - done
+        return [in_step(max(1, rows), self.image_count, bucket_size)]
+
     @property
-    def gradient_row_count(self) -> int:
-        """Rows that it takes gradients of."""
-        return self.step_total * self.image_count
+    def scale(self) -> tuple[str, int] | None:
+        """Its parameter that its rows grow with, and what that is; None: there is none."""
+        return None
 
     @property
     def budget(self) -> Budget | None:

@@ -9,13 +9,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor
 
-from ...engine.lockstep import Climb
-from ...engine.rows import ClassTarget, Program, Score, SumTarget
+from ...engine.lockstep import Climb, in_step
+from ...engine.rows import Ask, ClassTarget, Program, Score, SumTarget
 from ...models.registry import Model
 from .. import draws
 from ..optimize.ascent import MOST_RESTARTS, MOST_STEPS, PLAIN, Ascent
@@ -25,6 +24,7 @@ from ..optimize.snapshot import Declared
 from ..optimize.stepper import STATE, AscentStepper, End, Start, end_of, numbers_of
 from ..parameters import MOST_SEED, Known, choice, number, positive
 from .algorithm import Algorithm, Budget, Crafted, Norm, Scene
+from .lens import Lens
 
 
 def budget_of(linf: float, l2: float) -> Callable[[Known], float]:
@@ -36,7 +36,14 @@ def budget_of(linf: float, l2: float) -> Callable[[Known], float]:
     return of
 
 
-MOST_EPSILON = budget_of(255.0, 1e6)
+def epsilon_of(linf: float, l2: float) -> Any:
+    """A field for the most that a change may be, with its defaults by norm.
+
+    A change at 8 bits is of whole numbers: the smallest, of one number by one, is 1 by either norm.
+    """
+    return number(
+        budget_of(linf, l2), 1, budget_of(255.0, 1e6), "at 8 bits nothing less is a change"
+    )
 
 
 def _share(divisor: float) -> Callable[[Known], float]:
@@ -57,15 +64,15 @@ class GradientAttack(Algorithm):
     """Steps along the sign of the gradient, or along it, that stay within a budget."""
 
     norm: str = choice("linf")
-    epsilon: float = positive(budget_of(8.0, 765.0), MOST_EPSILON)
+    epsilon: float = epsilon_of(8.0, 765.0)
 
     @property
     def budget(self) -> Budget:
         return Budget(cast(Norm, self.norm), self.epsilon)
 
-    @property
-    def gradient_row_count(self) -> int:
-        return (self.step_total + 1) * self.image_count  # an image is scored as it ends
+    def asks(self, done: int, bucket_size: int) -> Sequence[Ask]:
+        rows = (self.step_total + 1) * self.image_count - done  # an image is scored as it ends
+        return [in_step(max(1, rows), self.image_count, bucket_size)]
 
     @property
     @abstractmethod
@@ -87,19 +94,18 @@ class GradientAttack(Algorithm):
         goal = base.source if base.goal is None else base.goal
         weight = -1.0 if base.goal is None else 1.0
         target = SumTarget(((ClassTarget(goal, Score.LOG_PROBABILITY), weight),))
-        mean = torch.tensor(scene.model.preprocessing.mean, dtype=torch.float64).view(3, 1, 1)
-        mean = 255 * mean.to(base.pixels)
+        origin = Lens.of(scene.model).origin
         ascent = self._ascent(scene)
         starts = [
             Start(
                 ascent,
                 target,
-                self._start(base.pixels, self.first_seed + restart) - mean,
+                self._start(base.pixels, self.first_seed + restart) - origin,
                 restart,
                 octave=0,
                 last=True,
                 state=scene.states[restart] if scene.states else None,
-                anchor=base.pixels - mean,
+                anchor=base.pixels - origin,
             )
             for restart in range(self.image_count)
         ]
@@ -112,7 +118,9 @@ class GradientAttack(Algorithm):
             end_of(make(), start) if over else next(made)
             for start, over in zip(starts, ended, strict=True)
         ]
-        return [Crafted((end.image + mean).clamp(0, 255), end.progress, end.finite) for end in ends]
+        return [
+            Crafted((end.image + origin).clamp(0, 255), end.progress, end.finite) for end in ends
+        ]
 
     def _ascent(self, scene: Scene) -> Ascent:
         height_px, width_px = scene.size
@@ -165,6 +173,10 @@ class Bim(GradientAttack):
     name: ClassVar[str] = "bim"
 
     @property
+    def scale(self) -> tuple[str, int]:
+        return "step_count", self.step_count
+
+    @property
     def step_total(self) -> int:
         return self.step_count
 
@@ -183,6 +195,10 @@ class Pgd(GradientAttack):
     restart_count: int = number(1, 1, MOST_RESTARTS)
 
     name: ClassVar[str] = "pgd"
+
+    @property
+    def scale(self) -> tuple[str, int]:
+        return "step_count", self.step_count
 
     @property
     def step_total(self) -> int:
