@@ -25,8 +25,8 @@ def transfer(scores: Iterable[attack_pb2.TransferScore]) -> tuple[TransferScore,
         read(
             TransferScore,
             score,
-            before=read(types.Prediction, score.before),
-            after=read(types.Prediction, score.after),
+            before=read(types.Prediction, score.before) if score.HasField("before") else None,
+            after=read(types.Prediction, score.after) if score.HasField("after") else None,
             source_before=score.source_before if score.HasField("source_before") else None,
             source_after=score.source_after if score.HasField("source_after") else None,
         )

@@ -51,17 +51,18 @@ class TransferScore:
 
     Attributes:
         model: Its name.
-        before: What it takes the photo for.
-        after: What it takes the attacked photo for.
-        source_before: The source's probability for the photo; None where it has no such class.
+        before: What it takes the photo for; None where its output for it is not finite.
+        after: What it takes the attacked photo for, likewise.
+        source_before: The source's probability for the photo; None where it has no such class, or
+            with before.
         source_after: The same for the attacked photo.
         fooled: Whether it takes it for something else than before; for the goal, where there is
             one.
     """
 
     model: str
-    before: Prediction
-    after: Prediction
+    before: Prediction | None
+    after: Prediction | None
     source_before: float | None
     source_after: float | None
     fooled: bool

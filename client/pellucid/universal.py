@@ -47,6 +47,7 @@ class Universal:
         linf: The largest of its values.
         l2: The root of the sum of their squares.
         photos: Of each photo, in their order.
+        stop_reason: Why it ended before its last pass; empty where it did not.
     """
 
     perturbation: NDArray[np.float32] = field(repr=False)
@@ -57,6 +58,7 @@ class Universal:
     linf: float
     l2: float
     photos: tuple[PhotoOutcome, ...] = field(repr=False)
+    stop_reason: str
 
     @cached_property
     def picture(self) -> "Image":

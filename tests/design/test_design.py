@@ -138,7 +138,8 @@ def test_only_wire_and_api_touch_protobuf() -> None:
     touching = importers(SERVER, "google.protobuf", "google.rpc", "pellucid.v1")
     assert touching
     assert {name for name in touching if not name.startswith(("wire/", "api/inference/"))} <= {
-        f"api/{name}.py" for name in ("forms", "grpc", "health", "openapi", "rest", "service")
+        f"api/{name}.py"
+        for name in ("forms", "grpc", "health", "openapi", "rest", "service", "tree")
     }
 
 

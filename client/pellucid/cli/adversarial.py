@@ -73,11 +73,18 @@ def _headed(first: str, models: "Sequence[str]") -> Table:
 def _cell(score: "TransferScore | None") -> Text:
     if score is None:
         return Text("")
+    if score.after is None:
+        return Text(_NOT_FINITE)
     source = "no such class" if score.source_after is None else f"{score.source_after:.2%}"
     return _marked(source, score.fooled)
 
 
-def _words(prediction: "Prediction") -> str:
+_NOT_FINITE = "not finite"
+
+
+def _words(prediction: "Prediction | None") -> str:
+    if prediction is None:
+        return _NOT_FINITE
     return f"{prediction.label} {prediction.probability:.2%}"
 
 

@@ -89,6 +89,8 @@ def _print_result(result: "OptimizeResult", written: list[Path]) -> None:
     table.add_row("change", f"{made.linf:g} of 255 at most, L2 {made.l2:.4g}")
     for note in result.notes:
         table.add_row("note", Text(note))
+    if made.stop_reason:
+        table.add_row("stopped", Text(made.stop_reason))
     for path in written:
         table.add_row("written", Text(str(path)))
     print_part(table)

@@ -210,7 +210,7 @@ class PhotoOutcome(_message.Message):
     def __init__(self, before: _Optional[_Union[_inference_pb2.Prediction, _Mapping]] = ..., after: _Optional[_Union[_inference_pb2.Prediction, _Mapping]] = ...) -> None: ...
 
 class UniversalResult(_message.Message):
-    __slots__ = ("perturbation", "picture", "picture_gain", "fooling_rate", "pass_count", "linf", "l2", "photos")
+    __slots__ = ("perturbation", "picture", "picture_gain", "fooling_rate", "pass_count", "linf", "l2", "photos", "stop_reason")
     PERTURBATION_FIELD_NUMBER: _ClassVar[int]
     PICTURE_FIELD_NUMBER: _ClassVar[int]
     PICTURE_GAIN_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +219,7 @@ class UniversalResult(_message.Message):
     LINF_FIELD_NUMBER: _ClassVar[int]
     L2_FIELD_NUMBER: _ClassVar[int]
     PHOTOS_FIELD_NUMBER: _ClassVar[int]
+    STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     perturbation: _data_pb2.Tensor
     picture: _data_pb2.EncodedImage
     picture_gain: float
@@ -227,7 +228,8 @@ class UniversalResult(_message.Message):
     linf: float
     l2: float
     photos: _containers.RepeatedCompositeFieldContainer[PhotoOutcome]
-    def __init__(self, perturbation: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., picture: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., picture_gain: _Optional[float] = ..., fooling_rate: _Optional[float] = ..., pass_count: _Optional[int] = ..., linf: _Optional[float] = ..., l2: _Optional[float] = ..., photos: _Optional[_Iterable[_Union[PhotoOutcome, _Mapping]]] = ...) -> None: ...
+    stop_reason: str
+    def __init__(self, perturbation: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., picture: _Optional[_Union[_data_pb2.EncodedImage, _Mapping]] = ..., picture_gain: _Optional[float] = ..., fooling_rate: _Optional[float] = ..., pass_count: _Optional[int] = ..., linf: _Optional[float] = ..., l2: _Optional[float] = ..., photos: _Optional[_Iterable[_Union[PhotoOutcome, _Mapping]]] = ..., stop_reason: _Optional[str] = ...) -> None: ...
 
 class AttackResult(_message.Message):
     __slots__ = ("attack", "original", "prediction", "label", "goal_label", "source_probability", "universal")

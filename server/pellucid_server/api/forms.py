@@ -4,7 +4,6 @@ A form is the same tree of values as a JSON object, with texts for leaves, so bo
 the same rules, and what is wrong is called by the same name: the field's path in the contract.
 """
 
-import binascii
 import functools
 import math
 import re
@@ -12,42 +11,33 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from pellucid.v1 import data_pb2, optimize_pb2, stylize_pb2
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ..errors import InvalidArgument, Violation
+from ..errors import Violation
 from ..wire import MOST_PHOTOS
 from . import values
+from .multipart import Part, split
+from .tree import NUMBER, descriptor_of, fill
 
 METHOD = "method"
 """The form field that names a member of the request's oneof of the same name."""
-
 EVIDENCE = "evidence"
 """The form field that names members of the request's message of the same name."""
-
 EXPLAIN = "explain"
 """The form field that names methods, whose explanations are sent along as their defaults are."""
-
 _FILES = (data_pb2.Image.DESCRIPTOR, stylize_pb2.StylePicture.DESCRIPTOR)
 _FIRST_ALONE = (optimize_pb2.Objective.DESCRIPTOR, stylize_pb2.NamedStyle.DESCRIPTOR)
 """Repeated messages whose first element a form can have: by objectives[0], fast.styles[0]."""
-
 IMAGES = "images"
 """The form field of a batch's images. All else that its form has is of the message beside it."""
-
 PHOTOS = "photos"
 """The form field of a photo set, beside all else that a form has."""
-
 TIMEOUT = "timeout_ms"
 """The form field, and query parameter, of the deadline."""
-
 _MOST_VALUES = 1000
 """Values in a JSON body: far above any request's, and what is parsed stays as small as it was."""
-
 _MOST_PARTS = 128
 """Of a form, the photos of a set not counted."""
 MOST_TEXT_BYTES = 16 << 10
@@ -78,9 +68,9 @@ def read(
         else:
             found.append(Violation(values.plain(name), f"unknown; the query may have {TIMEOUT}"))
     if boundary is None:
-        _fill(found, request, values.parse_json(body, _MOST_VALUES), "")
+        fill(found, request, values.parse_json(body, _MOST_VALUES), "")
     else:
-        timeouts += _read_form(found, request, _split(body, boundary, _most_parts(request)))
+        timeouts += _read_form(found, request, split(body, boundary, _most_parts(request)))
     timeout_ms = _read_timeout(found, timeouts)
     values.raise_any(found)
     return timeout_ms
@@ -97,122 +87,10 @@ def _read_timeout(found: list[Violation], texts: Sequence[str]) -> float | None:
     if len(texts) > 1:
         found.append(Violation(TIMEOUT, "given more than once"))
     for text in texts:
-        if not _NUMBER.fullmatch(text) or not 0 < float(text) < math.inf:
+        if not NUMBER.fullmatch(text) or not 0 < float(text) < math.inf:
             found.append(Violation(TIMEOUT, f"is {values.shown(text)}; must be a positive number"))
             return None
     return float(texts[0]) if texts else None
-
-
-# The tree of values.
-
-
-def _fill(found: list[Violation], message: Message, value: object, path: str) -> None:
-    """Sets a message's fields from an object, noting all that is wrong with it."""
-    if not isinstance(value, values.Object):
-        found.append(Violation(path or "body", f"is {values.shown(value)}; must be an object"))
-        return
-    fields = _descriptor_of(message).fields
-    by_name = {name: field for field in fields for name in (field.name, field.json_name)}
-    given: dict[str, str] = {}
-    for name, item in value:
-        field = by_name.get(name)
-        where = _join(path, values.plain(name) if field is None else field.name)
-        if field is None:
-            known = ", ".join(f.json_name for f in fields) or "none"
-            found.append(Violation(where, f"unknown; the fields here are: {known}"))
-            continue
-        if item is None:
-            continue
-        group = field.name if field.containing_oneof is None else field.containing_oneof.name
-        if group in given:
-            once = given[group] == where
-            also = (
-                "given more than once" if once else f"given beside {given[group]}; only one may be"
-            )
-            found.append(Violation(where, also))
-            continue
-        given[group] = where
-        if not field.is_repeated:
-            _fill_one(found, message, field, item, where)
-        elif not isinstance(item, list) or isinstance(item, values.Object):
-            found.append(Violation(where, f"is {values.shown(item)}; must be a list"))
-        else:
-            for place, element in enumerate(item):
-                inside = where if field.message_type is None else f"{where}[{place}]"
-                _fill_one(found, message, field, element, inside)
-
-
-def _descriptor_of(message: Message) -> Descriptor:
-    descriptor = message.DESCRIPTOR
-    assert isinstance(descriptor, Descriptor)  # whichever of its implementations runs
-    return descriptor
-
-
-def _fill_one(
-    found: list[Violation], message: Message, field: FieldDescriptor, value: object, where: str
-) -> None:
-    if field.message_type is not None:
-        own = getattr(message, field.name)
-        inner: Message = own.add() if field.is_repeated else own
-        inner.SetInParent()
-        _fill(found, inner, value, where)
-        return
-    one = type(message)()
-    try:
-        if field.type == FieldDescriptor.TYPE_BYTES:
-            setattr(one, field.name, values.decode_base64(value))
-        else:
-            wanted = [_checked(field, value)] if field.is_repeated else _checked(field, value)
-            json_format.ParseDict({field.name: wanted}, one)
-    except (json_format.ParseError, binascii.Error):
-        found.append(Violation(where, f"is {values.shown(value)}; must be {_wanted(field)}"))
-    else:
-        message.MergeFrom(one)
-
-
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
-_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
-_NUMBER_TYPES = (int, float, str)
-_TYPES: dict[int, tuple[type, ...]] = {
-    FieldDescriptor.CPPTYPE_BOOL: (bool,),
-    FieldDescriptor.CPPTYPE_ENUM: (str, int),
-    FieldDescriptor.CPPTYPE_STRING: (str,),
-}
-
-
-def _checked(field: FieldDescriptor, value: object) -> object:
-    """The value, if it is of a JSON type that the field's type has: json_format asks less."""
-    types = _TYPES.get(field.cpp_type, _NUMBER_TYPES)
-    fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-    if fits and types is _NUMBER_TYPES and isinstance(value, str):
-        fits = value in _NOT_FINITE or _NUMBER.fullmatch(value) is not None
-    if not fits:
-        raise json_format.ParseError
-    return value
-
-
-_WANTED: dict[int, str] = {
-    FieldDescriptor.CPPTYPE_BOOL: "true or false",
-    FieldDescriptor.CPPTYPE_INT32: "an integer of 32 bits",
-    FieldDescriptor.CPPTYPE_INT64: "an integer of 64 bits",
-    FieldDescriptor.CPPTYPE_UINT32: "an integer of 32 bits, at least 0",
-    FieldDescriptor.CPPTYPE_UINT64: "an integer of 64 bits, at least 0",
-    FieldDescriptor.CPPTYPE_FLOAT: "a number",
-    FieldDescriptor.CPPTYPE_DOUBLE: "a number",
-    FieldDescriptor.CPPTYPE_STRING: "a text",
-}
-
-
-def _wanted(field: FieldDescriptor) -> str:
-    if field.enum_type is not None:
-        return f"one of {', '.join(v.name for v in field.enum_type.values if v.number)}"
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return "base64"
-    return _WANTED[field.cpp_type]
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 # Forms.
@@ -316,7 +194,7 @@ def _leaves(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
 
 def has_field(request: Message, name: str) -> bool:
     """Whether a form has a field of that name, with whichever method."""
-    return name == METHOD or name in _by_name(_descriptor_of(request), None)
+    return name == METHOD or name in _by_name(descriptor_of(request), None)
 
 
 @functools.cache
@@ -341,80 +219,16 @@ def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
     return names
 
 
-@dataclass
-class _Part:
-    name: str
-    is_file: bool
-    data: bytearray
-
-
 def _most_parts(request: Message) -> int:
-    has_photos = PHOTOS in _descriptor_of(request).fields_by_name
+    has_photos = PHOTOS in descriptor_of(request).fields_by_name
     return _MOST_PARTS + (MOST_PHOTOS if has_photos else 0)
 
 
-def _split(body: bytes, boundary: bytes, most_parts: int) -> list[_Part]:
-    """The parts of a form, from memory to memory."""
-    parts: list[_Part] = []
-    headers: list[tuple[bytearray, bytearray]] = []
-    ended = False
-
-    def on_part_begin() -> None:
-        if len(parts) == most_parts:
-            raise InvalidArgument(f"the form has more than {most_parts} fields")
-        headers.clear()
-
-    def on_header_begin() -> None:
-        headers.append((bytearray(), bytearray()))
-
-    def on_header_field(data: bytes, start: int, end: int) -> None:
-        headers[-1][0].extend(data[start:end])
-
-    def on_header_value(data: bytes, start: int, end: int) -> None:
-        headers[-1][1].extend(data[start:end])
-
-    def on_headers_finished() -> None:
-        dispositions = [v for name, v in headers if name.lower() == b"content-disposition"]
-        _, options = parse_options_header(bytes(dispositions[0]) if dispositions else None)
-        if b"name" not in options:
-            raise InvalidArgument("a part of the form has no name")
-        name = options[b"name"].decode(errors="backslashreplace")
-        parts.append(_Part(name, b"filename" in options, bytearray()))
-
-    def on_part_data(data: bytes, start: int, end: int) -> None:
-        parts[-1].data.extend(data[start:end])
-
-    def on_end() -> None:
-        nonlocal ended
-        ended = True
-
-    try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": on_part_begin,
-                "on_header_begin": on_header_begin,
-                "on_header_field": on_header_field,
-                "on_header_value": on_header_value,
-                "on_headers_finished": on_headers_finished,
-                "on_part_data": on_part_data,
-                "on_end": on_end,
-            },
-        )
-        parser.write(body)
-        parser.finalize()
-    except FormParserError:
-        raise InvalidArgument("the body is not a well-formed form") from None
-    if not ended:
-        raise InvalidArgument("the form ends before its last boundary")
-    return parts
-
-
-def _read_form(found: list[Violation], request: Message, parts: Sequence[_Part]) -> list[str]:
+def _read_form(found: list[Violation], request: Message, parts: Sequence[Part]) -> list[str]:
     """Fills in a request from a form; returns the texts of its timeout."""
-    descriptor = _descriptor_of(request)
+    descriptor = descriptor_of(request)
     batch = asked_of_each(descriptor)
-    files: dict[str, list[_Part]] = {name: [] for name in file_fields(descriptor)}
+    files: dict[str, list[Part]] = {name: [] for name in file_fields(descriptor)}
     texts: dict[str, list[str]] = {}
     for part in parts:
         if part.name in files:
@@ -454,17 +268,17 @@ def read_texts(
         beside: Names that are read elsewhere, for a message that lists what there is.
         without: Fields of the request that are not read from texts here.
     """
-    descriptor = _descriptor_of(request)
+    descriptor = descriptor_of(request)
     tree = values.Object()
     method = _read_method(found, descriptor, texts, tree)
     if EVIDENCE not in without:
         _read_evidence(found, descriptor, texts, tree)
     _read_attached(found, descriptor, texts, tree)
     _read_fields(found, descriptor, texts, method, tree, beside, without)
-    _fill(found, request, tree, "")
+    fill(found, request, tree, "")
 
 
-def _decode_text(found: list[Violation], part: _Part) -> str | None:
+def _decode_text(found: list[Violation], part: Part) -> str | None:
     if len(part.data) > MOST_TEXT_BYTES:
         found.append(
             Violation(
@@ -484,7 +298,7 @@ def _read_file(
     found: list[Violation],
     request: Message,
     name: str,
-    given: Sequence[_Part],
+    given: Sequence[Part],
     *,
     optional: bool,
 ) -> None:
@@ -495,7 +309,7 @@ def _read_file(
         found.append(Violation(name, many))
     elif _is_file(found, name, given[0]):
         data = bytes(given[0].data)
-        if _is_bytes(_descriptor_of(request).fields_by_name[name]):
+        if _is_bytes(descriptor_of(request).fields_by_name[name]):
             setattr(request, name, data)
         else:
             getattr(request, name).encoded = data
@@ -505,7 +319,7 @@ def _read_files(
     found: list[Violation],
     images: Any,
     name: str,
-    given: Sequence[_Part],
+    given: Sequence[Part],
     *,
     optional: bool,
 ) -> None:
@@ -518,7 +332,7 @@ def _read_files(
             image.encoded = bytes(part.data)
 
 
-def _is_file(found: list[Violation], name: str, part: _Part) -> bool:
+def _is_file(found: list[Violation], name: str, part: Part) -> bool:
     if not part.is_file:
         found.append(Violation(name, f"is a text; must be a file (curl's -F {name}=@photo.jpg)"))
     return part.is_file

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -18,7 +18,7 @@ from ..errors import InvalidArgument, Violation
 from .health import HEALTH, SERVICE, SERVICES, Health
 from .inference.grpc import InferenceServicer
 from .locked import Lock, LockedRpcs
-from .rpc import Context, Inbox, PromptRpcs, answer_or_abort, answering, caller_of
+from .rpc import Context, Inbox, Intake, PromptRpcs, answer_or_abort, answering, caller_of
 from .service import Service, check_size
 
 _SPARE_RPCS = 64
@@ -193,7 +193,7 @@ class PellucidServicer:
                     held,
                     self._fitting,
                     self._max_message_bytes,
-                    functools.partial(self._receive_checkpoint, request.spec, messages, call, held),
+                    functools.partial(self._receive_rest, request.spec, messages, call, held),
                 )
                 async with contextlib.aclosing(shown):
                     async for response in shown:
@@ -231,54 +231,37 @@ class PellucidServicer:
 
     async def _receive_rest(
         self,
-        spec: optimize_pb2.OptimizeSpec,
-        messages: AsyncIterator[optimize_pb2.OptimizeRequest],
-        call: wire.Call,
-        held: Held,
-    ) -> list[bytes]:
-        """Reads what follows a spec that has been validated: its checkpoint, and its photos."""
-        parts = await self._receive_checkpoint(spec, messages, call, held)
-        await self._receive_photos(spec, messages, call, held)
-        return parts
-
-    async def _receive_checkpoint(
-        self,
         spec: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
         messages: AsyncIterator[_Parted],
         call: wire.Call,
         held: Held,
-    ) -> list[bytes]:
-        """Reads the checkpoint that follows a spec that has been validated."""
-        missing, parts = spec.checkpoint_bytes, []
-        while missing > 0:
-            message = await self._inbox.receive(messages, call)
-            held.add(len(message.checkpoint_chunk))
-            parts.append(message.checkpoint_chunk)
-            missing -= len(message.checkpoint_chunk)
-            if not message.checkpoint_chunk or missing < 0:
-                _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
-        return parts
+    ) -> bytearray:
+        """Reads what follows a spec that has been validated: its checkpoint, and its photos."""
+        held.add(spec.checkpoint_bytes)
+        async with self._inbox.intake(messages, call) as intake:
+            checkpoint = await _receive_checkpoint(spec.checkpoint_bytes, intake)
+            if isinstance(spec, optimize_pb2.OptimizeSpec):
+                await self._receive_photos(spec, intake, held)
+        return checkpoint
 
     async def _receive_photos(
-        self,
-        spec: optimize_pb2.OptimizeSpec,
-        messages: AsyncIterator[optimize_pb2.OptimizeRequest],
-        call: wire.Call,
-        held: Held,
+        self, spec: optimize_pb2.OptimizeSpec, intake: Intake[Any], held: Held
     ) -> None:
         """Reads the photos that follow; whoever sends some then ends the messages."""
         count = spec.photo_count
         left = self._max_photo_set_bytes - sum(photo.ByteSize() for photo in spec.photos)
         for place in range(count):
-            message = await self._inbox.receive_if_any(messages, call)
+            message = await intake.receive_if_any()
             if message is None or not message.HasField("photo"):
                 _refuse("photo_count", f"is {count}; {place} photos came")
-            left -= message.photo.ByteSize()
+            byte_count = message.photo.ByteSize()
+            left -= byte_count
             if left < 0:
                 _refuse("photos", f"take more than {self._max_photo_set_bytes} bytes")
-            held.add(message.photo.ByteSize())
+            held.add(byte_count)
+            intake.count(byte_count)
             spec.photos.append(message.photo)
-        if count and await self._inbox.receive_if_any(messages, call) is not None:
+        if count and await intake.receive_if_any() is not None:
             _refuse("photo_count", f"is {count}; more messages came")
         spec.photo_count = 0
 
@@ -320,6 +303,19 @@ def build_server(
     health = Health(server)
     reflection.enable_server_reflection((*SERVICES, HEALTH, reflection.SERVICE_NAME), server)
     return server, health
+
+
+async def _receive_checkpoint(byte_count: int, intake: Intake[Any]) -> bytearray:
+    """Reads the checkpoint that follows, of so many bytes, to where it stays."""
+    checkpoint, end = bytearray(byte_count), 0
+    while end < byte_count:
+        chunk = (await intake.receive()).checkpoint_chunk  # a copy each time that it is asked for
+        if not 0 < len(chunk) <= byte_count - end:
+            _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
+        checkpoint[end : end + len(chunk)] = chunk
+        end += len(chunk)
+        intake.count(len(chunk))
+    return checkpoint
 
 
 def _refuse(field: str, description: str) -> NoReturn:

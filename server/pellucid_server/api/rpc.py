@@ -6,7 +6,7 @@ import logging
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from .. import wire
 from ..config import Settings
-from ..errors import DeadlineExpired, Internal, InvalidArgument, PellucidError
+from ..errors import DeadlineExpired, Internal, InvalidArgument, Overloaded, PellucidError
 from .service import CALLER_KEY
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ _MOST_STATUS_BYTES = 4000
 
 RECEIVE_TIMEOUT_S = 30.0
 """How long a call's one message may take to come: the longest one, at 9 Mbit/s."""
+
+_INTAKE_RETRY_DELAY_MS = 1000.0
+"""When to come back if too many streams are being received: about a second of 9 Mbit/s each."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,40 +41,117 @@ class Inbox:
     """Where messages with images are received, few at once.
 
     Calls that bring images are taken as streams of their one message, which look the same on
-    the wire: so a message is read after a look at the queue.
+    the wire: so a message is read after a look at the queue. What follows the first message of a
+    stream has places of its own, so that no stream, however slow, keeps other calls waiting.
     """
 
     def __init__(self, settings: Settings) -> None:
-        most_at_once = max(1, settings.queue_bytes // settings.max_message_bytes)
-        self._receiving = asyncio.Semaphore(most_at_once)
+        most_at_once = settings.queue_bytes // settings.max_message_bytes
+        of_streams = max(1, most_at_once // 4)
+        self._message_bytes = settings.max_message_bytes
+        self._receiving = asyncio.Semaphore(max(1, most_at_once - of_streams))
+        self._taking_in = asyncio.Semaphore(of_streams)
+        self._room = 2 * of_streams
 
     async def receive(self, messages: AsyncIterator[_Request], call: wire.Call) -> _Request:
-        """The one message of a call, or the next where more must come.
+        """The one message of a call, or the first.
 
         Raises:
             DeadlineExpired: It did not arrive in time.
             InvalidArgument: The call ended without it.
         """
-        return await self._in_time(lambda: _receive(messages), call)
-
-    async def receive_if_any(
-        self, messages: AsyncIterator[_Request], call: wire.Call
-    ) -> _Request | None:
-        """The next message of a call; None: it has ended its messages.
-
-        Raises:
-            DeadlineExpired: Neither came in time.
-        """
-        return await self._in_time(lambda: _receive(messages, None), call)
-
-    async def _in_time(
-        self, receive: Callable[[], Awaitable[_Request]], call: wire.Call
-    ) -> _Request:
         try:
             async with asyncio.timeout(call.deadline_s - time.monotonic()), self._receiving:
-                return await receive()
+                return await _receive(messages)
         except TimeoutError:
             raise DeadlineExpired("the message did not arrive in time") from None
+
+    @contextlib.asynccontextmanager
+    async def intake(
+        self, messages: AsyncIterator[_Request], call: wire.Call
+    ) -> AsyncIterator["Intake[_Request]"]:
+        """A place for all that follows the first message of a stream; as many may wait for one.
+
+        Args:
+            messages: Those that follow, of a request that holds a permit.
+            call: By whom, and until when.
+
+        Raises:
+            Overloaded: Too many wait already.
+            DeadlineExpired: None was free in time.
+        """
+        if self._room == 0:
+            raise Overloaded(
+                "too many streams are being received", retry_delay_ms=_INTAKE_RETRY_DELAY_MS
+            )
+        self._room -= 1
+        try:
+            try:
+                async with asyncio.timeout(call.deadline_s - time.monotonic()):
+                    await self._taking_in.acquire()
+            except TimeoutError:
+                raise DeadlineExpired("other streams were being received all the time") from None
+            try:
+                yield Intake(messages, call, self._message_bytes)
+            finally:
+                self._taking_in.release()
+        finally:
+            self._room += 1
+
+
+class Intake(Generic[_Request]):
+    """What follows the first message of a stream, at no lower pace than one message may have.
+
+    Args:
+        messages: Those that follow.
+        call: By whom, and until when.
+        message_bytes: Of the longest message, for which there are RECEIVE_TIMEOUT_S.
+    """
+
+    def __init__(
+        self, messages: AsyncIterator[_Request], call: wire.Call, message_bytes: int
+    ) -> None:
+        self._messages = messages
+        self._call = call
+        self._message_bytes = message_bytes
+        self._started_s = time.monotonic()
+        self._byte_count = 0
+
+    async def receive(self) -> _Request:
+        """The next message.
+
+        Raises:
+            DeadlineExpired: It did not come, or the messages come too slowly.
+            InvalidArgument: The call has ended its messages.
+        """
+        return await self._in_time(_receive(self._messages))
+
+    async def receive_if_any(self) -> _Request | None:
+        """The next message; None: the call has ended its messages.
+
+        Raises:
+            DeadlineExpired: Neither came, or the messages come too slowly.
+        """
+        return await self._in_time(_receive(self._messages, None))
+
+    def count(self, byte_count: int) -> None:
+        """So many bytes have come."""
+        self._byte_count += byte_count
+
+    async def _in_time(self, message: Awaitable[_Response]) -> _Response:
+        share = 1 + self._byte_count / self._message_bytes
+        pace_s = self._started_s + RECEIVE_TIMEOUT_S * share
+        try:
+            async with asyncio.timeout(min(pace_s, self._call.deadline_s) - time.monotonic()):
+                return await message
+        except TimeoutError:
+            if self._call.deadline_s <= pace_s:
+                raise DeadlineExpired("the messages did not arrive in time") from None
+            raise DeadlineExpired(
+                f"what follows the first message came too slowly, {self._byte_count} bytes of it "
+                f"in {time.monotonic() - self._started_s:.1f} s: there are {RECEIVE_TIMEOUT_S:g} "
+                f"s, and as many more for each {self._message_bytes} bytes"
+            ) from None
 
 
 class PromptRpcs(grpc.aio.ServerInterceptor):

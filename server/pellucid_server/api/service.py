@@ -46,7 +46,7 @@ _Returned = TypeVar("_Returned")
 class _Read(Protocol[_Long]):
     """Validates a request; follows: before what follows it is there."""
 
-    def __call__(self, registry: Registry, chunks: Sequence[bytes], *, follows: bool) -> _Long: ...
+    def __call__(self, registry: Registry, rest: bytearray, *, follows: bool) -> _Long: ...
 
 
 class Service:
@@ -244,7 +244,7 @@ class Service:
         held: Held,
         write: Callable[[optimize_pb2.OptimizeResponse], _Answer],
         most_bytes: int,
-        receive: Callable[[], Awaitable[list[bytes]]] | None = None,
+        receive: Callable[[], Awaitable[bytearray]] | None = None,
     ) -> AsyncGenerator[_Answer, None]:
         """The events of an optimization, the result last. Closing it, and the deadline, cancel it.
 
@@ -261,10 +261,8 @@ class Service:
         """
         limits = replace(self._limits, max_response_bytes=most_bytes)
 
-        def read(
-            registry: Registry, chunks: Sequence[bytes], *, follows: bool
-        ) -> wire.AskedOptimize:
-            return wire.read_optimize(request, call, registry, limits, chunks, follows=follows)
+        def read(registry: Registry, rest: bytearray, *, follows: bool) -> wire.AskedOptimize:
+            return wire.read_optimize(request, call, registry, limits, rest, follows=follows)
 
         def made(
             asked: wire.AskedOptimize, job: Job, done: Done | None, last: bool
@@ -293,7 +291,7 @@ class Service:
         held: Held,
         write: Callable[[stylize_pb2.StylizeResponse], _Answer],
         most_bytes: int,
-        receive: Callable[[], Awaitable[list[bytes]]] | None = None,
+        receive: Callable[[], Awaitable[bytearray]] | None = None,
     ) -> AsyncGenerator[_Answer, None]:
         """As optimize."""
         limits = replace(self._limits, max_response_bytes=most_bytes)
@@ -301,12 +299,10 @@ class Service:
         fast = request.HasField("fast")
         answer_of = wire.write_fast if fast else wire.write_stylize
 
-        def read(
-            registry: Registry, chunks: Sequence[bytes], *, follows: bool
-        ) -> wire.AskedStylize:
+        def read(registry: Registry, rest: bytearray, *, follows: bool) -> wire.AskedStylize:
             if fast:
                 return wire.read_fast(request, call, self._library, limits)
-            return wire.read_stylize(request, call, registry, limits, chunks, follows=follows)
+            return wire.read_stylize(request, call, registry, limits, rest, follows=follows)
 
         def made(
             asked: wire.AskedStylize, job: Job, done: Done | None, last: bool
@@ -334,7 +330,7 @@ class Service:
         request: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
         call: wire.Call,
         read: _Read[_Long],
-        receive: Callable[[], Awaitable[list[bytes]]] | None,
+        receive: Callable[[], Awaitable[bytearray]] | None,
     ) -> Callable[[Registry], Awaitable[_Long]]:
         """What validates a request, before anything that follows it is received and after.
 
@@ -347,16 +343,15 @@ class Service:
         """
 
         async def taken_in(registry: Registry) -> _Long:
-            chunks: list[bytes] = []
+            rest = bytearray()
             if receive is not None:
-                first = functools.partial(read, registry, (), follows=True)
+                first = functools.partial(read, registry, rest, follows=True)
                 await self._jobs.read(priority, call, first)
-                chunks += await receive()
+                rest = await receive()
 
             def read_all() -> _Long:
-                asked = read(registry, chunks, follows=False)
+                asked = read(registry, rest, follows=False)
                 request.ClearField("checkpoint")  # it has become states, counted instead
-                chunks.clear()
                 return asked
 
             return await self._jobs.read(priority, call, read_all)

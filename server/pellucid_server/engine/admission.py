@@ -31,6 +31,10 @@ _CAUTION_OF_OPTIMIZATIONS = 1.6
 1/1.6 of their deadline. Of another, who comes later and gets half of the device, half as many are
 let in: all of them take 1.5/1.6 of it, and nobody is late."""
 
+_FITTING = 0.9
+"""The share of its time that what is advised takes: some of a cost is there however few steps are
+made, and time passes until it is asked for."""
+
 _RECENT_S = 5.0
 """Time constant of the mean of what each class takes of the device."""
 
@@ -110,7 +114,7 @@ class Admission:
         if job.cost_ms > left_ms:
             raise DeadlineTooShort(
                 f"this request needs about {job.cost_ms:.0f} ms of device time; its deadline "
-                f"leaves {left_ms:.0f} ms"
+                f"leaves {left_ms:.0f} ms{_what_fits(job, left_ms)}"
             )
         with self._lock:
             self._check_room(job.spec.method.priority)
@@ -276,8 +280,18 @@ class _Load:
         )
 
 
+def _what_fits(job: Job, left_ms: float) -> str:
+    """What to ask for in place of a job whose own cost exceeds its time, as words to append."""
+    pace = job.spec.method.pace(job.spec.model)
+    if pace is None or pace.scale is None:
+        return ""
+    field, count = pace.scale
+    fitting = math.floor(_FITTING * count * left_ms / job.cost_ms)
+    return f": {field} of {fitting}, not {count}, would fit" if fitting else ""
+
+
 def _steps_with(job: Job) -> Hashable:
-    """The same for all jobs that step together; None for those that are in no lock step."""
+    """The same for all jobs that fill each other's batches, step by step; None for others."""
     spec = job.spec
     pace = spec.method.pace(spec.model)
     return None if pace is None else (spec.model.name, pace.size, spec.bucket_size, pace.kind)

@@ -20,7 +20,7 @@ from ..models.relevance import Relevance
 from ..models.rescale import Rescale
 from ..models.styles.network import RowNetwork
 from .places import upload, upload_tensor
-from .rows import Lane, Rows, StyleRows, SumTarget, Want
+from .rows import Brought, Lane, Rows, StyleRows, SumTarget, Want
 from .seeds import Scores, score
 
 Pick = tuple[Rows, int]
@@ -60,27 +60,32 @@ class Flight:
     landed: Any
     made: Tensor | None = None
 
-    def brought(self, rows: Rows | StyleRows) -> dict[str, Tensor]:
-        """What these rows wanted, by its name in Traces: n×… with the batch's rows."""
+    def brought(self, rows: Rows | StyleRows) -> Brought:
+        """What these rows wanted, n×… with the batch's rows."""
         if isinstance(rows, StyleRows):
             assert self.made is not None
-            return {"made": self.made}
-        layer = rows.layer or ""
+            return {("made", ""): self.made}
         everything = {
             Want.LOGITS: ("logits", self.logits),
             Want.ATTENTION: ("attention", self.attention),
             Want.GRADIENT: ("gradient", self.gradient),
-            Want.ACTIVATION: ("activation", self.activations.get(layer)),
-            Want.LAYER_GRADIENT: ("layer_gradient", self.layer_gradients.get(layer)),
         }
-        brought: dict[str, Tensor] = {}
+        by_layer = {
+            Want.ACTIVATION: ("activations", self.activations),
+            Want.LAYER_GRADIENT: ("layer_gradients", self.layer_gradients),
+        }
+        brought: Brought = {}
         for want in rows.want:
-            name, tensor = everything[want]
-            assert tensor is not None
-            brought[name] = tensor
+            if want in by_layer:
+                name, tensors = by_layer[want]
+                brought |= {(name, layer): tensors[layer] for layer in rows.layers}
+            else:
+                name, tensor = everything[want]
+                assert tensor is not None
+                brought[name, ""] = tensor
         if isinstance(rows.target, SumTarget):
             assert self.terms is not None
-            brought["terms"] = self.terms[:, : len(rows.target.terms)]
+            brought["terms", ""] = self.terms[:, : len(rows.target.terms)]
         return brought
 
 
@@ -172,7 +177,7 @@ class TorchDevice:
         targets = [rows.target_of(index) for rows, index in picks] + [None] * padding
         scores = score(heads, targets, network.place_of, network.classifier)
         finite = scores.values.isfinite()
-        kept = {name: heads[name].detach() for r in all_rows if (name := r.layer) is not None}
+        kept = {name: heads[name].detach() for r in all_rows for name in r.layers}
         gradient = logits = None
         by_layer: dict[str, Tensor] = {}
         if lane is not Lane.FORWARD:
@@ -185,7 +190,7 @@ class TorchDevice:
             logits = heads[OUTPUT].detach()
         for tensors, want in ((kept, Want.ACTIVATION), (by_layer, Want.LAYER_GRADIENT)):
             for name, tensor in tensors.items():
-                asked = [want in r.want and r.layer == name for r in all_rows]
+                asked = [want in r.want and name in r.layers for r in all_rows]
                 finite &= self._finite_or_unasked(tensor, asked, padding)
         if logits is not None:
             asked = [Want.LOGITS in rows.want for rows in all_rows]
@@ -260,7 +265,7 @@ class TorchDevice:
         seeds = scores.seeds
         if lane is Lane.LRP:  # the relevance of a target is its own activation
             seeds = {name: torch.where(s != 0, s * heads[name], 0) for name, s in seeds.items()}
-        layers = {rows.layer for rows in all_rows if Want.LAYER_GRADIENT in rows.want}
+        layers = {name for r in all_rows if Want.LAYER_GRADIENT in r.want for name in r.layers}
         names = [name for name in activations if name in layers]
         gradient, *rest = torch.autograd.grad(
             [heads[name] for name in seeds],

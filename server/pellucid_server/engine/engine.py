@@ -34,7 +34,7 @@ from .device import Device, Flight
 from .job import Done, Job, Ride, Served, Spec, Timing, Work
 from .lockstep import Climb, Climbing, Group, Moved, Stepper, rows_of
 from .memory import is_out_of_memory
-from .rows import Chore, Event, Lane, Rows, State, StyleRows, TopTarget, Want
+from .rows import Ask, Chore, Event, Lane, Rows, State, StyleRows, TopTarget, Want
 from .schedule import Batch, Schedule, Ticket
 
 log = logging.getLogger(__name__)
@@ -209,17 +209,17 @@ class Engine:
 
     def _predict(self, spec: Spec[Any]) -> tuple[float, float, int]:
         """Milliseconds of device time, alone and in a queue, and how many rows they are of."""
-        costs = self.costs_of(spec.model)
+        costs, pace = self.costs_of(spec.model), spec.method.pace(spec.model)
+        cost_ms = queued_ms = 0.0
         rows = spec.method.row_counts(spec.model, spec.target)
-        pace, cost_ms = spec.method.pace(spec.model), 0.0
-        for lane, n in rows.items():
-            at_once = max(1, n)
-            if pace is not None and lane is Lane.GRADIENT:
-                at_once = pace.at_once(spec.bucket_size or self.buckets[-1])
-            elif isinstance(spec.model, StyleModel):
-                at_once = 1  # they are pieces of one image, which rides as one row
-            cost_ms += n / at_once * costs.predict_ms(lane, at_once, spec.bucket_size)
-        queued_ms = sum(n * costs.shared_ms(lane, spec.bucket_size) for lane, n in rows.items())
+        asks = [Ask(*one) for one in rows.items()] if pace is None else pace.asks
+        if isinstance(spec.model, StyleModel):  # its rows are pieces of an image, which is one
+            asks = [Ask(lane, 1, count) for lane, count in rows.items()]
+        for ask in asks:
+            asked_ms = costs.predict_ms(ask.lane, ask.row_count, spec.bucket_size)
+            shared_ms = costs.shared_ms(ask.lane, spec.bucket_size)
+            cost_ms += ask.times * asked_ms
+            queued_ms += ask.times * ask.row_count * shared_ms
         row_count = sum(rows.values())
         most_ms = spec.method.most_ms(spec.model, cost_ms / row_count)
         cost_ms, queued_ms = min(cost_ms, most_ms), min(queued_ms, most_ms)
@@ -459,12 +459,13 @@ class Engine:
         finite = flight.finite.tolist()
         for place in places:
             index = tickets[place].index
-            if finite[place]:
+            if finite[place] or (len(tickets) == 1 and work.rows.may_fail):
                 work.settle(
                     index,
                     flight.scores[place],
                     flight.classes[place],
-                    **{name: tensor[place] for name, tensor in brought.items()},
+                    {name: tensor[place] for name, tensor in brought.items()},
+                    finite=finite[place],
                 )
             elif len(tickets) > 1:
                 # Neighbours can have sent it further than it needed, to where it overflows.

@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 from ..models.registry import Model
 from ..models.styles.library import StyleModel
 from .lockstep import Climbing, Pace
-from .rows import Lane, Program, Rows, StyleRows, Target, Traces
+from .rows import Brought, Lane, Program, Rows, StyleRows, Target, Traces
 
 Served = Model | StyleModel
 """What jobs run on."""
@@ -44,7 +44,7 @@ class Method(Protocol[_M_contra]):
         ...
 
     def pace(self, model: _M_contra) -> Pace | None:
-        """Of its rows with gradients, where they come in lock step; None: all can come at once."""
+        """How its rows come, where some wait for others; None: all can come at once."""
         ...
 
     def most_ms(self, model: _M_contra, row_ms: float) -> float:
@@ -182,7 +182,8 @@ class Work:
         self.suspects: list[int] = []  # rows that were not finite and are run again, alone
         self._scores = torch.zeros(count, dtype=torch.float64)
         self._classes = torch.full((count,), -1)
-        self._kept: dict[str, Tensor] = {}
+        self._finite = torch.ones(count, dtype=torch.bool)
+        self._kept: Brought = {}
 
     @property
     def waiting(self) -> int:
@@ -191,10 +192,13 @@ class Work:
     def take(self) -> int:
         return self._untaken.pop()
 
-    def settle(self, index: int, score: Tensor, class_index: Tensor, **kept: Tensor) -> None:
-        """Keeps what came of one row; what is kept is named as in Traces."""
+    def settle(
+        self, index: int, score: Tensor, class_index: Tensor, kept: Brought, *, finite: bool
+    ) -> None:
+        """Keeps what came of one row."""
         self._scores[index] = score
         self._classes[index] = class_index
+        self._finite[index] = finite
         for name, tensor in kept.items():
             if name not in self._kept:
                 self._kept[name] = tensor.new_empty((len(self._scores), *tensor.shape))
@@ -203,8 +207,21 @@ class Work:
 
     def traces(self) -> Traces:
         assert self.unsettled == 0
-        names = ("terms", "logits", "activation", "gradient", "layer_gradient", "attention", "made")
-        return Traces(self._scores, self._classes, **{name: self._kept.get(name) for name in names})
+        return Traces(
+            self._scores,
+            self._classes,
+            self._finite,
+            terms=self._kept.get(("terms", "")),
+            logits=self._kept.get(("logits", "")),
+            activations=self._by_layer("activations"),
+            gradient=self._kept.get(("gradient", "")),
+            layer_gradients=self._by_layer("layer_gradients"),
+            attention=self._kept.get(("attention", "")),
+            made=self._kept.get(("made", "")),
+        )
+
+    def _by_layer(self, name: str) -> dict[str, Tensor]:
+        return {layer: kept for (field, layer), kept in self._kept.items() if field == name}
 
     def close(self) -> None:
         """Nothing of it is kept elsewhere."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..models.network import Network
 from ..models.registry import Model
-from .rows import Lane, Rows, SumTarget, Want
+from .rows import Ask, Lane, Rows, SumTarget, Want
 
 
 class Stepper(Protocol):
@@ -74,23 +74,36 @@ class Moved:
 
 @dataclass(frozen=True)
 class Pace:
-    """How a job in lock step asks for rows: one of each image, and then the next.
+    """How a job asks for rows that wait for each other: for some, and then for the next.
 
     Attributes:
-        image_count: Rows of it that there are at once.
+        asks: All of its rows.
         size: Of its images, height and width; of the last ones where there are several.
-        in_rounds: Whether none is taken before all have made the step before.
-        kind: Of stepper: only jobs of one kind step together.
+        kind: Only rows of jobs of one kind fill each other's batches, and of one model, size and
+            bucket: a kind of stepper, or Rows of those that are in none.
+        scale: The field of the request that its rows grow with, and what that is; None: there is
+            none.
     """
 
-    image_count: int
+    asks: Sequence[Ask]
     size: tuple[int, int]
-    in_rounds: bool = False
-    kind: Hashable = None
+    kind: Hashable
+    scale: tuple[str, int] | None = None
 
-    def at_once(self, bucket_size: int) -> int:
-        """Rows that go together where there are no others; more than a bucket take several."""
-        return self.image_count if self.in_rounds else min(self.image_count, bucket_size)
+
+def in_step(
+    row_count: float, image_count: int, bucket_size: int, *, in_rounds: bool = False
+) -> Ask:
+    """The rows with gradients of images that a job has step: one of each, and then the next.
+
+    Args:
+        row_count: Of all images.
+        image_count: How many there are.
+        bucket_size: Of their batches, which more images fill up, whichever they are.
+        in_rounds: Whether no image makes a step before all have made the step before.
+    """
+    at_once = image_count if in_rounds else min(image_count, bucket_size)
+    return Ask(Lane.GRADIENT, at_once, row_count / at_once)
 
 
 @dataclass(frozen=True)

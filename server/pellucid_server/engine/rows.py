@@ -5,7 +5,8 @@ to the image.
 """
 
 import enum
-from collections.abc import Callable, Generator, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -290,13 +291,36 @@ class Want(enum.Flag):
     SCORE = 0
     LOGITS = enum.auto()
     ACTIVATION = enum.auto()
-    """Of the layer that the rows name."""
+    """Of each layer that the rows name."""
     ATTENTION = enum.auto()
     """The weights of every attention, which are recomputed from queries and keys."""
     GRADIENT = enum.auto()
     """By the image."""
     LAYER_GRADIENT = enum.auto()
-    """By the named layer's activation."""
+    """By the activation of each of them."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Rows that a job asks for together, again and again, each time when it has those before.
+
+    Attributes:
+        lane: Theirs.
+        row_count: Of each time.
+        times: How often: a mean, where nobody can know.
+    """
+
+    lane: Lane
+    row_count: int
+    times: float = 1.0
+
+
+def counted(asks: Iterable[Ask]) -> dict[Lane, int]:
+    """How many rows that is, by lane."""
+    counts: dict[Lane, float] = {}
+    for ask in asks:
+        counts[ask.lane] = counts.get(ask.lane, 0.0) + ask.times * ask.row_count
+    return {lane: math.ceil(round(count, 6)) for lane, count in counts.items()}
 
 
 @dataclass(frozen=True)
@@ -308,23 +332,26 @@ class Rows:
         target: Whose score, and whose gradient: one for all images, or n that are no sums.
         want: What to compute besides the score.
         rule: How gradients pass rectifiers, or relevance passes layers.
-        layer: The layer of ACTIVATION and LAYER_GRADIENT.
+        layers: Those of ACTIVATION and LAYER_GRADIENT.
         epsilon: Of LRP's rules: keeps divisors away from 0.
         references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
         model: Whose network they go through, where it is not the job's: another one that the
             server has, or the job's with a twin of its network.
         bucket_size: What their batches are padded to; None: what the request says, if it does.
+        may_fail: Whether the method goes on where what came of a row is not finite, which its
+            traces say. Otherwise the job ends.
     """
 
     images: Tensor
     target: Aim | tuple[Target, ...]
     want: Want = Want.SCORE
     rule: Rule = Rule.GRADIENT
-    layer: str | None = None
+    layers: tuple[str, ...] = ()
     epsilon: float = 0.0
     references: Tensor | None = None
     model: Model | None = None
     bucket_size: int | None = None
+    may_fail: bool = False
 
     @property
     def lane(self) -> Lane:
@@ -353,9 +380,7 @@ class Rows:
         taps = {goal.tap for goal in goals}
         if self.want & (Want.LOGITS | Want.ATTENTION):  # attentions lie all the way
             taps.add(OUTPUT)
-        if self.layer is not None:
-            taps.add(self.layer)
-        return frozenset(taps)
+        return frozenset(taps.union(self.layers))
 
 
 @dataclass(frozen=True)
@@ -376,6 +401,7 @@ class StyleRows:
 
     lane: ClassVar[Lane] = Lane.FORWARD
     rule: ClassVar[Rule] = Rule.GRADIENT
+    may_fail: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -385,25 +411,32 @@ class Traces:
     Attributes:
         scores: n, float64, on the host: the target's score.
         classes: n, int64, on the host: the target's class; -1 for a neuron or a sum.
+        finite: n, bool, on the host: whether all that was wanted of a row is finite. Of rows that
+            may not fail, it is.
         terms: n×terms, float64, on the host, of a SumTarget: the score of each, not weighted.
         logits: n×classes on the host, if they were wanted.
-        activation: n×… on the device, if it was wanted: of the layer that the rows named.
+        activations: n×… on the device, by layer, of those that the rows named; if wanted.
         gradient: n×3×H×W on the device, if it was wanted: of the score by the image. In the
             lanes of LRP and DeepLIFT: the relevance of the image, or its contributions.
-        layer_gradient: As activation, if it was wanted: of the score by the activation.
+        layer_gradients: As activations, if wanted: of the score by the activation.
         attention: n×layers×heads×tokens×tokens on the device, if it was wanted.
         made: n×… on the device, of StyleRows, which bring nothing else: what the network made.
     """
 
     scores: Tensor
     classes: Tensor
+    finite: Tensor
     terms: Tensor | None
     logits: Tensor | None
-    activation: Tensor | None
+    activations: Mapping[str, Tensor]
     gradient: Tensor | None
-    layer_gradient: Tensor | None
+    layer_gradients: Mapping[str, Tensor]
     attention: Tensor | None
     made: Tensor | None
+
+
+Brought = dict[tuple[str, str], Tensor]
+"""What rows wanted, by a field of Traces, and by layer where it is by layers."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .attention import Attention
+from .fields import Field
 from .fold import fold_batch_norms
 from .gates import GateReport, Gates, Rule, Undefined, report_gates
 from .relevance import Relevance
@@ -80,6 +81,11 @@ class Layer:
         if self.layout is Layout.MAPS_CHANNELS_LAST:
             return replace(self, shape=shape, grid=(shape[0], shape[1]))
         return self
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """Which dimensions of its output are rows and columns, the batch's counted."""
+        return (1, 2) if self.layout is Layout.MAPS_CHANNELS_LAST else (2, 3)
 
     def place(self, channel: int | None, y: int | None, x: int | None) -> tuple[int | None, ...]:
         """Where a neuron is along each axis of the output; None: everywhere."""
@@ -330,6 +336,12 @@ class Network:
         if (height_px, width_px) == (self.height_px, self.width_px):
             return {layer.name: layer.shape for layer in self.layers}
         return self._sizes.at(height_px, width_px)
+
+    @functools.cached_property
+    def fields(self) -> Mapping[str, Field]:
+        """What the places of each layer see of an input of the network's own size."""
+        axes = {layer.name: layer.axes for layer in self.layers}
+        return self._sizes.fields(self.height_px, self.width_px, axes)
 
     def layer(self, name: str) -> Layer | None:
         """The layer of that name, or None."""

@@ -3,12 +3,14 @@
 import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .fields import Field, Fields
 
 _MOST_KEPT = 64
 
@@ -69,6 +71,31 @@ class Sizes:
             raise found
         return found
 
+    def fields(
+        self, height_px: int, width_px: int, axes: Mapping[str, tuple[int, int]]
+    ) -> Mapping[str, Field]:
+        """What the places of layers see of an input; as slow as a forward pass on the CPU.
+
+        Args:
+            height_px: Of the input, which the network takes.
+            width_px: Likewise.
+            axes: By layer: which dimensions of its output, the batch's counted, are rows and
+                columns; two that it does not have where it has neither.
+        """
+        found: dict[str, Field] = {}
+        image = torch.zeros(1, 3, height_px, width_px, dtype=self._dtype, device="meta")
+
+        def note(name: str, output: Tensor) -> None:
+            if name in axes:
+                found[name] = following.of(output, *axes[name])
+
+        # Inference mode, in which operators are seen before they are taken to pieces.
+        with self._trying, torch.inference_mode(), self._noting(note):
+            following = Fields(image)
+            with following:
+                self._module(image)
+        return found
+
     def _known(self, size: tuple[int, int]) -> Shapes | UnfitSize | None:
         """What was found before: whoever asks for that waits for no other size to be tried."""
         with self._lock:
@@ -76,9 +103,13 @@ class Sizes:
 
     def _try(self, size: tuple[int, int]) -> Shapes | UnfitSize:
         shapes: dict[str, tuple[int, ...]] = {}
+
+        def note(name: str, output: Tensor) -> None:
+            shapes[name] = tuple(output.shape[1:])
+
         image = torch.zeros(1, 3, *size, dtype=self._dtype, device="meta")
         try:
-            with torch.no_grad(), self._noting(shapes):
+            with torch.no_grad(), self._noting(note):
                 output = self._module(image)
         except Exception:  # whatever a network raises, it does not run
             return UnfitSize(*list(shapes.items())[-1]) if shapes else UnfitSize()
@@ -88,16 +119,17 @@ class Sizes:
         return shapes if output.shape == (1, self._class_count) else UnfitSize()
 
     @contextmanager
-    def _noting(self, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
+    def _noting(self, note: Callable[[str, Tensor], None]) -> Iterator[None]:
+        """Tells the outputs of layers, by the names of their calls."""
         calls: dict[str, int] = {}
 
         def hook_for(name: str) -> Any:
-            def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            def tell(_module: nn.Module, _inputs: Any, output: Any) -> None:
                 call = calls[name] = calls.get(name, -1) + 1
                 if isinstance(output, Tensor) and output.dim():
-                    shapes[f"{name}#{call}" if call else name] = tuple(output.shape[1:])
+                    note(f"{name}#{call}" if call else name, output)
 
-            return note
+            return tell
 
         with ExitStack() as hooks:
             for name in self._modules:

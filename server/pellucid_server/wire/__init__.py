@@ -1,14 +1,16 @@
 """Between protobuf messages and what the server works with: Spec in, results out."""
 
 from .checkpoints import Collector, write_checkpoint
+from .events import write_optimize, write_queued
+from .failures import write_error
 from .fast import read_fast, write_fast, write_styles
-from .optimize import AskedOptimize, read_optimize, write_optimize, write_queued
+from .limits import Call, Limits
+from .models import write_model, write_models
+from .optimize import AskedOptimize, read_optimize
 from .requests import (
     METHODS,
     MOST_IMAGES,
     Asked,
-    Call,
-    Limits,
     View,
     read_explain,
     read_explain_batch,
@@ -16,11 +18,8 @@ from .requests import (
     read_predict_batch,
 )
 from .responses import (
-    write_error,
     write_explain,
     write_explain_batch,
-    write_model,
-    write_models,
     write_predict,
     write_predict_batch,
 )

@@ -1,5 +1,6 @@
 """How an attacked photo fares: its perturbation, its linear view, its transfer, as messages."""
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,12 +11,14 @@ from torch import Tensor
 
 from ..errors import quoted
 from ..inputs import PhotoSource
+from ..methods.attack.attack import Attack
 from ..methods.attack.linear import LinearView
 from ..methods.attack.transfer import Transferred
-from ..methods.attack.universal import as_picture, picture_gain
+from ..methods.attack.universal import UniversalAttack, as_picture, picture_gain
 from ..models.registry import Model
 from .fields import Fields, Violations, find_layer, why_not, write_picture
-from .requests import Limits, read_image
+from .images import read_image
+from .limits import Limits
 
 MOST_LAYERS = 64
 
@@ -109,14 +112,14 @@ def write_transfer(scores: Sequence[Transferred]) -> Iterator[attack_pb2.Transfe
     for one in scores:
         made = attack_pb2.TransferScore(
             model=one.model.name,
-            before=write_top(one.model, one.before),
-            after=write_top(one.model, one.after),
+            before=None if one.before is None else write_top(one.model, one.before),
+            after=None if one.after is None else write_top(one.model, one.after),
             fooled=one.fooled,
         )
-        if one.source is not None:
-            made.source_before, made.source_after = (
-                float(logits.double().softmax(0)[one.source]) for logits in (one.before, one.after)
-            )
+        if one.source is not None and one.before is not None:
+            made.source_before = float(one.before.softmax(0)[one.source])
+        if one.source is not None and one.after is not None:
+            made.source_after = float(one.after.softmax(0)[one.source])
         yield made
 
 
@@ -129,6 +132,36 @@ def write_top(model: Model, logits: torch.Tensor) -> inference_pb2.Prediction:
         probability=float(logits.double().softmax(0)[index]),
         logit=float(logits[index]),
     )
+
+
+def most_told_bytes(method: Attack | UniversalAttack, model: Model) -> int:
+    """Of all that is told of an attack besides pictures, whatever comes of it; as JSON, too."""
+    if isinstance(method, UniversalAttack):
+        return 2 * method.photos.photo_count * _most_top_bytes(model)
+    label_bytes = _most_label_bytes(model)
+    effects = sum(_NUMBERS_BYTES + _json_bytes(name) for name in ("", *method.layers))
+    linear = 2 * (_NUMBERS_BYTES + label_bytes + effects)  # of two classes
+    transfer = sum(
+        _NUMBERS_BYTES + _json_bytes(other.name) + 2 * _most_top_bytes(other)
+        for other in method.models
+    )
+    return method.image_count * (_most_top_bytes(model) + linear + transfer)
+
+
+_NUMBERS_BYTES = 200
+"""Of up to four numbers, their names and what is around them, as JSON."""
+
+
+def _most_top_bytes(model: Model) -> int:
+    return _NUMBERS_BYTES + _most_label_bytes(model)
+
+
+def _most_label_bytes(model: Model) -> int:
+    return max(map(_json_bytes, model.labels), default=0)
+
+
+def _json_bytes(text: str) -> int:
+    return len(json.dumps(text))
 
 
 def picture_of(pixels: Tensor) -> Any:

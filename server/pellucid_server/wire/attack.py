@@ -30,7 +30,8 @@ from .fields import (
     write_picture,
     write_tensor,
 )
-from .requests import Limits, read_class
+from .limits import Limits
+from .targets import read_class
 
 ALGORITHMS: Mapping[str, type[Algorithm]] = {
     kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool, CarliniWagner)

@@ -106,19 +106,20 @@ def write_checkpoint(
 
 
 def _chunks(parts: Iterable[bytes | memoryview], chunk_bytes: int) -> Iterator[bytes]:
-    """The same bytes, so many at a time."""
-    chunk = bytearray()
+    """The same bytes, so many at a time, each copied once."""
+    pieces: list[memoryview] = []
+    room = chunk_bytes
     for part in parts:
         rest = memoryview(part)
         while rest:
-            room = chunk_bytes - len(chunk)
-            chunk += rest[:room]
+            pieces.append(rest[:room])
             rest = rest[room:]
-            if len(chunk) == chunk_bytes:
-                yield bytes(chunk)
-                chunk.clear()
-    if chunk:
-        yield bytes(chunk)
+            room -= len(pieces[-1])
+            if room == 0:
+                yield b"".join(pieces)
+                pieces, room = [], chunk_bytes
+    if pieces:
+        yield b"".join(pieces)
 
 
 def most_checkpoint_bytes(spec: Spec, *, in_halves: bool = False) -> int:
@@ -141,7 +142,7 @@ def check_checkpoint(
     found: Violations,
     request: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
     spec: Spec,
-    chunks: Sequence[bytes],
+    rest: bytes | bytearray,
     most_bytes: int,
     *,
     follows: bool,
@@ -157,9 +158,17 @@ def check_checkpoint(
         found.invalid(field, "is for jobs that make checkpoints; this one makes none")
     elif count > most:
         found.invalid(field, f"makes {count} bytes; a checkpoint of this job has at most {most}")
-    elif byte_count != sum(map(len, chunks)) and not follows:
+    elif byte_count != len(rest) and not follows:
         found.invalid(field, "is for streams, in which more follows; here checkpoint has it all")
     return count > 0
+
+
+def join_checkpoint(
+    request: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec, rest: bytes | bytearray
+) -> bytes | bytearray:
+    """A request's own checkpoint and what followed of it, copied where it is in two parts only."""
+    own = request.checkpoint
+    return b"".join((own, rest)) if own and rest else own or rest
 
 
 def check_checkpoints(found: Violations, spec: Spec, settings: Settings, most_bytes: int) -> None:
@@ -174,7 +183,7 @@ def check_checkpoints(found: Violations, spec: Spec, settings: Settings, most_by
 
 
 def read_checkpoint(
-    found: Violations, spec: Spec, settings: Settings, data: bytes, key: bytes
+    found: Violations, spec: Spec, settings: Settings, data: bytes | bytearray, key: bytes
 ) -> tuple[tuple[Snapshot, ...], tuple[str, ...]]:
     """The states that a checkpoint holds, and why the bits of what follows may differ."""
     try:

@@ -30,7 +30,8 @@ from .fields import (
     write_picture,
     write_tensor,
 )
-from .requests import Call, Limits, read_bucket_size
+from .limits import Call, Limits
+from .requests import read_bucket_size
 from .responses import write_run
 from .stylize import (
     AskedStylize,

@@ -2,18 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
 from pellucid import render
-from pellucid.v1 import data_pb2, inference_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import data_pb2, inference_pb2, stylize_pb2
 
-from .. import photos
 from ..engine.job import Source, Spec
-from ..engine.rows import ClassesTarget, ClassTarget, NeuronTarget, Score, Target, TopTarget
+from ..engine.rows import Target, TopTarget
 from ..errors import NotFound, PellucidError, quoted
-from ..inputs import ArrayPhoto, EncodedPhoto, PhotoSource, PreparedInput
 from ..methods.explain.cams import (
     GradCam,
     GradCamPlusPlus,
@@ -30,26 +26,20 @@ from ..methods.explain.paths import ExpectedGradients, IntegratedGradients, Smoo
 from ..methods.explain.programs import AttentionRollout, DeepLift, Lrp
 from ..methods.explain.rise import Rise
 from ..methods.explain.segments import KernelShap, Lime
-from ..methods.optimize.optimize import Buckets
 from ..methods.predict import Predict
 from ..models.network import OUTPUT
 from ..models.registry import Model, Registry
-from ..models.sizes import Shapes
 from .evidence import read_measures, read_until
 from .fields import (
-    DTYPES,
     Fields,
     Violations,
-    check_finite,
-    find_layer,
-    like,
     one_of,
     outside,
     read_parameters,
-    read_tensor,
-    times,
-    why_not,
 )
+from .images import read_image
+from .limits import Call, Limits
+from .targets import read_target
 
 TOP_K = 5
 PERCENTILE = 99.5
@@ -57,29 +47,6 @@ LONGEST_SIDE_PX = 1024
 LEAST_SIDE_PX, MOST_SIDE_PX = 32, 4096
 MOST_ATTACHED = 8
 MOST_IMAGES = 64
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may ask for on this server."""
-
-    max_photo_pixels: int
-    buckets: tuple[int, ...]
-    max_optimize_pixels: int
-    optimize_buckets: Buckets
-    checkpoint_key: bytes
-    max_optimize_bytes: int = 1 << 30
-    max_checkpoint_bytes: int = 256 << 20
-    max_photo_set_bytes: int = 256 << 20
-    max_response_bytes: int = 32 << 20
-
-
-@dataclass(frozen=True)
-class Call:
-    """Who calls, and until when; deadline_s is by time.monotonic()."""
-
-    caller: str
-    deadline_s: float
 
 
 @dataclass(frozen=True)
@@ -337,7 +304,7 @@ def _read_explained(
     before = len(found)
     name = request.WhichOneof("method") or ""
     kind = METHODS.get(name)
-    target = _read_target(found, request.target, model, kind)
+    target = read_target(found, request.target, model, kind)
     method: ExplainMethod | None = None
     if kind is None:
         found.invalid("method", f"required; one of {', '.join(METHODS)}")
@@ -400,209 +367,6 @@ def read_bucket_size(
         allowed = ", ".join(map(str, limits.buckets))
         found.invalid("bucket_size", f"is {request.bucket_size}; must be one of {allowed}")
     return request.bucket_size
-
-
-def read_image(
-    found: Violations,
-    image: data_pb2.Image,
-    model: Model | None,
-    limits: Limits,
-    canvas_px: int | None,
-    field: str = "image",
-) -> PhotoSource | None:
-    """An image; None where something is wrong with it."""
-    kind = image.WhichOneof("kind")
-    if kind is None:
-        found.invalid(field, "required; either encoded or tensor")
-        return None
-    if kind == "encoded":
-        try:
-            header = photos.read_header(image.encoded, max_pixels=limits.max_photo_pixels)
-        except photos.BadPhoto as error:
-            found.invalid(f"{field}.encoded", str(error))
-            return None
-        return EncodedPhoto(image.encoded, limits.max_photo_pixels, canvas_px, header, field)
-    field = f"{field}.tensor"
-    array = read_tensor(found, field, image.tensor)
-    if array is None:
-        return None
-    if array.dtype == np.uint8:
-        return _read_photo_tensor(found, field, array, limits, canvas_px)
-    if array.dtype == np.float32:
-        return _read_prepared_tensor(found, field, array, model, canvas_px)
-    found.invalid(
-        f"{field}.data_type", f"is {DTYPES[image.tensor.data_type].name}; {_IMAGE_TENSORS}"
-    )
-    return None
-
-
-_IMAGE_TENSORS = "must be uint8 height × width × 3 (a photo) or float32 3 × height × width"
-
-
-def _read_photo_tensor(
-    found: Violations, field: str, array: NDArray[Any], limits: Limits, canvas_px: int | None
-) -> PhotoSource | None:
-    if array.ndim != 3 or array.shape[2] != 3:
-        found.invalid(f"{field}.shape", f"is {times(array.shape)}; {_IMAGE_TENSORS}")
-    elif array.shape[0] * array.shape[1] > limits.max_photo_pixels:
-        found.invalid(
-            f"{field}.shape",
-            f"has {array.shape[0] * array.shape[1]} pixels; at most {limits.max_photo_pixels}",
-        )
-    else:
-        return ArrayPhoto(array, canvas_px)
-    return None
-
-
-def _read_prepared_tensor(
-    found: Violations,
-    field: str,
-    array: NDArray[Any],
-    model: Model | None,
-    canvas_px: int | None,
-) -> PhotoSource | None:
-    if model is None:
-        return None
-    expected = (3, model.network.height_px, model.network.width_px)
-    if array.shape != expected:
-        found.invalid(
-            f"{field}.shape",
-            f"is {times(array.shape)}; an input already preprocessed (float32) for "
-            f"{model.name} is {times(expected)}, a photo is uint8 height × width × 3",
-        )
-        return None
-    before = len(found)
-    check_finite(found, field, array)
-    if len(found) > before:
-        return None
-    return PreparedInput(array, canvas_px)
-
-
-def _read_target(
-    found: Violations,
-    target: inference_pb2.Target,
-    model: Model | None,
-    method: type[ExplainMethod] | None,
-) -> Target | None:
-    """The target; None where it is wrong, or cannot be told without a model."""
-    fields = Fields(found, "target", target)
-    before = len(found)
-    default = Score.LOGIT if method is None else method.score
-    score = Score[fields.choice("score", default.name.lower()).upper()]
-    if method is not None and method.logits_only and score is not Score.LOGIT:
-        fields.invalid("score", f"is SCORE_{score.name}; {method.name} explains SCORE_LOGIT only")
-    against = _read_against(found, target, model)
-    if target.WhichOneof("kind") == "neuron":
-        for name in ("score", "against_class_index", "against_label"):
-            if fields.has(name):
-                fields.invalid(name, "is for classes; the target is a neuron")
-        neuron = read_neuron(found, "target.neuron", target.neuron, model)
-        return neuron if len(found) == before else None
-    if target.WhichOneof("kind") is None:
-        return TopTarget(score, against) if len(found) == before else None
-    classes = _read_classes(found, target, model)
-    if against is not None and against in classes:
-        fields.invalid(str(target.WhichOneof("against")), "is the class itself")
-    if len(found) > before or model is None:
-        return None
-    if len(classes) == 1 and against is None:
-        return ClassTarget(classes[0], score)
-    weights = [(index, 1.0) for index in classes]
-    weights += [] if against is None else [(against, -1.0)]
-    return ClassesTarget(tuple(weights), score)
-
-
-def _read_classes(
-    found: Violations, target: inference_pb2.Target, model: Model | None
-) -> list[int]:
-    """The classes that a target names."""
-    named: list[tuple[str, int | str]] = []
-    match target.WhichOneof("kind"):
-        case "class_index":
-            named = [("target.class_index", target.class_index)]
-        case "label":
-            named = [("target.label", target.label)]
-        case _:
-            several = target.classes
-            named += [("target.classes.class_indices", index) for index in several.class_indices]
-            named += [("target.classes.labels", label) for label in several.labels]
-            if not named:
-                found.invalid("target.classes", "required; at least one class")
-    classes: list[int] = []
-    for field, name in named:
-        index = read_class(found, field, name, model)
-        if index is not None and index in classes:
-            found.invalid(field, f"names class {index} twice")
-        classes += [] if index is None else [index]
-    return classes
-
-
-def _read_against(
-    found: Violations, target: inference_pb2.Target, model: Model | None
-) -> int | None:
-    kind = target.WhichOneof("against")
-    return (
-        None if kind is None else read_class(found, f"target.{kind}", getattr(target, kind), model)
-    )
-
-
-def read_class(found: Violations, field: str, name: int | str, model: Model | None) -> int | None:
-    """A class by its index or its label."""
-    if isinstance(name, int):
-        last = None if model is None else model.network.class_count - 1
-        if name < 0 or (last is not None and name > last):
-            found.invalid(field, outside(name, 0, last))
-        return name
-    if model is None:
-        return None
-    classes = model.classes_labelled(name)
-    if not classes:
-        close = like(name, model.labels)
-        found.missing(field, f"{quoted(name)} is not a label of {model.name}{close}")
-    elif len(classes) > 1:
-        shared = ", ".join(map(str, classes))
-        found.invalid(
-            field, f"{quoted(name)} is shared by the classes {shared}; name one by class_index"
-        )
-    return classes[0] if classes else None
-
-
-def read_neuron(
-    found: Violations,
-    field: str,
-    neuron: inference_pb2.Neuron | optimize_pb2.Direction,
-    model: Model | None,
-    shapes: Shapes | None = None,
-) -> NeuronTarget:
-    """A neuron, or the place that a direction is at.
-
-    Args:
-        found: Where all that is wrong is noted.
-        field: Its path in the request.
-        neuron: What is read.
-        model: None where the request names one that is not there.
-        shapes: Of layers, where the input's size is not the network's own.
-    """
-    layer = None if model is None else find_layer(found, f"{field}.layer", neuron.layer, model)
-    if layer is not None and not layer.targetable:
-        found.refused(f"{field}.layer", f"{layer.name} cannot be a target: {why_not(layer)}")
-        layer = None
-    if layer is not None and shapes is not None and layer.grid is not None:
-        layer = layer.at(shapes[layer.name])
-    fields = Fields(found, field, neuron)
-    grid = (None, None) if layer is None else (layer.grid or (0, 0))
-    lengths = {"y": grid[0], "x": grid[1]}
-    if isinstance(neuron, inference_pb2.Neuron):
-        lengths["channel"] = None if layer is None else layer.channel_count
-    for name, length in lengths.items():
-        if layer is not None and length == 0 and fields.has(name):
-            fields.invalid(name, f"{layer.name} has no map: it is {layer.channel_count} long")
-        else:
-            fields.number(name, 0, 0, length - 1 if length else None)
-    if fields.has("y") != fields.has("x"):
-        fields.invalid("x" if fields.has("y") else "y", "required where the other one is set")
-    given = {name: getattr(neuron, name) for name in lengths if fields.has(name)}
-    return NeuronTarget(neuron.layer, **given)
 
 
 _OUTPUTS = {

@@ -3,21 +3,18 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 from pellucid import render
-from pellucid.v1 import data_pb2, inference_pb2, model_pb2
+from pellucid.v1 import data_pb2, inference_pb2
 from PIL import Image
 from torch import Tensor
 
 from .. import photos
-from ..engine.costs import Costs
 from ..engine.job import Done, Spec
 from ..engine.rows import (
     ClassesTarget,
@@ -28,19 +25,18 @@ from ..engine.rows import (
     Score,
     TopTarget,
 )
-from ..errors import CODES, PellucidError
+from ..errors import PellucidError
 from ..inputs import Loaded
 from ..methods.explain.explain import Explain
 from ..methods.explain.explanation import Explanation, Stop, Window
 from ..methods.predict import Predict, PredictResult
-from ..models.network import Layout
-from ..models.registry import Model, Precision, Registry
+from ..models.registry import Model
 from ..versions import VERSIONS
-from .evidence import MEASURES, write_convergence, write_evidence, write_measures
-from .fields import Violations, number_of, write_parameters, write_picture, write_tensor
-from .requests import METHODS, Explained, View, default_method, find_model
-
-ERROR_DOMAIN = "pellucid"
+from .evidence import write_convergence, write_evidence, write_measures
+from .failures import write_failure
+from .fields import number_of, write_parameters, write_picture, write_tensor
+from .models import PRECISIONS, write_preprocessing
+from .requests import Explained, View
 
 _MOST_SKETCH_CELLS = 16
 _SATURATED = 0.99
@@ -115,20 +111,6 @@ def write_explain_batch(
             else inference_pb2.ExplainBatchResult(explanation=outcome)
             for outcome in outcomes
         ]
-    )
-
-
-def write_failure(error: PellucidError) -> data_pb2.Failure:
-    """An error of one part of a request."""
-    return data_pb2.Failure(
-        code=_code(error),
-        message=error.message,
-        reason=error.reason,
-        violations=[
-            data_pb2.FieldViolation(field=violation.field, description=violation.description)
-            for violation in error.violations
-        ],
-        retry_delay_ms=error.retry_delay_ms,
     )
 
 
@@ -371,8 +353,8 @@ def _write_receipt(
         explain=explain,
         image_sha256=spec.source.sha256,
         weights_sha256=model.weights_sha256,
-        preprocessing=_write_preprocessing(model),
-        precision=_PRECISIONS[model.precision],
+        preprocessing=write_preprocessing(model),
+        precision=PRECISIONS[model.precision],
         device="cpu" if on_cpu else torch.cuda.get_device_name(device),
         thread_count=torch.get_num_threads() if on_cpu else 0,
         versions=VERSIONS,
@@ -387,39 +369,14 @@ def _sketch(attribution: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(attribution.double(), (height, width))
 
 
-_PRECISIONS = {
-    Precision.FLOAT32: model_pb2.PRECISION_FLOAT32,
-    Precision.FLOAT64: model_pb2.PRECISION_FLOAT64,
-    Precision.TF32: model_pb2.PRECISION_TF32,
-    Precision.BFLOAT16: model_pb2.PRECISION_BFLOAT16,
-}
-_INTERPOLATIONS = {
-    "bilinear": model_pb2.INTERPOLATION_BILINEAR,
-    "bicubic": model_pb2.INTERPOLATION_BICUBIC,
-}
-_LANES = {
-    Lane.FORWARD: model_pb2.LANE_FORWARD,
-    Lane.GRADIENT: model_pb2.LANE_GRADIENT,
-    Lane.LRP: model_pb2.LANE_LRP,
-    Lane.DEEPLIFT: model_pb2.LANE_DEEPLIFT,
-}
-_LAYOUTS = {
-    Layout.CHANNELS: model_pb2.LAYOUT_CHANNELS,
-    Layout.MAPS: model_pb2.LAYOUT_MAPS,
-    Layout.MAPS_CHANNELS_LAST: model_pb2.LAYOUT_MAPS_CHANNELS_LAST,
-    Layout.TOKENS: model_pb2.LAYOUT_TOKENS,
-    Layout.OTHER: model_pb2.LAYOUT_UNSPECIFIED,
-}
-
-
 def write_run(spec: Spec[Any], done: Done, render_ms: float = 0.0) -> inference_pb2.Run:
     """What a result was computed by."""
     model, timing = spec.model, done.timing
     return inference_pb2.Run(
         model=model.name,
         model_version=model.version,
-        preprocessing=_write_preprocessing(model) if isinstance(model, Model) else None,
-        precision=_PRECISIONS[model.precision],
+        preprocessing=write_preprocessing(model) if isinstance(model, Model) else None,
+        precision=PRECISIONS[model.precision],
         device=model.network.device.type,
         decode_ms=(timing.ready_s - timing.decode_started_s) * 1e3,
         queue_ms=timing.queue_ms,
@@ -434,143 +391,3 @@ def write_run(spec: Spec[Any], done: Done, render_ms: float = 0.0) -> inference_
             for ride in done.rides
         ],
     )
-
-
-def _write_preprocessing(model: Model) -> model_pb2.Preprocessing:
-    steps = model.preprocessing
-    return model_pb2.Preprocessing(
-        resize_shorter_side_px=steps.resize_shorter_side_px,
-        height_px=steps.height_px,
-        width_px=steps.width_px,
-        interpolation=_INTERPOLATIONS[steps.interpolation],
-        mean=steps.mean,
-        std=steps.std,
-    )
-
-
-def write_models(registry: Registry) -> model_pb2.ListModelsResponse:
-    """All models, those that failed to load included."""
-    summaries = [
-        model_pb2.ModelSummary(name=model.name, ready=True, version=model.version)
-        for model in registry.values()
-    ]
-    summaries += [
-        model_pb2.ModelSummary(name=failed.name, ready=False, reason=failed.reason)
-        for failed in registry.failed
-    ]
-    summaries.sort(key=lambda summary: summary.name)
-    return model_pb2.ListModelsResponse(models=summaries)
-
-
-def write_model(
-    name: str, registry: Registry, costs_of: Callable[[Model], Costs]
-) -> model_pb2.GetModelResponse:
-    """One model in full.
-
-    Raises:
-        NotFound: There is none of that name.
-    """
-    for failed in registry.failed:
-        if failed.name == name and name not in registry:
-            return model_pb2.GetModelResponse(name=name, ready=False, reason=failed.reason)
-    found = Violations()
-    model = find_model(found, name, registry)
-    found.raise_any()
-    assert model is not None
-    network = model.network
-    return model_pb2.GetModelResponse(
-        name=model.name,
-        ready=True,
-        version=model.version,
-        architecture=model.architecture,
-        preprocessing=_write_preprocessing(model),
-        precision=_PRECISIONS[model.precision],
-        layers=[
-            model_pb2.Layer(
-                name=layer.name,
-                type=layer.kind,
-                shape=layer.shape,
-                targetable=layer.targetable,
-                note=layer.note,
-                layout=_LAYOUTS[layer.layout],
-                grid=layer.grid or (),
-            )
-            for layer in network.layers
-        ],
-        methods=list(_method_supports(model)),
-        labels=model.labels,
-        costs=[
-            model_pb2.BatchCost(lane=_LANES[lane], bucket_size=bucket, row_ms=batch_ms / bucket)
-            for (lane, bucket), batch_ms in sorted(
-                costs_of(model).snapshot().items(), key=lambda item: (item[0][0].value, item[0][1])
-            )
-        ],
-        gate_count=network.gates.site_count,
-        device=network.device.type,
-        platform=model_pb2.PLATFORM_ONNX if model.onnx else model_pb2.PLATFORM_TORCH,
-        onnx=_write_onnx(model),
-    )
-
-
-def _write_onnx(model: Model) -> model_pb2.Onnx | None:
-    about = model.onnx
-    if about is None:
-        return None
-    return model_pb2.Onnx(
-        opset=about.opset,
-        provider=about.provider or "",
-        fixed_batch_size=about.batch_size or 0,
-        parity=about.parity,
-        white_box_refusal=model.network.white_box_refusal or "",
-        notes=about.notes,
-    )
-
-
-def _method_supports(model: Model) -> Iterator[model_pb2.MethodSupport]:
-    """Every method, and whether it applies."""
-    yield model_pb2.MethodSupport(method=Predict.name, supported=True, row_count=1)
-    for name, kind in METHODS.items():
-        made = default_method(kind, model)
-        if isinstance(made, str):
-            yield model_pb2.MethodSupport(method=name, reason=made)
-            continue
-        yield model_pb2.MethodSupport(
-            method=name,
-            supported=True,
-            row_count=sum(made.row_counts(model, TopTarget()).values()),
-            anytime=kind.anytime,
-            evidence=[
-                measure
-                for measure, of in MEASURES.items()
-                if of.method_refusal(kind) is None and of.why_not(model) is None
-            ],
-        )
-
-
-def write_error(error: PellucidError) -> status_pb2.Status:
-    """An error as google.rpc.Status, with its reason, violations and retry delay."""
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)]
-    if error.violations:
-        details.append(
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field, description=violation.description
-                    )
-                    for violation in error.violations
-                ]
-            )
-        )
-    if error.retry_delay_ms is not None:
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(math.ceil(error.retry_delay_ms))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    packed = []
-    for detail in details:
-        packed.append(any_pb2.Any())
-        packed[-1].Pack(detail)
-    return status_pb2.Status(code=_code(error), message=error.message, details=packed)
-
-
-def _code(error: PellucidError) -> code_pb2.Code:
-    return code_pb2.Code.Value(CODES[type(error)].grpc.name)

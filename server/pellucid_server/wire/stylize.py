@@ -21,7 +21,7 @@ from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
 from .adversarial import picture_of
-from .checkpoints import check_checkpoint, check_checkpoints, read_checkpoint
+from .checkpoints import check_checkpoint, check_checkpoints, join_checkpoint, read_checkpoint
 from .fields import (
     Fields,
     Violations,
@@ -35,7 +35,9 @@ from .fields import (
     write_picture,
     write_tensor,
 )
-from .requests import Call, Limits, find_model, read_image
+from .images import read_image
+from .limits import Call, Limits
+from .requests import find_model
 from .responses import write_run
 
 MOST_STYLES = 8
@@ -85,7 +87,7 @@ def read_stylize(
     call: Call,
     registry: Registry,
     limits: Limits,
-    chunks: Sequence[bytes] = (),
+    rest: bytes | bytearray = b"",
     *,
     follows: bool = False,
 ) -> AskedStylize:
@@ -140,11 +142,11 @@ def read_stylize(
     check_checkpoints(found, spec, settings, limits.max_checkpoint_bytes)
     check_answer(found, "neural", request, method.size, limits)
     most = limits.max_checkpoint_bytes
-    given = check_checkpoint(found, request, spec, chunks, most, follows=follows)
+    given = check_checkpoint(found, request, spec, rest, most, follows=follows)
     found.raise_any()
     notes: tuple[str, ...] = ()
     if given and not follows:
-        data = b"".join([request.checkpoint, *chunks])
+        data = join_checkpoint(request, rest)
         states, notes = read_checkpoint(found, spec, settings, data, limits.checkpoint_key)
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))

@@ -27,7 +27,7 @@ from .fields import (
     write_picture,
     write_tensor,
 )
-from .requests import Limits
+from .limits import Limits
 
 MOST_PHOTOS = 1024
 """Photos of a set."""
@@ -124,6 +124,11 @@ def write_universal_result(
         linf=float(change.abs().max()),
         l2=float(change.double().norm()),
     )
+    if result.failed is not None:
+        universal.stop_reason = (
+            f"a score or gradient of photos[{result.failed}] was not finite in pass "
+            f"{result.pass_count}"
+        )
     for before, after in zip(result.before, result.after, strict=True):
         universal.photos.add(before=write_top(model, before), after=write_top(model, after))
     made = optimize_pb2.OptimizeResult(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, checkpoint_pb2, data_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.engine.rows import ClassTarget, SumTarget
 from pellucid_server.errors import (
@@ -403,3 +403,42 @@ def test_a_server_that_stops_hands_an_attack_over() -> None:
     with running() as runner:
         rest, _ = run(runner, read(again))
     assert torch.equal(rest.result.unrounded, whole.result.unrounded)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [pgd(restart_count=2, step_count=3), carlini(step_count=12)],
+    ids=["pgd", "carlini_wagner"],
+)
+def test_half_the_size_goes_on_close_by_and_says_so(fields: dict[str, Any]) -> None:
+    """From the last one; the budget holds to the last digit all the same."""
+    half = {"checkpoint_precision": checkpoint_pb2.CHECKPOINT_PRECISION_HALF}
+    sizes = []
+    with running() as runner:
+        for form in ({}, half):
+            asked = read(request(**fields, checkpoint_every=2, **form))
+            assert asked.settings.checkpoint_precision == (2 if form else 1)
+            whole, shown = run(runner, asked)
+            collector = wire.Collector(asked.image_count)
+            snapshots = [one for one in shown if isinstance(one, Snapshot)]
+            *_, last = [done for one in snapshots if (done := collector.add(one)) is not None]
+            parts = wire.write_checkpoint(asked.spec, asked.settings, last, KEY)
+            checkpoint = b"".join(part.chunk for part in parts)
+            sizes.append(len(checkpoint))
+        again = request(**fields)
+        again.checkpoint = checkpoint
+        resumed = read(again)
+        assert resumed.notes == ("bits differ: the checkpoint is of half precision",)
+        rest, _ = run(runner, resumed)
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.02)
+    difference = (rest.result.unrounded - whole.result.unrounded).abs()
+    assert float(difference.max()) > 0
+    assert float(difference.mean()) < 0.5  # of 255, where a pixel's sign may turn
+    change = rest.result.pixels.double() - rest.result.base.pixels.double().cpu()
+    if "pgd" in fields:
+        assert 0 < float(change.abs().max()) <= 8
+
+
+def test_a_precision_is_of_checkpoints() -> None:
+    asked = request(**pgd(), checkpoint_precision=checkpoint_pb2.CHECKPOINT_PRECISION_HALF)
+    assert refusal(asked) == {"attack.checkpoint_precision": "needs checkpoint_every"}

@@ -1,5 +1,6 @@
 """The linear view of a change against autograd and arithmetic of the tests' own."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import torch
 from pellucid_server.engine.job import Priority
 from pellucid_server.engine.rows import Lane, Program
 from pellucid_server.methods.attack.algorithm import Base, Scene, Shows
-from pellucid_server.methods.attack.linear import LinearView, linear_views, row_counts
+from pellucid_server.methods.attack.linear import LinearView, asks, linear_views
 from pellucid_server.models.registry import Model, Precision
 from torch import Tensor, nn
 
@@ -230,6 +231,9 @@ def test_rows_are_counted(runner: Runner) -> None:
     changed = torch.stack([changed_by(original, 9, seed) for seed in range(5)])
     on = tiny_model(Linear())
     method = Views(original, changed, [(0, k % 4) for k in range(5)], ("first",))
-    rides = runner.run(on, method, torch.zeros(3, 2, 2)).rides
-    forward, gradient = row_counts(image_count=5, class_count=4, layer_count=1)
-    assert sum(ride.own_row_count for ride in rides) == forward + gradient == 12 + 8
+    rides = runner.run(on, method, torch.zeros(3, 2, 2), bucket_size=4).rides
+    counted_on = asks(image_count=5, class_count=4, layer_count=1, bucket_size=4)
+    rows = sum(ask.times * ask.row_count for ask in counted_on)
+    assert sum(ride.own_row_count for ride in rides) == rows == 12 + 8
+    batches = sum(ask.times * math.ceil(ask.row_count / 4) for ask in counted_on)
+    assert len(rides) == batches == 2 + 1 + 1 + 2

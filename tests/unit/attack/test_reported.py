@@ -3,11 +3,12 @@
 import time
 from dataclasses import replace
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from google.protobuf import json_format
 from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.errors import (
@@ -16,10 +17,12 @@ from pellucid_server.errors import (
     NotFound,
     PellucidError,
 )
+from pellucid_server.inputs import PhotoSet
 from pellucid_server.methods.attack.attack import Attack
+from pellucid_server.methods.attack.universal import Universal, UniversalAttack
 from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.models.registry import Registry
-from pellucid_server.wire.adversarial import write_perturbation
+from pellucid_server.wire.adversarial import most_told_bytes, write_perturbation
 from PIL import Image
 from torch import nn
 
@@ -48,14 +51,14 @@ REGISTRY = Registry([ONE, OTHER])
 PIXELS = np.random.default_rng(0).integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
 
 
-def read(**fields: Any) -> wire.AskedOptimize:
+def read(most_bytes: int = 32 << 20, **fields: Any) -> wire.AskedOptimize:
     """An attack by one step of 16 grey levels."""
     asked = attack_pb2.Attack(fgsm=attack_pb2.Fgsm(epsilon=16), **fields)
     image = data_pb2.Tensor(
         data_type=data_pb2.DATA_TYPE_UINT8, shape=PIXELS.shape, data=PIXELS.tobytes()
     )
     request = optimize_pb2.OptimizeSpec(attack=asked, image=data_pb2.Image(tensor=image))
-    limits = wire.Limits(10**6, (1,), 10**6, Buckets(4), b"")
+    limits = wire.Limits(10**6, (1,), 10**6, Buckets(4), b"", max_response_bytes=most_bytes)
     return wire.read_optimize(request, wire.Call("", time.monotonic() + 120), REGISTRY, limits)
 
 
@@ -108,6 +111,44 @@ def test_a_request_pays_for_what_it_adds() -> None:
         "forward": 4,
         "gradient": 4,
     }
+
+
+def test_what_is_told_takes_no_more_than_is_counted(runner: Runner) -> None:
+    """As JSON, which is longest; pictures are counted apart."""
+    asked = read(linear_layers=["0", "1", "4"], transfer=True, goal_class_index=1)
+    method = asked.spec.method
+    assert isinstance(method, Attack)
+    [image] = run(runner, asked).images
+    for name in ("perturbation", "success", "linf", "l2"):
+        image.adversarial.ClearField(name)
+    told = len(json_format.MessageToJson(image.adversarial, indent=None).encode())
+    assert told <= most_told_bytes(method, ONE) <= 3 * told
+    photos = PhotoSet((cast(Any, None),) * 5, (SIDE_PX, SIDE_PX))
+    universal = UniversalAttack(
+        Universal(epsilon=1, candidate_count=2), method.shows, photos, method.buckets
+    )
+    outcome = attack_pb2.PhotoOutcome(
+        before=image.adversarial.prediction, after=image.adversarial.prediction
+    )
+    told = 5 * len(json_format.MessageToJson(outcome, indent=None))
+    assert told <= most_told_bytes(universal, ONE) <= 3 * told
+
+
+def test_what_cannot_be_sent_is_refused_before(runner: Runner) -> None:
+    """Layers and models are told of: so large a response is one for those that ask for none."""
+    most_bytes = next(n for n in range(10_000, 100_000, 100) if fits_in(n))
+    assert not fits_in(most_bytes, linear_layers=["0", "1", "4"])
+    assert not fits_in(most_bytes, transfer=True)
+
+
+def fits_in(most_bytes: int, **fields: Any) -> bool:
+    try:
+        read(most_bytes, **fields)
+    except InvalidArgument as error:
+        [violation] = error.violations
+        assert "bytes; at most" in violation.description
+        return False
+    return True
 
 
 def test_the_linear_view_of_a_result(runner: Runner) -> None:

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from pellucid import _optimize
+from pellucid import _attack, _optimize
 from pellucid.adversarial import sheet
 from pellucid.cli import attack as command
 from pellucid.cli.adversarial import linear_tables, square_table, transfer_table
 from pellucid.client import Client
 from pellucid.errors import BadArgument, FailedPrecondition, NotFound
 from pellucid.optimizing import OptimizeResult
-from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, checkpoint_pb2, data_pb2, inference_pb2, optimize_pb2
 from rich.console import Console
 from rich.table import Table
 
@@ -186,3 +186,16 @@ def test_an_index_is_a_label_to_all_models() -> None:
     assert command._label(client, None) is None
     with pytest.raises(BadArgument, match="2 is no class; there are 2"):
         command._label(client, "2")
+
+
+@pytest.mark.parametrize("method", ["pgd", "carlini_wagner", "universal"])
+def test_how_exact_checkpoints_are_is_asked_for_as_of_an_ascent(method: str) -> None:
+    """Of the attack, whichever its algorithm is; as a keyword, and on the command line."""
+    half = checkpoint_pb2.CHECKPOINT_PRECISION_HALF
+    name, value = _attack.parameter(method, "checkpoint_precision=half")
+    asked = attack_pb2.Attack()
+    _attack.set_method(asked, method, {name: value, "checkpoint_every": 5})
+    assert asked.checkpoint_precision == half
+    assert asked.checkpoint_every == 5
+    with pytest.raises(BadArgument, match="checkpoint_precision"):
+        _attack.set_method(attack_pb2.Attack(), method, {"checkpoint_precision": "quarter"})

@@ -16,6 +16,8 @@ from pellucid_server.engine.lockstep import Climb, Climbing, Group, Pace
 from pellucid_server.engine.rows import Lane, Rows, TopTarget, Want
 from pellucid_server.engine.schedule import Schedule
 from pellucid_server.errors import DeadlineTooShort, Overloaded, PellucidError
+from pellucid_server.methods.attack.carlini_wagner_stepper import CarliniWagnerStepper
+from pellucid_server.methods.optimize.stepper import AscentStepper
 from pellucid_server.models.registry import Model
 
 from .test_parts import Classed, Named, images
@@ -331,31 +333,39 @@ class Stepping:
     clock: Clock
     queue: Admission = field(default_factory=lambda: Admission(QueueLimits()))
     slow: float = 1.0
-    groups: dict[int, Group] = field(default_factory=dict)
+    groups: dict[tuple[int, type], Group] = field(default_factory=dict)
     left: dict[Job, int] = field(default_factory=dict)
     ended_s: dict[Job, float] = field(default_factory=dict)
 
-    def ask(self, count: int, *, within_s: float, caller: str = "", size: int = 1) -> list[Job]:
+    def ask(
+        self,
+        count: int,
+        *,
+        within_s: float,
+        caller: str = "",
+        size: int = 1,
+        kind: type = AscentStepper,
+    ) -> list[Job]:
         """So many jobs of an image, one after another: those of them that are let in."""
         taken = []
         for _ in range(count):
             self.clock.now_s += 0.001
-            made = self._job(within_s, caller, size)
+            made = self._job(within_s, caller, size, kind)
             try:
                 self.queue.admit(made)
             except Overloaded:
                 continue
-            group = self.groups.setdefault(size, Group(cast(Any, Slots())))
-            climb = Climb((size, 1), BUCKET, Slots, cast(Any, Slots), [None])
+            group = self.groups.setdefault((size, kind), Group(cast(Any, Slots())))
+            climb = Climb((size, 1), BUCKET, kind, cast(Any, Slots), [None])
             made.work = Climbing(group, climb)
             self.left[made] = STEPS
             taken.append(made)
         return taken
 
-    def _job(self, within_s: float, caller: str, size: int) -> Job:
+    def _job(self, within_s: float, caller: str, size: int, kind: type) -> Job:
         spec = Spec(
             cast(Model, Named("one")),
-            cast(Any, Classed(OPTIMIZE, Pace(1, (size, 1)))),
+            cast(Any, Classed(OPTIMIZE, Pace([], (size, 1), kind))),
             cast(Any, None),
             TopTarget(),
             self.clock.now_s + within_s,
@@ -422,6 +432,20 @@ def test_optimizations_of_other_sizes_fill_nobodys_batches(clock: Clock) -> None
     assert 9 <= len(jobs) < 16
     device.run()
     assert device.in_time(jobs)
+
+
+@pytest.mark.parametrize("other", [CarliniWagnerStepper, Rows])
+def test_attacks_of_another_kind_fill_nobodys_batches(clock: Clock, other: type) -> None:
+    """One of 40 s is ahead: 1.6 times that, and 40 s of its own.
+
+    Of the same kind it fills that one's batches, and needs its own 40 s alone.
+    """
+    device, beside = Stepping(clock), Stepping(clock)
+    for one in (device, beside):
+        assert one.ask(1, within_s=41.0)
+    assert not device.ask(1, within_s=1.6 * 40 + 39, kind=other)
+    assert device.ask(1, within_s=1.6 * 40 + 41, kind=other)
+    assert beside.ask(1, within_s=42.0)
 
 
 def test_one_optimization_alone_needs_all_of_its_batches(clock: Clock) -> None:

@@ -895,9 +895,10 @@ def test_what_is_not_finite_at_the_target_shows() -> None:
 
 
 def settle(on: Work, index: int, **kept: torch.Tensor) -> None:
-    """What came of row k: a score of k + 0.1 and class 10 · k."""
+    """What came of row k: a score of k + 0.1 and class 10 · k; row 1 is not finite."""
     value = torch.tensor(index + 0.1, dtype=torch.float64)
-    on.settle(index, value, torch.tensor(10 * index), **kept)
+    brought = {(name, ""): tensor for name, tensor in kept.items()}
+    on.settle(index, value, torch.tensor(10 * index), brought, finite=index != 1)
 
 
 def test_rows_are_taken_once_each_from_the_first() -> None:
@@ -923,6 +924,7 @@ def test_traces_are_in_the_order_of_rows() -> None:
     traces = settled.traces()
     assert traces.scores.tolist() == [0.1, 1.1, 2.1]
     assert traces.classes.tolist() == [0, 10, 20]
+    assert traces.finite.tolist() == [True, False, True]
     assert (traces.scores.dtype, traces.classes.dtype) == (torch.float64, torch.int64)
     assert traces.logits is None
     assert traces.gradient is not None

@@ -1,8 +1,10 @@
 """Checkpoints: signed, bound to what they are of, and enough to go on to the same bits."""
 
+import hmac
+import json
 import math
 import time
-from collections.abc import Sequence
+import tracemalloc
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,40 @@ def test_tensors_are_as_safetensors_reads_them() -> None:
         assert torch.equal(back[name], tensor)
 
 
+def test_what_a_checkpoint_is_read_from_may_go() -> None:
+    """Its tensors are copies, and the only ones that are made."""
+    made = Checkpoint({}, {"a": torch.arange(2.0**18), "b": torch.ones(3, dtype=torch.float64)})
+    data = bytearray(made.pack(KEY))
+    tracemalloc.start()
+    back = unpack(data, KEY)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data) - 1000 < most < 1.1 * len(data)
+    data[:] = bytes(len(data))
+    assert all(torch.equal(back.tensors[name], tensor) for name, tensor in made.tensors.items())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "BF16", "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+        {"dtype": "F32", "shape": [2]},
+        {"dtype": "F32", "shape": 2, "data_offsets": 8},
+        [],
+    ],
+    ids=str,
+)
+def test_what_this_key_signed_and_this_code_cannot_read_is_refused(entry: Any) -> None:
+    inner = json.dumps({"a": entry}).encode()
+    header = b"{}"
+    body = b"pellucid checkpoint 3\n" + len(header).to_bytes(4, "little") + header
+    body += len(inner).to_bytes(8, "little") + inner + bytes(8)
+    with pytest.raises(BadCheckpoint, match="is no checkpoint of this version"):
+        unpack(body + hmac.digest(KEY, body, "sha256"), KEY)
+
+
 def test_no_changed_byte_goes_unseen() -> None:
     data = MADE.pack(KEY)
     for place in range(len(data)):
@@ -110,7 +146,7 @@ LIMITS = wire.Limits(10**6, (1,), 10**6, Buckets(4), KEY)
 
 def read(
     request: optimize_pb2.OptimizeSpec,
-    chunks: Sequence[bytes] = (),
+    rest: bytes = b"",
     on: Any = None,
     limits: wire.Limits = LIMITS,
     *,
@@ -119,7 +155,7 @@ def read(
 ) -> wire.AskedOptimize:
     call = wire.Call("", time.monotonic() + 120)
     registry, limits = Registry([on or model(NAME)]), replace(limits, **limited)
-    return wire.read_optimize(request, call, registry, limits, chunks, follows=follows)
+    return wire.read_optimize(request, call, registry, limits, rest, follows=follows)
 
 
 def refused(request: optimize_pb2.OptimizeSpec, *args: Any, **options: Any) -> dict[str, str]:
@@ -405,8 +441,8 @@ def test_what_is_no_checkpoint_of_the_job_is_refused_by_its_size() -> None:
     request.checkpoint_bytes = 100
     said = "is for streams, in which more follows; here checkpoint has it all"
     assert refused(request) == {"checkpoint_bytes": said}
-    assert refused(request, [b"0" * 99]) == {"checkpoint_bytes": said}
-    assert set(refused(request, [b"0" * 100])) == {"checkpoint"}
+    assert refused(request, b"0" * 99) == {"checkpoint_bytes": said}
+    assert set(refused(request, b"0" * 100)) == {"checkpoint"}
     assert read(request, follows=True).spec.method.states == ()
     request.checkpoint_bytes, request.checkpoint = 0, bytes(most + 1)
     assert refused(request) == {

@@ -139,7 +139,7 @@ def test_a_row_has_the_same_logits_whatever_rides_beside_it(tmp_path: Path) -> N
     device = TorchDevice(CPU)
     plain = Rows(images(1), ClassTarget(2))
     layer = on.network.layers[0].name
-    looking = Rows(images(1, seed=3), TopTarget(), Want.ACTIVATION, layer=layer)
+    looking = Rows(images(1, seed=3), TopTarget(), Want.ACTIVATION, layers=(layer,))
     neuron = Rows(images(1, seed=3), NeuronTarget(layer, 1))
     scores = [
         device.launch(on.network, [(plain, 0), (other, 0)], 2).scores[0]

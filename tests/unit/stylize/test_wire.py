@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pellucid.v1 import data_pb2, stylize_pb2
+from pellucid.v1 import checkpoint_pb2, data_pb2, stylize_pb2
 from pellucid_server import wire
 from pellucid_server.errors import FailedPrecondition, InvalidArgument, NotFound, PellucidError
 from pellucid_server.methods.optimize.optimize import Buckets
@@ -76,6 +76,7 @@ WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"content_weight": 0, "style_weight": 0}, "neural.style_weight", "one must be more"),
     ({"learning_rate": float("nan")}, "neural.learning_rate", "is nan"),
     ({"seed": 1}, "neural.seed", "is for STYLE_START_NOISE"),
+    ({"checkpoint_precision": 2}, "neural.checkpoint_precision", "needs checkpoint_every"),
     ({"pooling": 2}, "neural.pooling", "has no max-pooling layers"),
     ({"normalization": 9}, "neural.normalization", "GRAM_NORMALIZATION_JOHNSON"),
     ({"start": 3}, "start", "required for STYLE_START_IMAGE"),
@@ -228,6 +229,11 @@ def test_a_checkpoint_belongs_to_its_request() -> None:
     assert len(made.progress.style_losses) == 5
     assert made.progress.content_losses[0] > 0
     assert made.notes
+    asked.settings.neural.checkpoint_precision = checkpoint_pb2.CHECKPOINT_PRECISION_HALF
+    halves = wire.write_checkpoint(asked.spec, asked.settings, snapshots[:1], LIMITS.checkpoint_key)
+    spec.checkpoint, whole_form = b"".join(part.chunk for part in halves), spec.checkpoint
+    assert len(spec.checkpoint) < 0.6 * len(whole_form)
+    assert read(spec).notes[0] == "bits differ: the checkpoint is of half precision"
     for other in (
         request(step_count=5, update=stylize_pb2.STYLE_UPDATE_LBFGS),
         request(step_count=4, update=stylize_pb2.STYLE_UPDATE_LBFGS, styles=[CONTENT]),

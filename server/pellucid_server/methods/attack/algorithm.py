@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ...engine.rows import Program
+from ...engine.lockstep import in_step
+from ...engine.rows import Ask, Program
 from ...models.registry import Model
 from ..optimize.ascent import MOST_STEPS
 from ..optimize.snapshot import Declared, Snapshot
@@ -116,8 +117,8 @@ class Algorithm(Parameters):
     name: ClassVar[str]
     """Of its message in the contract's Attack."""
     takes_goal: ClassVar[bool] = True
-    stepper: ClassVar[type | None] = AscentStepper
-    """What its images step in, with those of other jobs; None: they are in no lock step."""
+    kind: ClassVar[type] = AscentStepper
+    """Of stepper, which its images step in with those of other jobs; Rows: they are in none."""
 
     @property
     def image_count(self) -> int:
@@ -134,10 +135,20 @@ class Algorithm(Parameters):
     def step_total(self) -> int:
         """Steps of one image, at most."""
 
+    def asks(self, done: int, bucket_size: int) -> Sequence[Ask]:
+        """Its rows, as far as one knows before.
+
+        Args:
+            done: Steps of all images that were made already.
+            bucket_size: Of its batches.
+        """
+        rows = self.step_total * self.image_count - done
+        return [in_step(max(1, rows), self.image_count, bucket_size)]
+
     @property
-    def gradient_row_count(self) -> int:
-        """Rows that it takes gradients of."""
-        return self.step_total * self.image_count
+    def scale(self) -> tuple[str, int] | None:
+        """Its parameter that its rows grow with, and what that is; None: there is none."""
+        return None
 
     @property
     def budget(self) -> Budget | None:

@@ -6,7 +6,7 @@ budget, and what is told is what the network makes of those.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ...engine.job import Elsewhere, Priority
 from ...engine.lockstep import Pace
-from ...engine.rows import Chore, Lane, Program, Rows, Target, TopTarget, Want
+from ...engine.rows import Ask, Chore, Lane, Program, Rows, Target, TopTarget, Want, counted
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize.optimize import Buckets
 from ..optimize.snapshot import Declared, Snapshot, held_bytes
 from . import linear
 from .algorithm import Algorithm, Base, Crafted, Scene, Shows
+from .lens import Lens
 from .linear import LinearView, linear_views
 from .rounding import rounded
 from .transfer import Transferred, rows_elsewhere, transfers
@@ -102,25 +103,32 @@ class Attack:
         return self.algorithm.declared(model)
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
+        return counted(self._asks(model))
+
+    def _asks(self, model: Model) -> list[Ask]:
         done = sum(state.total for state in self.states)  # need not be paid for
-        count, layer_count = self.image_count, len(self.layers)
+        count = self.image_count
         class_count = 2 if self.goal is not None else 1 + count
-        forward, gradient = linear.row_counts(count, class_count, layer_count)
-        return {
-            Lane.FORWARD: 1 + 2 * count + forward,
-            Lane.GRADIENT: max(1, self.algorithm.gradient_row_count - done) + gradient,
-        }
+        bucket_size = self.buckets.of((model.network.height_px, model.network.width_px))
+        return [
+            Ask(Lane.FORWARD, 1),
+            *self.algorithm.asks(done, bucket_size),
+            Ask(Lane.FORWARD, 2 * count),
+            *linear.asks(count, class_count, len(self.layers), bucket_size),
+        ]
 
     @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:
         """The rows that other models run."""
         return rows_elsewhere(self.models, self.buckets, self.image_count)
 
-    def pace(self, model: Model) -> Pace | None:
-        network, kind = model.network, self.algorithm.stepper
-        if kind is None:
-            return None
-        return Pace(self.image_count, (network.height_px, network.width_px), kind=kind)
+    def pace(self, model: Model) -> Pace:
+        size = model.network.height_px, model.network.width_px
+        algorithm = self.algorithm
+        scale = algorithm.scale
+        if scale is not None:
+            scale = f"attack.{algorithm.name}.{scale[0]}", scale[1]
+        return Pace(self._asks(model), size, algorithm.kind, scale)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -138,20 +146,25 @@ class Attack:
         """Args are those of every method, but that the image is all photos, 1×3×H×W."""
         scene = yield from self._scene(model, image.device)
         crafted = yield from self.algorithm.craft(scene)
+        count, base = len(crafted), scene.base
         unrounded = torch.stack([one.pixels for one in crafted])
-        pixels = torch.stack(
-            [
-                rounded(
-                    one.pixels if one.farther is None else one.farther,
-                    scene.base.pixels,
-                    self.algorithm.budget,
-                )
-                for one in crafted
-            ]
+        nearest = [
+            rounded(
+                one.pixels if one.farther is None else one.farther,
+                base.pixels,
+                self.algorithm.budget,
+            )
+            for one in crafted
+        ]
+        images, logits, finite = yield from _good(
+            scene, torch.cat([unrounded, torch.stack(nearest).to(unrounded)])
         )
-        logits = yield from logits_of(scene, torch.cat([unrounded, pixels.to(unrounded)]))
-        before, after = logits[: len(crafted)], logits[len(crafted) :]
-        base, host = scene.base, pixels.cpu()
+        pixels, after = images[count:].byte(), logits[count:]
+        host = pixels.cpu()
+        ends = tuple(
+            replace(one, finite=one.finite and fine)
+            for one, fine in zip(crafted, finite.view(2, count).all(0).tolist(), strict=True)
+        )
         classes = [
             dict.fromkeys((base.source, best if base.goal is None else base.goal))
             for best in after.argmax(1).tolist()
@@ -159,7 +172,14 @@ class Attack:
         views = yield from linear_views(scene, pixels, [[*one] for one in classes], self.layers)
         seen = yield from transfers(scene, self.models, host, self.buckets)
         return Attacked(
-            base, unrounded, before, host, after, tuple(crafted), tuple(views), tuple(seen)
+            base,
+            images[:count],
+            logits[:count],
+            host,
+            after,
+            ends,
+            tuple(views),
+            tuple(seen),
         )
 
     def _scene(self, model: Model, device: torch.device) -> Program[Scene]:
@@ -168,14 +188,17 @@ class Attack:
         Raises:
             InvalidArgument: For the goal already.
         """
-        host: Tensor = yield Chore(lambda inputs: photo_of(model, inputs[0]))
+        lens = Lens.of(model, torch.device("cpu"))
+        host: Tensor = yield Chore(lambda inputs: lens.photo(inputs[0]))
         dtype = torch.float64 if model.network.dtype is torch.float64 else torch.float32
         pixels = host.to(device, dtype)
         bucket_size = self.buckets.of((pixels.shape[1], pixels.shape[2]))
         unknown = Scene(
             model, Base(pixels, torch.empty(0), -1, self.goal), bucket_size, self.shows, self.states
         )
-        [logits] = yield from logits_of(unknown, pixels[None])
+        traces = yield _look(unknown, pixels[None])
+        assert traces.logits is not None
+        [logits] = traces.logits
         source = int(logits.argmax()) if self.source is None else self.source
         if source == self.goal:
             found = Violation(
@@ -191,21 +214,23 @@ _IMAGES = 4
 """Tensors of an image's size that each result holds: crafted, rounded, and both as inputs."""
 
 
-def logits_of(scene: Scene, pixels: Tensor) -> Program[Tensor]:
-    """What the network makes of images, n×3×H×W: n×classes, on the host."""
-    traces = yield Rows(
-        scene.inputs_of(pixels), TopTarget(), Want.LOGITS, bucket_size=scene.bucket_size
-    )
+def _look(scene: Scene, pixels: Tensor, *, may_fail: bool = False) -> Rows:
+    """For what the network makes of images, n×3×H×W."""
+    inputs = scene.inputs_of(pixels)
+    return Rows(inputs, TopTarget(), Want.LOGITS, bucket_size=scene.bucket_size, may_fail=may_fail)
+
+
+def _good(scene: Scene, pixels: Tensor) -> Program[tuple[Tensor, Tensor, Tensor]]:
+    """Images, n×3×H×W, and what the network makes of them.
+
+    Where that is not finite, the last good image is the photo: it is in its place.
+
+    Returns:
+        Images; n×classes and whether they were finite, n, on the host.
+    """
+    traces, base = (yield _look(scene, pixels, may_fail=True)), scene.base
     assert traces.logits is not None
-    logits: Tensor = traces.logits
-    return logits
-
-
-def photo_of(model: Model, normalized: Tensor) -> Tensor:
-    """A preprocessed photo, 3×H×W, as the whole numbers from 0 to 255 that it was."""
-    steps = model.preprocessing
-    mean, std = (
-        torch.tensor(numbers, dtype=torch.float64).view(3, 1, 1)
-        for numbers in (steps.mean, steps.std)
-    )
-    return ((normalized.double() * std + mean) * 255).round().clamp(0, 255)
+    finite: Tensor = traces.finite
+    there = finite.to(pixels.device).view(-1, 1, 1, 1)
+    images = torch.where(there, pixels, base.pixels)
+    return images, torch.where(finite[:, None], traces.logits, base.logits), finite

@@ -1,19 +1,28 @@
 """DeepFool: step by step over the nearest of the linearized borders between classes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from ...engine.rows import ClassesTarget, Event, Program, Rows, TopTarget, Want
+from ...engine.rows import (
+    Ask,
+    ClassesTarget,
+    Event,
+    Lane,
+    Program,
+    Rows,
+    TopTarget,
+    Want,
+)
 from ...models.registry import Model
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Known, choice, number
+from . import surviving
 from .algorithm import Algorithm, Crafted, Norm, Scene, Shows
 from .lens import Lens
-from .surviving import surviving
 
 _STABLE_DISTANCE = 1e-4
 """Added to a step's length, 0 to 255: a point on the border itself would never leave it."""
@@ -47,10 +56,11 @@ class Steps:
     candidate_count: int
     overshoot: float
 
-    @property
-    def usual_row_count(self) -> int:
-        """Gradients that a crossing takes, as far as one knows before."""
-        return min(self.step_count, USUAL_STEPS) * (self.candidate_count - 1)
+    def asks(self, crossings: float = 1.0) -> list[Ask]:
+        """The rows of crossings, as far as one knows before, but for the look at their starts."""
+        steps = crossings * min(self.step_count, USUAL_STEPS)
+        slopes = Ask(Lane.GRADIENT, self.candidate_count - 1, steps)
+        return [slopes, Ask(Lane.FORWARD, 1, steps)]
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,14 @@ class Crossing:
         image: 3×H×W, pixels from 0 to 255, not rounded.
         crossed: Whether it is taken for another class than the source.
         progress: How far that is; its score is less the log-probability of the source.
+        finite: False: it went no further since a score or a slope was not finite. The image is the
+            last one whose score was, or that which it started from.
     """
 
     image: Tensor
     crossed: bool
     progress: Progress
+    finite: bool = True
 
     @property
     def step_count(self) -> int:
@@ -86,8 +99,12 @@ def deep_fool(
     """
     start, total = image, torch.zeros_like(image)
     rivals: list[int] = []
+    nothing = float("nan")
+    made = Crossing(image, False, Progress(0, 0, nothing, (nothing,), 0.0, 0.0))
     for step in range(how.step_count + 1):
-        looked = yield Rows(lens.inputs(image)[None], TopTarget(), Want.LOGITS)
+        looked = yield Rows(lens.inputs(image)[None], TopTarget(), Want.LOGITS, may_fail=True)
+        if not looked.finite[0]:
+            return replace(made, finite=False)
         assert looked.logits is not None
         best = int(looked.classes[0])
         if step == 0:
@@ -96,19 +113,22 @@ def deep_fool(
             rivals = [k for k in order[: how.candidate_count].tolist() if k != source]
         assert source is not None
         score = -float(looked.logits[0].double().log_softmax(0)[source])
-        progress = Progress(0, step, score, (score,), 0.0, 0.0)
-        if best != source or step == how.step_count:
+        made = Crossing(image, best != source, Progress(0, step, score, (score,), 0.0, 0.0))
+        if made.crossed or step == how.step_count:
             break
-        yield from _events(shows, progress, image)
+        yield from _events(shows, made.progress, image)
         traces = yield Rows(
             lens.inputs(image)[None].expand(len(rivals), -1, -1, -1),
             tuple(ClassesTarget(((rival, 1.0), (source, -1.0))) for rival in rivals),
             Want.GRADIENT,
+            may_fail=True,
         )
+        if not traces.finite.all():
+            return replace(made, finite=False)
         assert traces.gradient is not None
         total = total + _to_border(traces.scores, lens.slopes(traces.gradient), how.norm)
         image = (start + (1 + how.overshoot) * total).clamp(0, 255)
-    return Crossing(image, best != source, progress)
+    return made
 
 
 def _events(shows: Shows | None, progress: Progress, image: Tensor) -> Iterator[Event]:
@@ -147,7 +167,7 @@ class DeepFool(Algorithm):
 
     name: ClassVar[str] = "deep_fool"
     takes_goal: ClassVar[bool] = False
-    stepper: ClassVar[type | None] = None
+    kind: ClassVar[type] = Rows
 
     @property
     def steps(self) -> Steps:
@@ -158,9 +178,8 @@ class DeepFool(Algorithm):
     def step_total(self) -> int:
         return self.step_count
 
-    @property
-    def gradient_row_count(self) -> int:
-        return self.steps.usual_row_count
+    def asks(self, done: int, bucket_size: int) -> Sequence[Ask]:
+        return [Ask(Lane.FORWARD, 1), *self.steps.asks(), *surviving.asks()]
 
     def byte_count(self, model: Model) -> int:
         """The gradients of a step."""
@@ -172,5 +191,5 @@ class DeepFool(Algorithm):
         made = yield from deep_fool(lens, base.pixels, self.steps, base.source, scene.shows)
         farther = None
         if made.crossed:
-            farther = yield from surviving(scene, made.image)
-        return [Crafted(made.image, made.progress, farther=farther)]
+            farther = yield from surviving.made_larger(scene, made.image)
+        return [Crafted(made.image, made.progress, made.finite, farther)]

@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor
 
-from ...engine.lockstep import Climb
-from ...engine.rows import ClassTarget, Program, Score, SumTarget
+from ...engine.lockstep import Climb, in_step
+from ...engine.rows import Ask, ClassTarget, Program, Score, SumTarget
 from ...models.registry import Model
 from .. import draws
 from ..optimize.ascent import MOST_RESTARTS, MOST_STEPS, PLAIN, Ascent
@@ -25,6 +24,7 @@ from ..optimize.snapshot import Declared
 from ..optimize.stepper import STATE, AscentStepper, End, Start, end_of, numbers_of
 from ..parameters import MOST_SEED, Known, choice, number, positive
 from .algorithm import Algorithm, Budget, Crafted, Norm, Scene
+from .lens import Lens
 
 
 def budget_of(linf: float, l2: float) -> Callable[[Known], float]:
@@ -70,9 +70,9 @@ class GradientAttack(Algorithm):
     def budget(self) -> Budget:
         return Budget(cast(Norm, self.norm), self.epsilon)
 
-    @property
-    def gradient_row_count(self) -> int:
-        return (self.step_total + 1) * self.image_count  # an image is scored as it ends
+    def asks(self, done: int, bucket_size: int) -> Sequence[Ask]:
+        rows = (self.step_total + 1) * self.image_count - done  # an image is scored as it ends
+        return [in_step(max(1, rows), self.image_count, bucket_size)]
 
     @property
     @abstractmethod
@@ -94,19 +94,18 @@ class GradientAttack(Algorithm):
         goal = base.source if base.goal is None else base.goal
         weight = -1.0 if base.goal is None else 1.0
         target = SumTarget(((ClassTarget(goal, Score.LOG_PROBABILITY), weight),))
-        mean = torch.tensor(scene.model.preprocessing.mean, dtype=torch.float64).view(3, 1, 1)
-        mean = 255 * mean.to(base.pixels)
+        origin = Lens.of(scene.model).origin
         ascent = self._ascent(scene)
         starts = [
             Start(
                 ascent,
                 target,
-                self._start(base.pixels, self.first_seed + restart) - mean,
+                self._start(base.pixels, self.first_seed + restart) - origin,
                 restart,
                 octave=0,
                 last=True,
                 state=scene.states[restart] if scene.states else None,
-                anchor=base.pixels - mean,
+                anchor=base.pixels - origin,
             )
             for restart in range(self.image_count)
         ]
@@ -119,7 +118,9 @@ class GradientAttack(Algorithm):
             end_of(make(), start) if over else next(made)
             for start, over in zip(starts, ended, strict=True)
         ]
-        return [Crafted((end.image + mean).clamp(0, 255), end.progress, end.finite) for end in ends]
+        return [
+            Crafted((end.image + origin).clamp(0, 255), end.progress, end.finite) for end in ends
+        ]
 
     def _ascent(self, scene: Scene) -> Ascent:
         height_px, width_px = scene.size
@@ -172,6 +173,10 @@ class Bim(GradientAttack):
     name: ClassVar[str] = "bim"
 
     @property
+    def scale(self) -> tuple[str, int]:
+        return "step_count", self.step_count
+
+    @property
     def step_total(self) -> int:
         return self.step_count
 
@@ -190,6 +195,10 @@ class Pgd(GradientAttack):
     restart_count: int = number(1, 1, MOST_RESTARTS)
 
     name: ClassVar[str] = "pgd"
+
+    @property
+    def scale(self) -> tuple[str, int]:
+        return "step_count", self.step_count
 
     @property
     def step_total(self) -> int:

@@ -4,14 +4,26 @@ Goodfellow, Shlens and Szegedy 2014, arXiv:1412.6572: where a network is about l
 of the image moves a logit by wᵀη, w being the logit's gradient; so it does at every layer.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ...engine.rows import ClassTarget, EnergyTarget, Program, Rows, SumTarget, Want
+from ...engine.rows import (
+    Ask,
+    ClassTarget,
+    EnergyTarget,
+    Lane,
+    Program,
+    Rows,
+    SumTarget,
+    Traces,
+    Want,
+)
 from .algorithm import Scene
+from .lens import Lens
 
 
 @dataclass(frozen=True)
@@ -20,8 +32,10 @@ class Effect:
 
     Attributes:
         layer: Its name; empty for the image itself.
-        predicted: wᵀη: the gradient by the activation at the photo, times its change.
-        relative_change: ‖η‖/‖activation‖; infinite where nothing has become something.
+        predicted: wᵀη: the gradient by the activation at the photo, times its change. NaN where
+            one of them is not finite.
+        relative_change: ‖η‖/‖activation‖; infinite where nothing has become something. NaN where
+            an activation is not finite.
     """
 
     layer: str
@@ -38,15 +52,20 @@ class LinearView:
     effects: tuple[Effect, ...]
 
 
-def row_counts(image_count: int, class_count: int, layer_count: int) -> tuple[int, int]:
-    """Rows that linear_views asks for at most, forward and gradient ones.
+def asks(image_count: int, class_count: int, layer_count: int, bucket_size: int) -> list[Ask]:
+    """The rows of linear_views, at most.
 
     Args:
         image_count: Of changed images.
         class_count: Of all classes that are looked at.
         layer_count: Besides the image itself.
+        bucket_size: Of its batches.
     """
-    return (1 + image_count) * (1 + layer_count), class_count * (1 + layer_count)
+    full, rest = divmod(1 + image_count, bucket_size)
+    looks = Ask(Lane.FORWARD, 1 + image_count)
+    slopes = Ask(Lane.GRADIENT, class_count, 1 + layer_count)
+    parts = [Ask(Lane.FORWARD, bucket_size, layer_count * full)]
+    return [looks, slopes, *parts, Ask(Lane.FORWARD, rest, layer_count)]
 
 
 def linear_views(
@@ -69,18 +88,16 @@ def linear_views(
     every = sorted({index for of_one in classes for index in of_one})
     pixels = torch.cat([scene.base.pixels[None].double(), changed.double()])
     inputs, bucket_size = scene.inputs_of(pixels), scene.bucket_size
-    traces = yield Rows(inputs, ClassTarget(every[0]), Want.LOGITS, bucket_size=bucket_size)
-    assert traces.logits is not None
-    logits = traces.logits.double()
+    traces = yield Rows(
+        inputs, ClassTarget(every[0]), Want.LOGITS, bucket_size=bucket_size, may_fail=True
+    )
+    logits = _known(traces.logits, traces)
     happened = logits[1:] - logits[0]
 
     photos = inputs[:1].expand(len(every), -1, -1, -1)
     targets = tuple(ClassTarget(index) for index in every)
-    traces = yield Rows(photos, targets, Want.GRADIENT, bucket_size=bucket_size)
-    assert traces.gradient is not None
-    # Of the image, a change in the network's input is that of the pixels, scaled by channel.
-    std = torch.tensor(scene.model.preprocessing.std, dtype=torch.float64, device=pixels.device)
-    slopes = traces.gradient.double() / (255 * std.view(3, 1, 1))
+    traces = yield Rows(photos, targets, Want.GRADIENT, bucket_size=bucket_size, may_fail=True)
+    slopes = Lens.of(scene.model).slopes(_known(traces.gradient, traces), torch.float64)
     by_pixel = dict(zip(every, slopes, strict=True))
     each = [_effects("", pixels[1:], pixels[0], by_pixel, classes)]
     for layer in layers:
@@ -107,23 +124,37 @@ def _layer_effects(
     classes: Sequence[Sequence[int]],
     bucket_size: int,
 ) -> Program[list[list[Effect]]]:
-    traces = yield Rows(photos, targets, Want.LAYER_GRADIENT, layer=layer, bucket_size=bucket_size)
-    assert traces.layer_gradient is not None
-    slopes = traces.layer_gradient.double()
+    traces = yield Rows(
+        photos,
+        targets,
+        Want.LAYER_GRADIENT,
+        layers=(layer,),
+        bucket_size=bucket_size,
+        may_fail=True,
+    )
+    slopes = _known(traces.layer_gradients[layer], traces)
     by_class = {target.index: slope for target, slope in zip(targets, slopes, strict=True)}
     end = SumTarget(((EnergyTarget(layer), 1.0),))  # so that rows go no further than the layer
     before: Tensor | None = None
     made: list[list[Effect]] = []
     for start in range(0, len(inputs), bucket_size):
         part = inputs[start : start + bucket_size]
-        traces = yield Rows(part, end, Want.ACTIVATION, layer=layer, bucket_size=bucket_size)
-        assert traces.activation is not None
-        activation = traces.activation.double()
+        traces = yield Rows(
+            part, end, Want.ACTIVATION, layers=(layer,), bucket_size=bucket_size, may_fail=True
+        )
+        activation = _known(traces.activations[layer], traces)
         if before is None:
             before, activation = activation[0], activation[1:]
         of_part = classes[len(made) : len(made) + len(activation)]
         made += _effects(layer, activation, before, by_class, of_part)
     return made
+
+
+def _known(rows: Tensor | None, traces: Traces) -> Tensor:
+    """What came of rows, n×…, in float64; NaN of those that were not finite."""
+    assert rows is not None
+    finite = traces.finite.to(rows.device).view(-1, *[1] * (rows.dim() - 1))
+    return rows.double().where(finite, math.nan)
 
 
 def _effects(
@@ -139,6 +170,6 @@ def _effects(
     for activation, of_one in zip(after, classes, strict=True):
         change = activation - before
         moved = float(change.norm())
-        relative = moved / size if size > 0 else (float("inf") if moved else 0.0)
+        relative = moved / size if size else (math.inf * moved if moved else 0.0)
         made.append([Effect(layer, float((by_class[i] * change).sum()), relative) for i in of_one])
     return made

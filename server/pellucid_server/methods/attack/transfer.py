@@ -25,16 +25,16 @@ class Transferred:
 
     Attributes:
         model: Which.
-        before: Its logits for the photo, float64, on the host.
+        before: Its logits for the photo, float64, on the host; None: they are not finite.
         after: For the changed photo, likewise.
         source: Which of its classes is the source; None: it has no such class.
         fooled: Whether it takes the changed photo for something else than the photo; for the
-            goal, where there is one.
+            goal, where there is one. False where it takes either for nothing.
     """
 
     model: Model
-    before: Tensor
-    after: Tensor
+    before: Tensor | None
+    after: Tensor | None
     source: int | None
     fooled: bool
 
@@ -87,15 +87,20 @@ def transfers(
             Want.LOGITS,
             model=other,
             bucket_size=bucket_of(other, buckets),
+            may_fail=True,
         )
         assert traces.logits is not None
-        before, *after = traces.logits.double()
+        before, *after = (
+            logits if finite else None
+            for logits, finite in zip(traces.logits.double(), traces.finite.tolist(), strict=True)
+        )
         of_source = counterpart(model, source, other)
         of_goal = None if goal is None else counterpart(model, goal, other)
-        wanted = int(before.argmax()) if goal is None else of_goal
         for of_image, logits in zip(each, after, strict=True):
-            hit = int(logits.argmax()) == wanted
-            fooled = not hit if goal is None else hit
+            fooled = False
+            if before is not None and logits is not None:
+                best = int(logits.argmax())
+                fooled = best != int(before.argmax()) if goal is None else best == of_goal
             of_image.append(Transferred(other, before, logits, of_source, fooled))
     return [tuple(of_image) for of_image in each]
 

@@ -9,7 +9,21 @@ import torch
 from torch import Tensor
 
 from ...engine.job import Priority
-from ...engine.rows import Chore, Event, Lane, Program, Rows, State, Target, TopTarget, Want
+from ...engine.lockstep import Pace
+from ...engine.rows import (
+    Ask,
+    Chore,
+    Event,
+    Lane,
+    Program,
+    Rows,
+    State,
+    Target,
+    TopTarget,
+    Want,
+    counted,
+)
+from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from .. import draws
 from ..optimize.optimize import Buckets
@@ -17,7 +31,7 @@ from ..optimize.snapshot import Declared, Snapshot, held_bytes
 from ..optimize.stepper import Preview, Progress
 from ..parameters import Parameters, choice, number, positive, seed
 from .algorithm import Budget, Norm, Shows
-from .deep_fool import USUAL_STEPS, Steps, candidates, class_count, deep_fool
+from .deep_fool import Steps, candidates, class_count, deep_fool
 from .gradient import epsilon_of
 from .lens import Lens
 from .rounding import whole
@@ -78,6 +92,8 @@ class Universalized:
         pass_count: Times that all photos were gone through.
         photos: n×3×H×W, uint8: the first ones.
         perturbed: n×3×H×W, uint8: the same with the perturbation.
+        failed: The photo, from 0, at which it could not go on: a score or a slope was not finite;
+            None: there was none.
     """
 
     perturbation: Tensor
@@ -86,6 +102,7 @@ class Universalized:
     pass_count: int
     photos: Tensor
     perturbed: Tensor
+    failed: int | None = None
 
     @property
     def fooled(self) -> Tensor:
@@ -109,6 +126,7 @@ class _Course:
         perturbation: 3×H×W, not rounded.
         best: 3×H×W: that of the best score, rounded.
         score: Its fooling rate; less than 0 before the first pass is over.
+        failed: As of Universalized.
     """
 
     passed: int
@@ -117,6 +135,7 @@ class _Course:
     perturbation: Tensor
     best: Tensor
     score: float
+    failed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +145,8 @@ class UniversalAttack:
     The photos are gone through again and again, in another order each time. Where one does not
     change class yet, the perturbation is moved as DeepFool moves the photo with it, and projected
     to the budget. After each pass it is rounded, and scored on all photos at 8 bits; the best one
-    is the result.
+    is the result. Where the network gives a photo no finite score or slope any more, the pass ends,
+    and it is the last.
 
     Attributes:
         universal: Its parameters.
@@ -163,15 +183,27 @@ class UniversalAttack:
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """What is usual: see _USUAL_CROSSINGS."""
-        count, steps = self.photos.photo_count, self.universal.steps
-        left = self.step_total - sum(state.total for state in self.states)
-        crossings = max(1, round(_USUAL_CROSSINGS * left))
-        gradients = crossings * steps.usual_row_count
-        looks = crossings * min(steps.step_count, USUAL_STEPS) + 2 * left + 2 * count
-        return {Lane.FORWARD: looks, Lane.GRADIENT: gradients}
+        return counted(self._asks())
 
-    def pace(self, model: Model) -> None:
-        """It is in no lock step."""
+    def _asks(self) -> list[Ask]:
+        count, steps = self.photos.photo_count, self.universal.steps
+        done = sum(state.total for state in self.states)
+        left, first = self.step_total - done, max(0, count - done)
+        crossings = first + _USUAL_CROSSINGS * (left - first)
+        full, rest = divmod(count, CHUNK_PHOTOS)
+        all_photos = 2 + left / count  # before, after each pass, and at the end
+        return [
+            Ask(Lane.FORWARD, CHUNK_PHOTOS, all_photos * full),
+            Ask(Lane.FORWARD, rest, all_photos),
+            Ask(Lane.FORWARD, 1, left),
+            *steps.asks(crossings),
+        ]
+
+    def pace(self, model: Model) -> Pace:
+        size = model.network.height_px, model.network.width_px
+        return Pace(
+            self._asks(), size, Rows, ("attack.universal.pass_count", self.universal.pass_count)
+        )
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -186,34 +218,45 @@ class UniversalAttack:
         return logits + shown + images * 3 * network.pixel_count * 8
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Universalized]:
-        """Args are those of every method, but that there is no image."""
+        """Args are those of every method, but that there is no image.
+
+        Raises:
+            InvalidArgument: The network's output for photos is not finite.
+        """
         universal, lens, count = self.universal, Lens.of(model), self.photos.photo_count
         course = self._start(model, lens)
         yield from self._state(course)
         photos = yield from self._decoded(model)
-        before = yield from _logits(lens, photos, None)
+        before, finite = yield from _logits(lens, photos, None)
+        _refuse(model, finite)
         sources = before.argmax(1).tolist()
-        while course.passed < universal.pass_count and course.score < universal.fooling_rate:
+        while (
+            course.passed < universal.pass_count
+            and course.score < universal.fooling_rate
+            and course.failed is None
+        ):
             order = draws.permutation(universal.seed, course.passed, count).tolist()
             for index in order[course.place :]:
-                course = yield from self._visit(lens, course, photos[index], sources[index])
+                course = yield from self._visit(lens, course, index, photos[index], sources[index])
+                if course.failed is not None:
+                    break
                 yield from self._state(course)
                 yield from self._events(course)
             course = yield from self._scored(lens, course, photos, before)
             yield Event(self._progress(course))
-        after = yield from _logits(lens, photos, course.best)
+        after, _ = yield from _logits(lens, photos, course.best)
         few = photos[:SHOWN_PHOTOS]
         perturbed = (lens.pixels(few) + course.best).clamp(0, 255).byte()
-        return Universalized(course.best, before, after, course.passed, few, perturbed)
+        return Universalized(
+            course.best, before, after, course.passed, few, perturbed, course.failed
+        )
 
     def _start(self, model: Model, lens: Lens) -> _Course:
         if self.states:
             [state] = self.states
-            tensors = {name: lens.pixels(tensor) for name, tensor in state.tensors.items()}
-            numbers = state.numbers
-            return _Course(
-                state.octave, state.step, int(numbers["arrived"]), score=numbers["score"], **tensors
-            )
+            perturbation, best = (lens.pixels(state.tensors[n]) for n in ("perturbation", "best"))
+            arrived, score = int(state.numbers["arrived"]), state.numbers["score"]
+            return _Course(state.octave, state.step, arrived, perturbation, best, score)
         shape = (3, model.network.height_px, model.network.width_px)
         return _Course(
             0, 0, 0, lens.pixels(torch.zeros(shape)), lens.pixels(torch.zeros(shape)), -1.0
@@ -228,11 +271,15 @@ class UniversalAttack:
             parts.append(part)
         return torch.cat(parts)
 
-    def _visit(self, lens: Lens, course: _Course, photo: Tensor, source: int) -> Program[_Course]:
+    def _visit(
+        self, lens: Lens, course: _Course, index: int, photo: Tensor, source: int
+    ) -> Program[_Course]:
         """Moves the perturbation for a photo, if that does not change class yet at 8 bits."""
         rounded = whole(course.perturbation, self.universal.budget)
         start = (lens.pixels(photo) + rounded).clamp(0, 255)
         made = yield from deep_fool(lens, start, self.universal.steps, source)
+        if not made.finite:
+            return replace(course, failed=index)
         perturbation = course.perturbation
         if made.crossed and made.step_count:
             perturbation = projected(perturbation + made.image - start, self.universal.budget)
@@ -246,10 +293,14 @@ class UniversalAttack:
     def _scored(
         self, lens: Lens, course: _Course, photos: Tensor, before: Tensor
     ) -> Program[_Course]:
-        """The end of a pass."""
+        """The end of a pass, or of what was made of it."""
         rounded = whole(course.perturbation, self.universal.budget)
-        after = yield from _logits(lens, photos, rounded)
-        score = float(fooled(before, after).double().mean())
+        after, finite = yield from _logits(lens, photos, rounded)
+        failed, score = course.failed, -1.0
+        if finite.all():
+            score = float(fooled(before, after).double().mean())
+        elif failed is None:
+            failed = int(finite.int().argmin())
         better = score > course.score
         return replace(
             course,
@@ -257,7 +308,8 @@ class UniversalAttack:
             place=0,
             arrived=0,
             best=rounded if better else course.best,
-            score=max(score, course.score),
+            score=max(score, course.score, 0.0),  # which no change has
+            failed=failed,
         )
 
     # What is shown.
@@ -293,24 +345,43 @@ class UniversalAttack:
 
 
 _USUAL_CROSSINGS = 0.3
-"""Share of the photos of all passes that are worked on."""
+"""Share of the photos that are worked on after the first pass; in that, hardly any is spared."""
 
 
 def _decoding(photos: PhotoSet, model: Model, start: int, stop: int) -> Callable[[Tensor], Tensor]:
     return lambda _: photos.decode(model, start, stop)
 
 
-def _logits(lens: Lens, photos: Tensor, perturbation: Tensor | None) -> Program[Tensor]:
-    """What the network makes of photos, uint8 N×3×H×W, at 8 bits: N×classes, on the host."""
+def _refuse(model: Model, finite: Tensor) -> None:
+    """Names the photos, of N, that a network has no finite output for."""
+    why = f"{model.name}'s output for it is not finite"
+    violations = [
+        Violation(f"photos[{place}]", why) for place, fine in enumerate(finite.tolist()) if not fine
+    ]
+    if violations:
+        words = "; ".join(f"{found.field}: {found.description}" for found in violations)
+        raise InvalidArgument(words, violations=violations)
+
+
+def _logits(
+    lens: Lens, photos: Tensor, perturbation: Tensor | None
+) -> Program[tuple[Tensor, Tensor]]:
+    """What the network makes of photos, uint8 N×3×H×W, at 8 bits.
+
+    Returns:
+        N×classes and whether they are finite, N, on the host.
+    """
     parts: list[Tensor] = []
+    finite: list[Tensor] = []
     for start in range(0, len(photos), CHUNK_PHOTOS):
         pixels = lens.pixels(photos[start : start + CHUNK_PHOTOS])
         if perturbation is not None:
             pixels = (pixels + perturbation).clamp(0, 255)
-        traces = yield Rows(lens.inputs(pixels), TopTarget(), Want.LOGITS)
+        traces = yield Rows(lens.inputs(pixels), TopTarget(), Want.LOGITS, may_fail=True)
         assert traces.logits is not None
         parts.append(traces.logits)
-    return torch.cat(parts)
+        finite.append(traces.finite)
+    return torch.cat(parts), torch.cat(finite)
 
 
 def projected(perturbation: Tensor, budget: Budget) -> Tensor:

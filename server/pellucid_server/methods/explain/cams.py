@@ -52,13 +52,12 @@ class _Cam(ExplainMethod):
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
         want = Want.ACTIVATION | Want.LAYER_GRADIENT
-        traces = yield Rows(image[None], target, want, layer=self.layer)
+        traces = yield Rows(image[None], target, want, layers=(self.layer,))
         layer = model.network.layer(self.layer)
         assert layer is not None
-        assert traces.activation is not None
-        assert traces.layer_gradient is not None
         maps, gradients = (
-            layer.maps(tensor)[0].double() for tensor in (traces.activation, traces.layer_gradient)
+            layer.maps(tensors[self.layer])[0].double()
+            for tensors in (traces.activations, traces.layer_gradients)
         )
         cam = self.weigh(maps, gradients)
         if self.relu:
@@ -180,12 +179,11 @@ class ScoreCam(ExplainMethod):
         return {Lane.FORWARD: 1 + self.map_count}
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Explanation]:
-        traces = yield Rows(image[None], target, Want.ACTIVATION, layer=self.layer)
+        traces = yield Rows(image[None], target, Want.ACTIVATION, layers=(self.layer,))
         target, score = resolved(target, traces), float(traces.scores[0])
         layer = model.network.layer(self.layer)
         assert layer is not None
-        assert traces.activation is not None
-        maps = layer.maps(traces.activation)[0].double()
+        maps = layer.maps(traces.activations[self.layer])[0].double()
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
         spread = high - low
         tried = spread.flatten().argsort(descending=True, stable=True)[: self.map_count]

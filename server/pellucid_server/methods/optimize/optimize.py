@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...engine.job import Priority
-from ...engine.lockstep import Climb, Pace
+from ...engine.lockstep import Climb, Pace, in_step
 from ...engine.rows import (
+    Ask,
     Chore,
     CodeTarget,
     DirectionTarget,
@@ -26,6 +27,7 @@ from ...engine.rows import (
     SumTarget,
     Target,
     Want,
+    counted,
 )
 from ...engine.siblings import Siblings, state_names
 from ...errors import FailedPrecondition, Violation
@@ -146,6 +148,9 @@ class Optimize:
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """In rows of the network's own size that cost as much."""
+        return counted(self._asks(model))
+
+    def _asks(self, model: Model) -> list[Ask]:
         own, ascent = model.network.pixel_count, self.ascent
         octaves = [height * width for height, width in ascent.octave_sizes]
         pixels = sum(octaves)
@@ -156,15 +161,18 @@ class Optimize:
             steps -= (seen if state.ended else done + state.step * octaves[state.octave]) / own
         photos = [goal for goal, _ in self.objectives if isinstance(goal, FromPhoto)]
         codes = len(photos) * pixels / own
-        counts = {Lane.GRADIENT: max(1, math.ceil(steps))}
-        return counts | ({Lane.FORWARD: math.ceil(codes)} if photos else {})
+        climb = in_step(
+            max(1, math.ceil(steps)),
+            ascent.restart_count,
+            self.buckets.of((ascent.height_px, ascent.width_px)),
+            in_rounds=bool(self._layers_apart),
+        )
+        return [climb, *([Ask(Lane.FORWARD, math.ceil(codes))] if photos else [])]
 
     def pace(self, model: Model) -> Pace:
         ascent = self.ascent
-        size = (ascent.height_px, ascent.width_px)
-        return Pace(
-            ascent.restart_count, size, in_rounds=bool(self._layers_apart), kind=AscentStepper
-        )
+        scale = "ascend.step_count", ascent.step_count
+        return Pace(self._asks(model), (ascent.height_px, ascent.width_px), AscentStepper, scale)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -289,11 +297,11 @@ class Optimize:
                     photo.to(dtype),
                     SumTarget(((EnergyTarget(goal.layer), 1.0),)),
                     Want.ACTIVATION,
-                    layer=goal.layer,
+                    layers=(goal.layer,),
                     bucket_size=bucket_size,
                 )
-                assert traces.activation is not None
-                terms.append((_goal_of(goal, traces.activation[0]), weight))
+                activation = traces.activations[goal.layer][0]
+                terms.append((_goal_of(goal, activation), weight))
             elif isinstance(goal, Apart):
                 terms.append((DiversityTarget(goal.layer, siblings[goal.layer]), weight))
             elif isinstance(goal, DirectionTarget):

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ...engine.goals import gram_matrix
 from ...engine.job import Priority
-from ...engine.lockstep import Climb, Pace
+from ...engine.lockstep import Climb, Pace, in_step
 from ...engine.rows import (
+    Ask,
     Chore,
     CodeTarget,
     EnergyTarget,
@@ -28,6 +29,7 @@ from ...engine.rows import (
     SumTarget,
     Target,
     Want,
+    counted,
 )
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
@@ -147,6 +149,9 @@ class Stylize:
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         """In rows of the network's own size that cost as much."""
+        return counted(self._asks(model))
+
+    def _asks(self, model: Model) -> list[Ask]:
         own, steps = model.network.pixel_count, self.neural.step_count
         scales = [height * width for height, width in self.scales]
         ascent = steps * sum(scales) / own
@@ -155,10 +160,11 @@ class Stylize:
             ascent -= ascent if state.ended else done / own
         looks = len(self.content_layers) + len(self.styles) * len(self.style_layers)
         targets = looks * sum(scales) / own
-        return {Lane.GRADIENT: max(1, math.ceil(ascent)), Lane.FORWARD: math.ceil(targets)}
+        climb = in_step(max(1, math.ceil(ascent)), 1, self.buckets.of(self.size))
+        return [climb, Ask(Lane.FORWARD, math.ceil(targets))]
 
     def pace(self, model: Model) -> Pace:
-        return Pace(1, self.size)
+        return Pace(self._asks(model), self.size, Neural)
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -340,12 +346,11 @@ def _look(place: _Place, images: Tensor, layer: str) -> Program[Tensor]:
         (images / place.std).to(place.model.network.dtype),
         SumTarget(((EnergyTarget(layer), 1.0),)),
         Want.ACTIVATION,
-        layer=layer,
+        layers=(layer,),
         model=place.model,
         bucket_size=place.bucket_size,
     )
-    assert traces.activation is not None
-    seen: Tensor = traces.activation[0]
+    seen: Tensor = traces.activations[layer][0]
     return seen
 
 
