@@ -77,7 +77,7 @@ class FakeService:
         finally:
             self.counted.append(reason)
 
-    def check_room(self, priority: Priority) -> None:
+    def check_room(self, *_: Priority) -> None:
         if self.full is not None:
             raise self.full
 

@@ -181,9 +181,8 @@ class Stylize:
         map_counts = [shapes[layer][0] for layer, _ in self.style_layers]
         grams = (len(self.styles) + 1) * sum(count**2 for count in map_counts) * itemsize
         shown = held_bytes(self, model, self.neural.checkpoint_every)
-        return (
-            2 * slot + 2 * pictures + looked + grams + shown
-        )  # slots come in twos of what there was
+        twos = 2 * (slot + pictures)  # slots come in twos of what there was
+        return twos + looked + grams + shown
 
     @property
     def image_count(self) -> int:
