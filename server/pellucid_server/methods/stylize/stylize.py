@@ -194,7 +194,7 @@ class Stylize:
             for values in (steps.mean, steps.std)
         )
         pictures = [one * std for one in self._apart(image.to(dtype))]
-        photo = pictures[0]
+        photo = (pictures[0] + mean) / 255
         if neural.original_colors != "off":
             host: Tensor = yield Chore(functools.partial(self._recolored, steps.mean, steps.std))
             pictures = [one * std for one in self._apart(host.to(image.device, dtype))]
@@ -205,6 +205,7 @@ class Stylize:
             if not mask.any():
                 found = Violation("mask", "is black everywhere: it leaves no place for the style")
                 raise InvalidArgument(f"mask: {found.description}", violations=[found])
+        finished = functools.partial(self._finished, photo, mask, mean)
         looking = model
         if neural.pooling == "average":
             looking = replace(model, network=model.network.averaged)
@@ -227,6 +228,7 @@ class Stylize:
                 scale == len(self.scales) - 1,
                 state,
                 moment_steps=scale * neural.step_count,
+                shown=lambda image: finished(image)[0],
             )
             if end is not None:
                 start = _carried(start, end, size)
@@ -244,15 +246,29 @@ class Stylize:
             if not end.finite:
                 break
         assert end is not None
-        picture, clipped_share = end.picture, 0.0
-        photo = (photo + mean) / 255
-        if neural.original_colors == "luminance":
-            exact = colors.with_luminance(photo, (end.image + mean) / 255)
-            picture = exact.clamp(0, 1)
-            clipped_share = float((exact != picture).double().mean())
-        if mask is not None:
-            picture = torch.lerp(photo.clamp(0, 1), picture, mask)
+        picture, clipped_share = finished(end.image)
         return Stylized(picture, end, clipped_share)
+
+    def _finished(
+        self, photo: Tensor, mask: Tensor | None, mean: Tensor, image: Tensor
+    ) -> tuple[Tensor, float]:
+        """With what original colours and the mask put back, and the share that was clipped for it.
+
+        Args:
+            photo: 3×H×W, red, green and blue from 0 to 1.
+            mask: 1×H×W.
+            mean: Of the model's preprocessing, times 255, 3×1×1.
+            image: Of any scale, in the prelude's frame.
+        """
+        size = (image.shape[1], image.shape[2])
+        photo, exact, clipped_share = resized(photo[None], size)[0], (image + mean) / 255, 0.0
+        if self.neural.original_colors == "luminance":
+            exact = colors.with_luminance(photo, exact)
+            clipped_share = float((exact != exact.clamp(0, 1)).double().mean())
+        picture = exact.clamp(0, 1)
+        if mask is not None:
+            picture = torch.lerp(photo.clamp(0, 1), picture, resized(mask[None], size)[0])
+        return picture, clipped_share
 
     def _apart(self, numbers: Tensor) -> list[Tensor]:
         """The pictures of a source, 3×H×W each."""
