@@ -43,22 +43,23 @@ class Run:
     """A job of optimized style, and what it has shown.
 
     Attributes:
-        shown: Seconds since it was asked for, by the wall and of CPU time, and its progress.
+        shown: CPU seconds of this process since it was asked for, and its progress.
+        cpu_s: Those until its result was waited for and there.
     """
 
-    started_s: float = field(default_factory=time.perf_counter)
-    started_cpu_s: float = field(default_factory=time.process_time)
+    started_s: float = field(default_factory=time.process_time)
     job: Job | None = None
-    shown: list[tuple[float, float, Progress]] = field(default_factory=list)
+    shown: list[tuple[float, Progress]] = field(default_factory=list)
+    cpu_s: float = 0.0
 
     def note(self, done: Done) -> None:
         if isinstance(done.result, Progress):
-            wall_s = time.perf_counter() - self.started_s
-            self.shown.append((wall_s, time.process_time() - self.started_cpu_s, done.result))
+            self.shown.append((time.process_time() - self.started_s, done.result))
 
     def result(self) -> Stylized:
         assert self.job is not None
         made: Stylized = self.job.future.result().result
+        self.cpu_s = time.process_time() - self.started_s
         return made
 
 

@@ -1,6 +1,5 @@
 """Gatys' optimization of an image, written with torch alone: what the service is held against."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,16 +70,14 @@ class PlainStyle:
         return total
 
     def descend(self, image_count: int, step_count: int, learning_rate: float) -> float:
-        """Moves images from the photo; returns the mean of their last losses."""
+        """Moves images from the photo; returns the mean of their losses as they end."""
         images = self.content.repeat(image_count, 1, 1, 1).requires_grad_()
-        optimizer, loss = torch.optim.Adam([images], learning_rate), math.nan
-        for step in range(step_count):
+        optimizer = torch.optim.Adam([images], learning_rate)
+        for _ in range(step_count):
             optimizer.zero_grad()
-            total = self.loss(images)
-            total.backward()
+            self.loss(images).backward()
             optimizer.step()
             with torch.no_grad():
                 images.clamp_(0, 255)
-            if step == step_count - 1:
-                loss = float(total.detach()) / image_count
-        return loss
+        with torch.no_grad():
+            return float(self.loss(images)) / image_count

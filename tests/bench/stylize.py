@@ -202,8 +202,8 @@ def main() -> None:
             run = by_the_engine(runner, library, count, options.frames)
             frames[f"{count} stream{'s' * (count > 1)}"] = options.frames, run
         moved: dict[str, tuple[int, Callable[[], Any]]] = {
-            BARE: (BUCKET * 2 * steps, bare(on, 2 * steps)),
-            # The last look scores the image: as many rows as a step.
+            # Both end with a look that scores the images, here and there counted as a step.
+            BARE: (BUCKET * (2 * steps + 1), bare(on, 2 * steps)),
             f"{JOBS} jobs": (JOBS * (steps + 1), lambda: in_lock_step(runner, on, steps)),
         }
         for _, run in (*frames.values(), *moved.values()):

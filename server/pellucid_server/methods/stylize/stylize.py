@@ -32,7 +32,15 @@ from ...engine.rows import (
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize import prelude
-from ..optimize.optimize import STACKED, Buckets, dtype_of, resized, scoring_bytes, stepper_of
+from ..optimize.optimize import (
+    STACKED,
+    Buckets,
+    dtype_of,
+    grown,
+    resized,
+    scoring_bytes,
+    stepper_of,
+)
 from ..optimize.snapshot import Declared, Snapshot, held_bytes
 from ..optimize.stepper import STATE, AscentStepper, End, Start, end_of, numbers_of
 from ..optimize.updates import HISTORY
@@ -231,7 +239,7 @@ class Stylize:
                 shown=lambda image: finished(image)[0],
             )
             if end is not None:
-                start = _carried(start, end, size)
+                start = _carried(start, end, first)
             make = functools.partial(stepper_of, model, size, place.bucket_size)
             through = None if looking is model else looking
             if state is not None and (
@@ -302,10 +310,13 @@ class Stylize:
         neural, gatys = self.neural, self.neural.normalization == "gatys"
         terms: list[tuple[Goal, float]] = []
         photo = resized(content[None], place.size)
+        # A sum over places: for the balance that it ends with at every scale before.
+        larger = math.prod(self.size) / math.prod(place.size) if gatys else 1.0
         for layer, weight in self.content_layers:
             code = yield from _look(place, photo, layer)
             energy = 2.0 if gatys else float(code.numel())
-            terms.append((CodeTarget(layer, code, energy), neural.content_weight * weight))
+            scaled = neural.content_weight * weight * larger
+            terms.append((CodeTarget(layer, code, energy), scaled))
         total = sum(style.weight for style in self.styles)
         shares = [style.weight / total for style in self.styles]
         for layer, weight in self.style_layers:
@@ -378,18 +389,26 @@ def _weighed(mask: Tensor, model: Model, layer: str, size: tuple[int, int]) -> T
     return shares / shares.sum()
 
 
-def _carried(start: Start, end: End, size: tuple[int, int]) -> Start:
+def _carried(start: Start, end: End, base: Tensor | None) -> Start:
     """A start from the end of a smaller scale, with its moments.
 
-    A loss that is a mean over places has so much less of a slope at each pixel where there are
-    more of them.
+    What the image has become is added to what it began as, whose detail was not there before. A
+    loss that is a mean over places has so much less of a slope at each pixel where there are more
+    of them.
+
+    Args:
+        start: As the first scale would start.
+        end: Of the scale before.
+        base: What the first scale starts from, 3×H×W of any size, unless it is noise.
     """
     assert end.moments is not None
     old: tuple[int, int] = (end.image.shape[1], end.image.shape[2])
+    size = (start.ascent.height_px, start.ascent.width_px)
     share = math.prod(old) / math.prod(size)
     first, second = (
         prelude.from_pixels(resized(prelude.pixels_of(moment[None], old), size), size)[0]
         for moment in end.moments
     )
-    image = resized(end.image[None], size)[0]
+    before = None if base is None else resized(base[None], old)[0]
+    image = grown(end, before, start.image, size)
     return replace(start, image=image, moments=(first * share, second * share**2))
