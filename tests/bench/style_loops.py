@@ -1,23 +1,16 @@
 """Gatys' optimization of an image, written with torch alone: what the service is held against."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from pellucid_server.models.registry import Model
 from torch import Tensor
 
 Look = Callable[[Tensor], Mapping[str, Tensor]]
 """From n × 3 × H × W, red, green and blue from 0 to 255, to layers' maps by name."""
-
-
-def rows_of(picture: NDArray[np.uint8], size: tuple[int, int], device: torch.device) -> Tensor:
-    """1 × 3 × H × W, 0-255."""
-    resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC)
-    rows = torch.from_numpy(np.array(resized)).to(device, torch.float32)
-    return rows.permute(2, 0, 1)[None]
 
 
 def size_of(picture: NDArray[np.uint8], side_px: int) -> tuple[int, int]:
@@ -25,6 +18,14 @@ def size_of(picture: NDArray[np.uint8], side_px: int) -> tuple[int, int]:
     height, width = picture.shape[:2]
     factor = side_px / max(height, width)
     return round(height * factor), round(width * factor)
+
+
+def rows_of(on: Model, picture: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """1 × 3 × H × W, 0-255, by the model's way to resize."""
+    steps = replace(on.preprocessing, height_px=size[0], width_px=size[1], resize_shorter_side_px=0)
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (steps.mean, steps.std))
+    pixels = 255 * (steps.apply(picture) * std + mean)
+    return torch.from_numpy(pixels)[None].to(on.network.device, torch.float32)
 
 
 def gram_matrices(maps: Tensor) -> Tensor:

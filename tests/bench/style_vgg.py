@@ -23,6 +23,7 @@ from pellucid_server.methods.stylize.neural import (
     LEARNING_RATES,
     STYLE_WEIGHTS,
     default_layers,
+    same_area,
 )
 from pellucid_server.models.architectures import ARCHITECTURES
 from pellucid_server.models.network import Network
@@ -107,8 +108,10 @@ def plain(on: Model, side_px: int) -> PlainStyle:
 
     photo, painting = picture(CONTENT), picture(PAINTING)
     size = size_of(photo, side_px)
-    rows, style_rows = (rows_of(one, size, device) for one in (photo, painting))
-    return PlainStyle(look, rows, style_rows, content, style, STYLE_WEIGHTS["gatys"])
+    painted = rows_of(on, painting, same_area(size, *painting.shape[:2]))
+    return PlainStyle(
+        look, rows_of(on, photo, size), painted, content, style, STYLE_WEIGHTS["gatys"]
+    )
 
 
 def timed(device: torch.device, run: Callable[[], Any]) -> Taken:

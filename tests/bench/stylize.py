@@ -28,6 +28,7 @@ from pellucid_server.methods.stylize.neural import (
     LEARNING_RATES,
     STYLE_WEIGHTS,
     default_layers,
+    same_area,
 )
 from pellucid_server.models.registry import Model
 from pellucid_server.models.styles.library import Library, style_loads
@@ -147,8 +148,8 @@ def bare(on: Model, step_count: int) -> Callable[[], float]:
     size = size_of(photo, SIDE_PX)
     loop = PlainStyle(
         look,
-        rows_of(photo, size, CPU),
-        rows_of(painting, size, CPU),
+        rows_of(on, photo, size),
+        rows_of(on, painting, same_area(size, *painting.shape[:2])),
         [name for name, _ in content],
         [name for name, _ in style],
         STYLE_WEIGHTS["gatys"],
@@ -192,7 +193,7 @@ def main() -> None:
     steps, console = options.steps, Console()
     library = Library([load() for load in style_loads(options.styles, device=CPU)])
     file, on = options.styles / MULTISTYLE_FILE, model(MODEL, side_px=224)
-    with running(buckets=BUCKETS, limits=QueueLimits(optimize_ms=1e12)) as runner:
+    with running(buckets=BUCKETS, limits=QueueLimits(1e12, 1e12)) as runner:
         for one in (library.painters[0], on):
             runner.engine.warm_up(one)
         frames: dict[str, tuple[int, Callable[[], Any]]] = {
