@@ -1,8 +1,8 @@
 """How far optimized style gets by its defaults, and whether scales get there sooner.
 
 Content and style losses of photos in paintings at 256 px, 200 steps: how many times the style's has
-fallen, and the content's as a share of what noise has. Then the seconds until a loss is reached,
-from small to large and at one size, which are of CPU time: others may use the machine meanwhile.
+fallen, and the content's as a share of what noise has. Then what it takes until a loss is reached,
+from small to large and at one size: CPU seconds, and steps at the last size, by pixels.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pellucid.v1 import stylize_pb2
 from pellucid_server.engine.admission import QueueLimits
 from pellucid_server.engine.device import keep_freed_memory
 from pellucid_server.methods.optimize.stepper import Progress
+from pellucid_server.methods.stylize.neural import SCALE
 from pellucid_server.models.registry import Model
 from PIL import Image
 from rich.console import Console
@@ -83,39 +84,40 @@ def fall(runner: Runner, on: Model, content: str, style: str, pictures: Path | N
 
 @dataclass(frozen=True)
 class Sooner:
-    """Two sizes over one.
+    """Scales over one size.
 
     Attributes:
-        loss: What two end at.
-        two_s: CPU seconds that they take.
-        one_s: Those until one size is as low; None: it is not in its steps.
+        loss: What scales end at.
+        steps: What they take: CPU seconds, and steps at the last size, by pixels.
+        cpu_s: Likewise.
+        one_steps: What one size takes to come as low; None: it does not in its steps.
+        one_cpu_s: Likewise.
     """
 
     loss: float
-    two_s: float
-    one_s: float | None
-
-    @property
-    def ratio(self) -> float | None:
-        return None if self.one_s is None else self.two_s / self.one_s
+    steps: float
+    cpu_s: float
+    one_steps: float | None
+    one_cpu_s: float | None
 
 
-def sooner(runner: Runner, on: Model, small_steps: int, **neural: Any) -> Sooner:
-    """Two scales with as many steps each, and one with three times as many."""
+def sooner(runner: Runner, on: Model, scale_count: int, steps: int, **neural: Any) -> Sooner:
+    """As many steps at each scale, and three times as many at one."""
     args = (runner.engine, on, *SCALED, BUCKET)
-    two = optimized(*args, scale_count=2, step_count=small_steps, progress_every=1, **neural)
-    loss = -two.result().end.progress.score
-    two_s = two.cpu_s
-    one = optimized(*args, step_count=3 * small_steps, progress_every=1, **neural)
+    scaled = optimized(*args, scale_count=scale_count, step_count=steps, progress_every=1, **neural)
+    loss = -scaled.result().end.progress.score
+    one = optimized(*args, step_count=3 * steps, progress_every=1, **neural)
     one.result()
-    one_s = next((cpu_s for cpu_s, shown in one.shown if -shown.score <= loss), None)
-    return Sooner(loss, two_s, one_s)
+    met = next(((s, shown.step) for s, shown in one.shown if -shown.score <= loss), None)
+    work = steps * sum(SCALE ** (-2 * scale) for scale in range(scale_count))
+    return Sooner(loss, work, scaled.cpu_s, met and met[1], met and met[0])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.style_losses", description=__doc__)
     parser.add_argument("--all", action="store_true", help="every photo in every painting")
-    parser.add_argument("--scaled-steps", type=int, default=50, help="at each of two scales")
+    parser.add_argument("--only", choices=("pairs", "scales"))
+    parser.add_argument("--scaled-steps", type=int, default=50, help="at each scale")
     parser.add_argument("--pictures", type=Path, help="folder that the images are written to")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
@@ -123,44 +125,51 @@ def main() -> None:
     torch.set_num_threads(1)
     on, console = model(MODEL, side_px=224), Console()
     pairs = tuple(product(PHOTOS, PAINTINGS)) if options.all else PAIRS
-    ways = tuple(product(NORMALIZATIONS, STARTS))
-    with running(buckets=BUCKETS, limits=QueueLimits(optimize_ms=1e12)) as runner:
+    ways = tuple(product(NORMALIZATIONS, STARTS, (2, 3)))
+    with running(buckets=BUCKETS, limits=QueueLimits(1e12, 1e12)) as runner:
         runner.engine.warm_up(on)
         falls = {
             pair: fall(runner, on, *pair, options.pictures)
-            for pair in track(pairs, "pairs", console=console)
+            for pair in track(() if options.only == "scales" else pairs, "pairs", console=console)
         }
         gains = {
-            way: sooner(
+            (norm, start, count): sooner(
                 runner,
                 on,
+                count,
                 options.scaled_steps,
-                normalization=NORMALIZATIONS[way[0]],
-                start=STARTS[way[1]],
+                normalization=NORMALIZATIONS[norm],
+                start=STARTS[start],
             )
-            for way in track(ways, "scales", console=console)
+            for norm, start, count in track(
+                () if options.only == "pairs" else ways, "scales", console=console
+            )
         }
     table = Table("photo", "painting", "style falls", "content ÷ noise's", "CPU s")
     for pair, one in falls.items():
         table.add_row(*pair, f"{one.style:.1f}×", f"{one.content:.2f}", f"{one.cpu_s:.0f}")
     table.caption = f"aims: at least {FALL_AIM:g}×, below {CONTENT_AIM:g}"
     console.print(table)
-    table = Table("normalization", "start", "loss", "two scales, s", "one, s", "two ÷ one")
-    for way, gain in gains.items():
-        ratio = "" if gain.ratio is None else f"{gain.ratio:.2f}"
-        one_s = "never" if gain.one_s is None else f"{gain.one_s:.1f}"
-        table.add_row(*way, f"{gain.loss:.4g}", f"{gain.two_s:.1f}", one_s, ratio)
-    table.caption = "CPU seconds until the loss is as low"
+    table = Table("normalization", "start", "scales", "loss", "steps", "CPU s")
+    table.add_column("steps of one size")
+    table.add_column("CPU s")
+    for (norm, start, count), gain in gains.items():
+        figures = [f"{gain.loss:.4g}", f"{gain.steps:.0f}", f"{gain.cpu_s:.1f}"]
+        one_size = (gain.one_steps, gain.one_cpu_s)
+        figures += ["never" if value is None else f"{value:.4g}" for value in one_size]
+        table.add_row(norm, start, str(count), *figures)
+    table.caption = "until the loss is as low; steps of the last size, by pixels"
     console.print(table)
     if options.json:
-        figures = {
+        told = {
             "hardware": processor(),
             "pairs": {" in ".join(pair): asdict(one) for pair, one in falls.items()},
-            "two_scales": {
-                " from ".join(way): asdict(one) | {"ratio": one.ratio} for way, one in gains.items()
+            "scales": {
+                f"{norm} from {start}, {count} scales": asdict(one)
+                for (norm, start, count), one in gains.items()
             },
         }
-        options.json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+        options.json.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
