@@ -104,13 +104,15 @@ class Sooner:
 def sooner(runner: Runner, on: Model, scale_count: int, steps: int, **neural: Any) -> Sooner:
     """As many steps at each scale, and three times as many at one."""
     args = (runner.engine, on, *SCALED, BUCKET)
-    scaled = optimized(*args, scale_count=scale_count, step_count=steps, progress_every=1, **neural)
+    scales = {"scale_count": scale_count, "progress_every": 1, **neural}
+    optimized(*args, step_count=1, **scales).result()  # what is kept of styles is there from now on
+    scaled = optimized(*args, step_count=steps, **scales)
     loss = -scaled.result().end.progress.score
     one = optimized(*args, step_count=3 * steps, progress_every=1, **neural)
     one.result()
     met = next(((s, shown.step) for s, shown in one.shown if -shown.score <= loss), None)
     work = steps * sum(SCALE ** (-2 * scale) for scale in range(scale_count))
-    return Sooner(loss, work, scaled.cpu_s, met and met[1], met and met[0])
+    return Sooner(loss, work, scaled.shown[-1][0], met and met[1], met and met[0])
 
 
 def main() -> None:

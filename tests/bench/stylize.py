@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.stylize", description=__doc__)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--frames", type=int, default=32, help="of each contender in a turn")
-    parser.add_argument("--steps", type=int, default=10, help="of each job in a turn")
+    parser.add_argument("--steps", type=int, default=25, help="of each job in a turn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--styles", type=Path, default=Path("styles"))
     parser.add_argument("--json", type=Path, help="where to write the figures")
