@@ -37,6 +37,8 @@ bench: $(STAMP) $(STYLES)  ## Speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench.attached
 	$(BIN)/python -m tests.bench.load
 	$(BIN)/python -m tests.bench.optimize
+	$(BIN)/python -m tests.bench.stylize
+	$(BIN)/python -m tests.bench.style_losses
 
 tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
 	$(BIN)/python -m tests.oracle.tables

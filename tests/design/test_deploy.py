@@ -19,6 +19,7 @@ import yaml
 from kubernetes_validate.utils import all_versions, major_minor
 from pellucid_server.api.health import LIVENESS
 from pellucid_server.config import Settings
+from pellucid_server.models.styles.wheel import STYLES
 from pellucid_server.serve import _CLOSE_S
 
 ROOT = Path(__file__).parents[2]
@@ -422,13 +423,19 @@ def dockerfile() -> list[tuple[str, str]]:
     return [(word, " ".join(rest.split())) for word, _, rest in (i.partition(" ") for i in lines)]
 
 
-def last_stage() -> dict[str, list[str]]:
-    instructions = dockerfile()
-    start = max(n for n, (word, _) in enumerate(instructions) if word == "FROM")
-    found: dict[str, list[str]] = {}
-    for word, arguments in instructions[start:]:
-        found.setdefault(word, []).append(arguments)
+def stages() -> dict[str, dict[str, list[str]]]:
+    """Arguments by stage and instruction, the last stage's under no name."""
+    found: dict[str, dict[str, list[str]]] = {}
+    stage: dict[str, list[str]] = {}
+    for word, arguments in dockerfile():
+        if word == "FROM":
+            stage = found.setdefault(arguments.partition(" AS ")[2], {})
+        stage.setdefault(word, []).append(arguments)
     return found
+
+
+def last_stage() -> dict[str, list[str]]:
+    return stages()[""]
 
 
 def test_the_dockerfile_is_clean() -> None:
@@ -471,6 +478,14 @@ def test_the_image_runs_as_the_pods_say(render: Any) -> None:
     assert "NVIDIA_VISIBLE_DEVICES" not in variables
     assert Settings.model_fields["host"].default == "127.0.0.1"
     assert variables["PELLUCID_HOST"] == "0.0.0.0"
+
+
+def test_the_image_has_the_styles() -> None:
+    [run] = stages()["styles"]["RUN"]
+    folder = f"{run.split('pellucid models pull styles --to ')[1]}/{STYLES}"
+    assert f"--from=styles {folder} {folder}" in last_stage()["COPY"]
+    assert f"PELLUCID_STYLES={folder}" in last_stage()["ENV"][0].split()
+    assert "styles" in Settings.model_fields
 
 
 def test_the_image_is_built_of_what_its_context_has() -> None:

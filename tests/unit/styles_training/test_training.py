@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,15 @@ import pytest
 import torch
 import yaml
 from pellucid.cli import app
+from pellucid.v1 import data_pb2, stylize_pb2
+from pellucid_server import wire
 from pellucid_server.methods import draws
+from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.methods.stylize.neural import default_layers
 from pellucid_server.models.architectures import ARCHITECTURES
 from pellucid_server.models.registry import Model, Precision
 from pellucid_server.models.styles.johnson import load_johnson
+from pellucid_server.models.styles.library import Library, style_loads
 from pellucid_server.styles_training import checkpoint, command
 from pellucid_server.styles_training.batches import NoPhotos, PhotoFolder, cut
 from pellucid_server.styles_training.checkpoint import BadCheckpoint
@@ -41,7 +46,7 @@ from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from tests.harness import CPU, PHOTOS, model, photo
+from tests.harness import CPU, PHOTOS, model, photo, running
 
 SIDE_PX = 64
 LITE = "efficientnet_lite0"
@@ -613,6 +618,9 @@ def test_a_style_is_trained_and_served(
     network.load_state_dict(state)
     with torch.no_grad():
         assert (painted - network(image)).abs().max() < 1e-4
+    shutil.copytree(made, tmp_path / "served" / "mosaic")
+    answer = by_name(tmp_path / "served", "mosaic", crops(1, 96)[0])
+    assert (answer - painted[0].clip(0, 1)).abs().max() < 1e-5
     with Image.open(made / PREVIEW_FILE) as preview:
         assert preview.size == (3 * SIDE_PX + 8, 2 * SIDE_PX + 4)
     further = train("--resume", "--steps", "4", images=images)
@@ -623,6 +631,25 @@ def test_a_style_is_trained_and_served(
     assert (result.exit_code, "checkpoint is of step 4" in result.stderr) == (2, True)
     result = train("--resume", "--steps", "9", "--seed", "1", images=images)
     assert (result.exit_code, "seed was 0, is 1" in result.stderr) == (2, True)
+
+
+def by_name(folder: Path, name: str, photo: np.ndarray) -> torch.Tensor:
+    """What a server whose styles are in a folder answers to who asks for one by its name."""
+    library = Library([load() for load in style_loads(folder, device=CPU)])
+    assert not library.failed
+    tensor = data_pb2.Tensor(
+        data_type=data_pb2.DATA_TYPE_UINT8, shape=photo.shape, data=photo.tobytes()
+    )
+    request = stylize_pb2.StylizeSpec(
+        content=data_pb2.Image(tensor=tensor),
+        fast=stylize_pb2.Fast(styles=[stylize_pb2.NamedStyle(name=name)], side_px=len(photo)),
+    )
+    limits = wire.Limits(10**6, (1,), 10**6, Buckets(4), b"0123456789abcdef")
+    call = wire.Call("", time.monotonic() + 300)
+    with running() as runner:
+        asked = wire.read_fast(request, call, library, limits)
+        painted: torch.Tensor = runner.engine.submit(asked.spec).future.result(300).result.picture
+    return painted
 
 
 def test_other_software_is_said(

@@ -59,10 +59,10 @@ def test_defaults_are_filled_in() -> None:
     assert method.sizes == [(42, 64), (42, 63)]
     neural = asked.settings.neural
     assert neural.step_count == 200
-    assert neural.learning_rate == 5
+    assert neural.learning_rate == 10
     assert neural.style_weight > 0
     assert len(neural.content_layers) == 1
-    assert len(neural.style_layers) == 5
+    assert len(neural.style_layers) == 4
     assert [style.weight for style in asked.settings.styles] == [1]
     assert not asked.settings.styles[0].HasField("image")
     lbfgs = read(request(update=stylize_pb2.STYLE_UPDATE_LBFGS)).settings.neural
@@ -226,7 +226,7 @@ def test_a_checkpoint_belongs_to_its_request() -> None:
     assert done.result.end.progress.step == whole.result.end.progress.step == 4
     made = wire.write_stylize(resumed, replace(done, rides=whole.rides)).result
     assert made.progress.step_count == 4
-    assert len(made.progress.style_losses) == 5
+    assert len(made.progress.style_losses) == 4
     assert made.progress.content_losses[0] > 0
     assert made.notes
     asked.settings.neural.checkpoint_precision = checkpoint_pb2.CHECKPOINT_PRECISION_HALF

@@ -265,7 +265,7 @@ class Optimize:
                 k for k, end in enumerate(ends) if k not in over and (end is None or end.finite)
             ]
             make = functools.partial(stepper_of, model, size, bucket_size)
-            starts = [_grown(ends[k], bases[octave - 1], base, size) for k in climbing]
+            starts = [grown(ends[k], bases[octave - 1], base, size) for k in climbing]
             images = [
                 Start(ascent, target_there, start, k, octave, last, states[k], anchor=base)
                 for k, start in zip(climbing, starts, strict=True)
@@ -365,7 +365,7 @@ def _goal_of(goal: FromPhoto, activation: Tensor) -> Goal:
     return CodeTarget(goal.layer, activation, max(energy, 1e-30))
 
 
-def _grown(
+def grown(
     end: End | None, base_before: Tensor | None, base: Tensor | None, size: tuple[int, int]
 ) -> Tensor | None:
     """Where an image starts, 3×H×W: from the base, with what the octave before added to its own."""

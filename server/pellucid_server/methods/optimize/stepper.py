@@ -75,6 +75,8 @@ class Start:
         moments: Adam's, P each, that it starts with; None: zeros.
         moment_steps: Steps that these moments are of.
         anchor: 3×H×W in the prelude's frame: what it stays near to, where the ascent bounds it.
+        shown: What previews show of an image, 3×H×W in the prelude's frame, as red, green and blue
+            from 0 to 1; None: the image itself.
     """
 
     ascent: Ascent
@@ -87,6 +89,7 @@ class Start:
     moments: tuple[Tensor, Tensor] | None = None
     moment_steps: int = 0
     anchor: Tensor | None = None
+    shown: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -389,7 +392,8 @@ class AscentStepper:
         if step % ascent.progress_every == 0 and step < ascent.step_count:
             shown.append(progress)
         if ascent.preview_every and step % ascent.preview_every == 0:
-            picture = self._picture(self._image(slot, "parameters"))
+            image = self._image(slot, "parameters")
+            picture = (start.shown or self._picture)(image)
             shown.append(Preview(start.restart, progress.step, picture))
         if ascent.checkpoint_every and step % ascent.checkpoint_every == 0:
             shown.append(self.snapshot(slot))

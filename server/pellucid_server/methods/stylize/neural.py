@@ -29,7 +29,10 @@ _NOISE_STD = 40.0
 """Of a start from noise, on a scale of 0 to 255."""
 
 STYLE_WEIGHTS = {"gatys": 3e3, "johnson": 50.0}
-"""Measured on EfficientNet-Lite0."""
+"""Measured on EfficientNet-Lite0, as are those that follow."""
+
+LEARNING_RATES = {"adam": 10.0, "lbfgs": 1.0}
+"""Of pixels from 0 to 255."""
 
 
 def _style_weight(known: Known) -> float:
@@ -37,7 +40,7 @@ def _style_weight(known: Known) -> float:
 
 
 def _learning_rate(known: Known) -> float:
-    return 1.0 if known.values["update"] == "lbfgs" else 5.0
+    return LEARNING_RATES[known.values["update"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +167,10 @@ _KNOWN: tuple[tuple[str, Names, Names], ...] = (
     (r"resnet\d+", ("layer3",), ("relu", "layer1", "layer2", "layer3")),
     (
         r"(tf_)?efficientnet_lite0",
-        ("blocks.3",),
-        tuple(f"blocks.{k}" for k in range(5)),
+        # Deep enough that style can come without it: of blocks.3, whose maps both would be after,
+        # the style's loss falls by half as much, at more than twice the loss of content.
+        ("blocks.5",),
+        tuple(f"blocks.{k}" for k in range(4)),
     ),
 )
 """Architectures, their content layers, and their style layers."""

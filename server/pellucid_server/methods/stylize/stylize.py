@@ -34,7 +34,15 @@ from ...engine.rows import (
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
 from ..optimize import prelude
-from ..optimize.optimize import STACKED, Buckets, dtype_of, resized, scoring_bytes, stepper_of
+from ..optimize.optimize import (
+    STACKED,
+    Buckets,
+    dtype_of,
+    grown,
+    resized,
+    scoring_bytes,
+    stepper_of,
+)
 from ..optimize.snapshot import Declared, Snapshot, held_bytes
 from ..optimize.stepper import STATE, AscentStepper, End, Start, end_of, numbers_of
 from ..optimize.updates import HISTORY
@@ -204,7 +212,7 @@ class Stylize:
             for values in (steps.mean, steps.std)
         )
         pictures = [one * std for one in self._apart(image.to(dtype))]
-        photo = pictures[0]
+        photo = (pictures[0] + mean) / 255
         if neural.original_colors != "off":
             host: Tensor = yield Chore(functools.partial(self._recolored, steps.mean, steps.std))
             pictures = [one * std for one in self._apart(host.to(image.device, dtype))]
@@ -215,6 +223,7 @@ class Stylize:
             if not mask.any():
                 found = Violation("mask", "is black everywhere: it leaves no place for the style")
                 raise InvalidArgument(f"mask: {found.description}", violations=[found])
+        finished = functools.partial(self._finished, photo, mask, mean)
         looking = model
         if neural.pooling == "average":
             looking = replace(model, network=model.network.averaged)
@@ -237,9 +246,10 @@ class Stylize:
                 scale == len(self.scales) - 1,
                 state,
                 moment_steps=scale * neural.step_count,
+                shown=lambda image: finished(image)[0],
             )
             if end is not None:
-                start = _carried(start, end, size)
+                start = _carried(start, end, first)
             make = functools.partial(stepper_of, model, size, place.bucket_size)
             through = None if looking is model else looking
             if state is not None and (
@@ -254,15 +264,29 @@ class Stylize:
             if not end.finite:
                 break
         assert end is not None
-        picture, clipped_share = end.picture, 0.0
-        photo = (photo + mean) / 255
-        if neural.original_colors == "luminance":
-            exact = colors.with_luminance(photo, (end.image + mean) / 255)
-            picture = exact.clamp(0, 1)
-            clipped_share = float((exact != picture).double().mean())
-        if mask is not None:
-            picture = torch.lerp(photo.clamp(0, 1), picture, mask)
+        picture, clipped_share = finished(end.image)
         return Stylized(picture, end, clipped_share)
+
+    def _finished(
+        self, photo: Tensor, mask: Tensor | None, mean: Tensor, image: Tensor
+    ) -> tuple[Tensor, float]:
+        """With what original colours and the mask put back, and the share that was clipped for it.
+
+        Args:
+            photo: 3×H×W, red, green and blue from 0 to 1.
+            mask: 1×H×W.
+            mean: Of the model's preprocessing, times 255, 3×1×1.
+            image: Of any scale, in the prelude's frame.
+        """
+        size = (image.shape[1], image.shape[2])
+        photo, exact, clipped_share = resized(photo[None], size)[0], (image + mean) / 255, 0.0
+        if self.neural.original_colors == "luminance":
+            exact = colors.with_luminance(photo, exact)
+            clipped_share = float((exact != exact.clamp(0, 1)).double().mean())
+        picture = exact.clamp(0, 1)
+        if mask is not None:
+            picture = torch.lerp(photo.clamp(0, 1), picture, resized(mask[None], size)[0])
+        return picture, clipped_share
 
     def _apart(self, numbers: Tensor) -> list[Tensor]:
         """The pictures of a source, 3×H×W each."""
@@ -296,10 +320,13 @@ class Stylize:
         neural, gatys = self.neural, self.neural.normalization == "gatys"
         terms: list[tuple[Goal, float]] = []
         photo = resized(content[None], place.size)
+        # A sum over places: for the balance that it ends with at every scale before.
+        larger = math.prod(self.size) / math.prod(place.size) if gatys else 1.0
         for layer, weight in self.content_layers:
             code = yield from _look(place, photo, layer)
             energy = 2.0 if gatys else float(code.numel())
-            terms.append((CodeTarget(layer, code, energy), neural.content_weight * weight))
+            scaled = neural.content_weight * weight * larger
+            terms.append((CodeTarget(layer, code, energy), scaled))
         total = sum(style.weight for style in self.styles)
         shares = [style.weight / total for style in self.styles]
         for layer, weight in self.style_layers:
@@ -371,18 +398,26 @@ def _weighed(mask: Tensor, model: Model, layer: str, size: tuple[int, int]) -> T
     return shares / shares.sum()
 
 
-def _carried(start: Start, end: End, size: tuple[int, int]) -> Start:
+def _carried(start: Start, end: End, base: Tensor | None) -> Start:
     """A start from the end of a smaller scale, with its moments.
 
-    A loss that is a mean over places has so much less of a slope at each pixel where there are
-    more of them.
+    What the image has become is added to what it began as, whose detail was not there before. A
+    loss that is a mean over places has so much less of a slope at each pixel where there are more
+    of them.
+
+    Args:
+        start: As the first scale would start.
+        end: Of the scale before.
+        base: What the first scale starts from, 3×H×W of any size, unless it is noise.
     """
     assert end.moments is not None
     old: tuple[int, int] = (end.image.shape[1], end.image.shape[2])
+    size = (start.ascent.height_px, start.ascent.width_px)
     share = math.prod(old) / math.prod(size)
     first, second = (
         prelude.from_pixels(resized(prelude.pixels_of(moment[None], old), size), size)[0]
         for moment in end.moments
     )
-    image = resized(end.image[None], size)[0]
+    before = None if base is None else resized(base[None], old)[0]
+    image = grown(end, before, start.image, size)
     return replace(start, image=image, moments=(first * share, second * share**2))
