@@ -5,6 +5,7 @@ first needed, and killed to cancel what it does; another takes its place.
 """
 
 import contextlib
+import importlib
 import itertools
 import logging
 import os
@@ -39,8 +40,9 @@ _ONE_THREAD = dict.fromkeys(
 Report = Callable[[Any], None]
 """Tells how far work is; it gets what the outlet is handed."""
 
-Work = Callable[..., Any]
-"""A function of a module, which gets its arguments and a Report."""
+Work = str
+"""A function, as MODULE:NAME, which gets its arguments and a Report. The server itself need not
+load its module."""
 
 
 @dataclass(eq=False)
@@ -101,7 +103,7 @@ class Processes:
         """Has a function run.
 
         Args:
-            function: What to run; found by its module, which must not load torch.
+            function: What to run; its module must not load torch.
             arguments: Its arguments, less the last one.
             deadline_s: Of the request, by time.monotonic(); whoever waits cancels by then.
             outlet: See Task.
@@ -158,7 +160,9 @@ class Processes:
             process: _Process | None = None
             while (task := self._take()) is not None:
                 if task.deadline_s <= time.monotonic():
-                    task.future.set_exception(DeadlineExpired("the deadline passed while it waited"))
+                    task.future.set_exception(
+                        DeadlineExpired("the deadline passed while it waited")
+                    )
                     continue
                 if process is None or not process.alive:
                     opened.close()
@@ -228,7 +232,7 @@ class _Process:
         own, other = socket.socketpair()
         path = os.pathsep.join(one for one in sys.path if one)
         with other:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", __name__, str(other.fileno())],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -282,7 +286,9 @@ def _serve(descriptor: int) -> None:
         while True:
             function, arguments = connection.recv()
             try:
-                value = function(*arguments, lambda report: connection.send(("report", report)))
+                module, _, name = function.partition(":")
+                work = getattr(importlib.import_module(module), name)
+                value = work(*arguments, lambda report: connection.send(("report", report)))
             except OSError:
                 raise
             except Exception as error:
@@ -290,7 +296,8 @@ def _serve(descriptor: int) -> None:
                 connection.send(("failed", failed))
             else:
                 connection.send(("returned", value))
-            del function, arguments
+                del value
+            del arguments
 
 
 if __name__ == "__main__":

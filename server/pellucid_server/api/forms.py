@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from pellucid.v1 import data_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import codes_pb2, data_pb2, optimize_pb2, stylize_pb2
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -287,6 +287,11 @@ def methods(request: Descriptor) -> tuple[str, ...]:
     return () if oneof is None else tuple(field.name for field in oneof.fields)
 
 
+def method_is_optional(request: Descriptor) -> bool:
+    """Whether one of the methods is meant where none is named."""
+    return request is codes_pb2.ProjectSpec.DESCRIPTOR
+
+
 @functools.cache
 def form_fields(request: Descriptor, method: str | None = None) -> tuple[FormField, ...]:
     """The scalars that a form may have, beside its files and the name of its method.
@@ -532,6 +537,8 @@ def _read_method(
         return None
     given = texts.pop(METHOD, [])
     one_of = f"one of {', '.join(allowed)}"
+    if not given and method_is_optional(descriptor):
+        return None
     if not given:
         found.append(Violation(METHOD, f"required; {one_of}"))
     elif len(given) > 1:

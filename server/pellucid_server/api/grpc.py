@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import codes_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 
 from .. import wire
 from ..config import Settings
@@ -88,6 +88,11 @@ class PellucidServicer:
                     self.Stylize,
                     stylize_pb2.StylizeRequest.FromString,
                     stylize_pb2.StylizeResponse.SerializeToString,
+                ),
+                "Project": grpc.stream_stream_rpc_method_handler(
+                    self.Project,
+                    codes_pb2.ProjectRequest.FromString,
+                    codes_pb2.ProjectResponse.SerializeToString,
                 ),
                 "ListStyles": grpc.unary_unary_rpc_method_handler(
                     self.ListStyles,
@@ -199,6 +204,30 @@ class PellucidServicer:
                     async for response in shown:
                         yield response
 
+    async def Project(
+        self, messages: AsyncIterator[codes_pb2.ProjectRequest], context: Context
+    ) -> AsyncIterator[codes_pb2.ProjectResponse]:
+        request = codes_pb2.ProjectRequest()
+        async with answering(context):
+            with self._service.arrival(lambda: request.spec) as held:
+                call = self._service.call(caller_of(context), context.time_remaining())
+                self._service.check_room(Priority.OPTIMIZE)
+                request = await self._inbox.receive(messages, call)
+                held.add(request.ByteSize())
+                if not request.HasField("spec"):
+                    _refuse("spec", "required in the first message")
+                shown = self._service.project(
+                    request.spec,
+                    call,
+                    held,
+                    self._fitting,
+                    self._max_message_bytes,
+                    functools.partial(self._receive_all, messages, call),
+                )
+                async with contextlib.aclosing(shown):
+                    async for response in shown:
+                        yield response
+
     async def ListStyles(
         self, request: stylize_pb2.ListStylesRequest, context: Context
     ) -> stylize_pb2.ListStylesResponse:
@@ -281,6 +310,13 @@ class PellucidServicer:
         if count and await self._inbox.receive_if_any(messages, call) is not None:
             _refuse("photo_count", f"is {count}; more messages came")
         spec.photo_count = 0
+
+    async def _receive_all(
+        self, messages: AsyncIterator[_Request], call: wire.Call
+    ) -> AsyncIterator[_Request]:
+        """What follows a spec, until the caller has ended its messages."""
+        while (message := await self._inbox.receive_if_any(messages, call)) is not None:
+            yield message
 
     def _fitting(self, response: _Sent) -> _Sent:
         check_size(response.ByteSize(), self._max_message_bytes)

@@ -1,7 +1,6 @@
 """From codes to a map: all that runs in a process of its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,29 +9,9 @@ from . import neighbors, tsne
 from .grid import assigned, grid_shape
 from .plan import Pca, Plan, Progress, TSne
 from .reduce import Array, plane, reduced
+from .result import Map
 
 Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Map:
-    """What came of it.
-
-    Attributes:
-        points: n×2, float32.
-        places: n×2: of each the row and the column on the grid; None where none was asked for.
-        grid_shape: Rows and columns; (0, 0) where none was asked for.
-        kept_variance: See reduce.Reduced.
-        divergence: Of t-SNE, at its end.
-        fit: Of points placed on a map of principal components: how well that is one, R².
-    """
-
-    points: NDArray[np.float32]
-    places: NDArray[np.int64] | None
-    grid_shape: tuple[int, int]
-    kept_variance: float
-    divergence: float
-    fit: float
 
 
 def project(

@@ -101,7 +101,8 @@ def placed(codes: Array, points: Array, new: Array, plan: Plan, report: Report) 
         callbacks_every_iters=_EVERY_STEPS,
         **_PLACING,
     )
-    return np.array(made) + middle
+    there: Array = np.array(made) + middle
+    return there
 
 
 def _affinities(codes: Array, perplexity: float, plan: Plan) -> Any:

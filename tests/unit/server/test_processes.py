@@ -29,9 +29,14 @@ def processes() -> Iterator[Processes]:
 
 
 def submit(
-    pool: Processes, function: Callable[..., Any], *arguments: Any, timeout_s: float = 60, **more: Any
+    pool: Processes,
+    function: Callable[..., Any],
+    *arguments: Any,
+    timeout_s: float = 60,
+    **more: Any,
 ) -> Task:
-    return pool.submit(function, arguments, time.monotonic() + timeout_s, **more)
+    name = f"{function.__module__}:{function.__name__}"
+    return pool.submit(name, arguments, time.monotonic() + timeout_s, **more)
 
 
 def busy(pool: Processes, tmp_path: Path) -> tuple[Task, int]:
@@ -63,9 +68,7 @@ def test_another_process_without_torch_is_kept(processes: Processes) -> None:
     assert submit(processes, chores.whoami).future.result(60)[0] == first
 
 
-def test_an_error_stays_in_the_log(
-    processes: Processes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_stays_in_the_log(processes: Processes, caplog: pytest.LogCaptureFixture) -> None:
     pid, _ = submit(processes, chores.whoami).future.result(60)
     with pytest.raises(Internal) as caught:
         submit(processes, chores.fail).future.result(60)
@@ -86,9 +89,7 @@ def test_a_crash_fails_its_own_task_alone(
     assert next_one.future.result(60) == 2
 
 
-def test_cancelling_kills_and_another_takes_its_place(
-    processes: Processes, tmp_path: Path
-) -> None:
+def test_cancelling_kills_and_another_takes_its_place(processes: Processes, tmp_path: Path) -> None:
     task, pid = busy(processes, tmp_path)
     processes.cancel(task)
     with pytest.raises(Cancelled):
