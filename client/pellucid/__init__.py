@@ -44,6 +44,14 @@ if TYPE_CHECKING:
         Unknown,
         Violation,
     )
+    from .maps import (
+        AsyncProjection,
+        CodeMap,
+        MapProgress,
+        Projection,
+        SavedMap,
+        load_map,
+    )
     from .optimizing import (
         AsyncOptimization,
         Checkpoint,
@@ -117,6 +125,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncOptimization",
+    "AsyncProjection",
     "AsyncStylization",
     "Attacked",
     "BadArgument",
@@ -130,6 +139,7 @@ __all__ = [
     "Checkpoint",
     "Client",
     "Code",
+    "CodeMap",
     "Compared",
     "Comparison",
     "CompletenessResult",
@@ -152,6 +162,7 @@ __all__ = [
     "Layer",
     "LinearEffect",
     "LinearView",
+    "MapProgress",
     "MapWarning",
     "MethodAgreement",
     "MethodSupport",
@@ -178,6 +189,7 @@ __all__ = [
     "Preprocessing",
     "Preview",
     "Progress",
+    "Projection",
     "Queued",
     "RandomizationResult",
     "Receipt",
@@ -185,6 +197,7 @@ __all__ = [
     "ResolvedTarget",
     "ResourceExhausted",
     "Run",
+    "SavedMap",
     "ScoreSpread",
     "SegmentDetails",
     "StabilityResult",
@@ -202,6 +215,7 @@ __all__ = [
     "Unknown",
     "Until",
     "Violation",
+    "load_map",
 ]
 
 __version__ = version("pellucid")
@@ -216,6 +230,7 @@ def __getattr__(name: str) -> Any:
             "adversarial",
             "optimizing",
             "stylizing",
+            "maps",
             "universal",
             "compare",
             "client",

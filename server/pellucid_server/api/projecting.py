@@ -222,7 +222,7 @@ class _Intake:
         parts = [self._codes[place] for place in sorted(self._codes)]
         made = wire.read_problem(self.asked, parts, of_photos=self._of_photos)
         if self._one is not None:
-            codes = np.concatenate(parts)
+            codes = np.concatenate(parts)[-self.embedded_count :]  # those of a map come before
             self.embeddings = wire.Embeddings(codes, *self._one, *self._longest_ms)
         self._codes.clear()
         return made

@@ -185,18 +185,23 @@ def check_next(
     found, kind = Violations(), part.WhichOneof("part")
     if kind not in ("image", "codes"):
         found.invalid(kind or "part", "only the first message has a spec; an image or codes follow")
-    elif count and of_photos != (kind == "image"):
-        found.invalid(kind, f"is not for {'photos' if of_photos else 'codes'}, which came before")
+    elif count and of_photos != (kind == "image") and (of_photos or asked.map is None):
+        before = "photos" if of_photos else "codes, and no map has them"
+        found.invalid(kind, f"must not come after {before}")
     elif kind == "image" and asked.embed is None:
         found.refused("photos", asked.model.network.white_box_refusal or "make no codes here")
-    elif kind == "codes":
+    elif kind == "codes" and asked.map is None:
         for field in asked.of_photos:
             found.invalid(field, "is for photos; these codes come from elsewhere")
     found.raise_any()
     more, field = 1, "photos"
     if kind == "image":
         assert asked.embed is not None
-        width = code_length(asked.model.network, asked.embed.layer, asked.embed.pooling)
+        length = code_length(asked.model.network, asked.embed.layer, asked.embed.pooling)
+        if width and width != length:
+            why = f"make codes of {length} numbers by {asked.embed.layer}; the map's have {width}"
+            raise _invalid(field, why)
+        width = length
     else:
         more, field = (*part.codes.shape, 0)[0], "codes"
     if count + more > MOST_POINTS:
