@@ -1,6 +1,7 @@
 """Between Python arguments and the messages of maps: the core that both clients share."""
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from . import maps
 from ._wire.arrays import array_of
-from ._wire.fields import check_names, parameters_of, read, set_fields
+from ._wire.fields import check_names, parameters_of, parse, read, set_fields
 from ._wire.photos import image_of, listed
 from ._wire.responses import run_of
 from .errors import BadArgument, PellucidError
@@ -62,8 +63,9 @@ class Course:
             self._codes.append(_checked(items))
         else:
             self._photos = listed(items)
-        if self._codes[1:] and self._codes[0].shape[1] != self._codes[1].shape[1]:
-            was, now = (part.shape[1] for part in self._codes)
+        widths = [part.shape[1] for part in self._codes]
+        if len(set(widths)) > 1:
+            was, now = widths
             raise BadArgument(f"codes: have {now} numbers each; the map's have {was}")
         self.failure: PellucidError | None = None
 
@@ -124,7 +126,7 @@ def _checked(codes: Any) -> NDArray[np.floating]:
             f"codes: are {array.dtype.name} {shape}; must be numbers, codes × numbers"
         )
     kind = np.dtype("<f2") if array.dtype == np.float16 else np.dtype("<f4")
-    bad = np.flatnonzero(~np.isfinite(array).all(1)) if array.dtype.kind == "f" else ()
+    bad = np.flatnonzero(~np.isfinite(array).all(1))
     if len(bad):
         raise BadArgument(f"codes: row {bad[0]} is not finite; all numbers must be")
     return np.ascontiguousarray(array, kind)
@@ -142,3 +144,9 @@ def _tensor(codes: NDArray[np.floating]) -> data_pb2.Tensor:
     half = codes.dtype == np.float16
     kind = data_pb2.DATA_TYPE_FLOAT16 if half else data_pb2.DATA_TYPE_FLOAT32
     return data_pb2.Tensor(data_type=kind, shape=codes.shape, data=codes.tobytes())
+
+
+def parameters(method: str) -> dict[str, Callable[[str], Any]]:
+    """What reads each of a method's parameters from a text."""
+    fields = getattr(codes_pb2.ProjectSpec(), method).DESCRIPTOR.fields_by_name
+    return {name: functools.partial(parse, name, field) for name, field in fields.items()}

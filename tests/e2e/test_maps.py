@@ -74,9 +74,7 @@ def test_the_same_seed_gives_the_same_map_on_both_clients(
     assert not np.array_equal(asyncio.run(again(4)).points, first.points)
 
 
-def test_photos_become_codes_first(
-    client: pellucid.Client, photos: list[np.ndarray]
-) -> None:
+def test_photos_become_codes_first(client: pellucid.Client, photos: list[np.ndarray]) -> None:
     with client.project(photos, "pca", grid=True) as making:
         events = list(making)
         result = making.result()
@@ -93,9 +91,7 @@ def test_photos_become_codes_first(
     assert np.array_equal(alone.points, result.points)
 
 
-def test_new_photos_are_placed_on_a_map(
-    client: pellucid.Client, photos: list[np.ndarray]
-) -> None:
+def test_new_photos_are_placed_on_a_map(client: pellucid.Client, photos: list[np.ndarray]) -> None:
     """By principal components a photo that the map has lies where it was."""
     made = client.project(photos, "pca").result()
     placed = client.project([photos[5], photos[0]], "pca", onto=(made.codes, made.points)).result()
@@ -255,5 +251,5 @@ def test_equal_codes_share_a_point_and_are_noted(client: pellucid.Client) -> Non
 
 def test_a_photo_that_is_missing_is_named(client: pellucid.Client, tmp_path: Path) -> None:
     Image.fromarray(photo("cat")[:96, :96]).save(tmp_path / "one.png")
-    with pytest.raises(pellucid.PhotoNotFound, match="two.png"):
+    with pytest.raises(pellucid.PhotoNotFound, match=r"two\.png"):
         client.project([tmp_path / "one.png", tmp_path / "two.png"]).result()

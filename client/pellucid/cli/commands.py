@@ -13,6 +13,7 @@ from .attack import attack
 from .connect import Access, access, connected
 from .evidence import compare, evidence
 from .explain import explain
+from .map import map_photos
 from .optimize import optimize
 from .options import (
     AsJson,
@@ -188,6 +189,7 @@ optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
 
 app.command()(stylize)
+app.command("map")(map_photos)
 app.add_typer(styles, name="styles")
 
 

@@ -115,9 +115,9 @@ class Projecting:
         """Codes as they come, photos as codes: of these no more are kept than are embedded."""
         free = asyncio.Semaphore(_IN_FLIGHT)
 
-        async def embed(place: int, image: Any) -> None:
+        async def embed(place: int, number: int, image: Any) -> None:
             try:
-                await self._embed(intake, place, image)
+                await self._embed(intake, place, number, image)
                 held.add(intake.width * 4)
                 shown.put(Progress("embed", intake.embedded_count))
             finally:
@@ -129,7 +129,7 @@ class Projecting:
                     intake.check(part)
                     if part.HasField("image"):
                         await free.acquire()
-                        group.create_task(embed(intake.reserve(), part.image))
+                        group.create_task(embed(*intake.reserve(), part.image))
                     else:
                         held.add(
                             await self._jobs.work(_PRIORITY, intake.call, intake.reading(part))
@@ -139,9 +139,9 @@ class Projecting:
         except ExceptionGroup as several:
             raise several.exceptions[0] from None  # the others were cancelled, or fail alike
 
-    async def _embed(self, intake: "_Intake", place: int, image: Any) -> None:
+    async def _embed(self, intake: "_Intake", place: int, number: int, image: Any) -> None:
         call = intake.call
-        read = functools.partial(wire.read_photo, intake.asked, place, image, call, intake.limits)
+        read = functools.partial(wire.read_photo, intake.asked, number, image, call, intake.limits)
         spec = await self._jobs.read(_PRIORITY, call, read)
         with self._admission.holding() as of_photo:
             of_photo.add(spec.byte_count)
@@ -174,7 +174,7 @@ class _Intake:
 
     def __init__(self, asked: wire.AskedProject, limits: wire.Limits, call: wire.Call) -> None:
         self.asked, self.limits, self.call = asked, limits, call
-        self.count = self.width = self.embedded_count = 0
+        self.count = self.width = self.photo_count = self.embedded_count = 0
         self._of_photos = False
         self._codes: dict[int, Any] = {}  # by the place of the first of them
         self._one: tuple[Spec, Done] | None = None
@@ -186,10 +186,10 @@ class _Intake:
         wire.check_next(self.asked, part, self.count, self.width, self._of_photos, self.limits)
         self._of_photos = is_photo
 
-    def reserve(self) -> int:
-        """The place of the photo that is next."""
-        self.count += 1
-        return self.count - 1
+    def reserve(self) -> tuple[int, int]:
+        """The place of the photo that is next among all points, and among the photos."""
+        self.count, self.photo_count = self.count + 1, self.photo_count + 1
+        return self.count - 1, self.photo_count - 1
 
     def reading(self, part: Any) -> Callable[[], int]:
         """What reads the next codes, in a worker, and returns their bytes."""

@@ -216,15 +216,15 @@ def check_next(
 
 
 def read_photo(
-    asked: AskedProject, place: int, image: data_pb2.Image, call: Call, limits: Limits
+    asked: AskedProject, number: int, image: data_pb2.Image, call: Call, limits: Limits
 ) -> Spec:
-    """What makes a code of a photo.
+    """What makes a code of a photo, which is named by its number among the photos.
 
     Raises:
-        InvalidArgument: With every violation; the photo is named by its place.
+        InvalidArgument: With every violation.
     """
     found = Violations()
-    source = read_image(found, image, asked.model, limits, None, f"photos[{place}]")
+    source = read_image(found, image, asked.model, limits, None, f"photos[{number}]")
     found.raise_any()
     assert source is not None
     assert asked.embed is not None
