@@ -39,6 +39,8 @@ _CLASSES: list[_Color] = [
     (135, 95, 75),
     (60, 190, 230),
 ]
+_MOST_WORDS = 20
+"""In the second round each colour has another shape."""
 _OTHERS: _Color = (175, 180, 186)
 _PLAIN: _Color = (64, 110, 175)
 _OLD: _Color = (214, 217, 222)
@@ -87,7 +89,7 @@ def scatter(
 
     Args:
         points: n × 2: across, then up.
-        values: Of each point: numbers, which a colour bar explains, or words, of which the ten
+        values: Of each point: numbers, which a colour bar explains, or words, of which the 20
             most frequent have a colour and a shape; all dots are alike when None. A number that
             is not finite is grey.
         title: Above it.
@@ -236,15 +238,14 @@ def _styles(values: Any, count: int) -> tuple[list[_Color], list[int], "_Bar | l
         return colors, [0] * count, _Bar(float(low), float(high), not there.all())
     words = [str(word) for word in array.tolist()]
     order = Counter(words).most_common()
-    most = len(_CLASSES)
     styles = {
-        word: _Word(word, number, _CLASSES[place], place % len(_SIDES))
-        for place, (word, number) in enumerate(order[:most])
+        word: _Word(word, number, _CLASSES[place % len(_CLASSES)], place % len(_SIDES))
+        for place, (word, number) in enumerate(order[:_MOST_WORDS])
     }
     legend = list(styles.values())
-    if len(order) > most:
-        rest = sum(number for _, number in order[most:])
-        legend.append(_Word(f"{len(order) - most} others", rest, _OTHERS, 0))
+    if len(order) > _MOST_WORDS:
+        rest = sum(number for _, number in order[_MOST_WORDS:])
+        legend.append(_Word(f"{len(order) - _MOST_WORDS} others", rest, _OTHERS, 0))
     other = _Word("", 0, _OTHERS, 0)
     chosen = [styles.get(word, other) for word in words]
     return [one.color for one in chosen], [one.shape for one in chosen], legend
@@ -358,4 +359,4 @@ def _draw_label(draw: ImageDraw.ImageDraw, label: str, left: float, top: float) 
     if line:
         draw.text((left, top), line, _WEAK, small)
         top += _height(small)
-    return top + 8
+    return top + 12

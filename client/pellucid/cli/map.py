@@ -282,7 +282,8 @@ def _write(
     from ..mapping import scatter
     from ..types import format_of
 
-    title = f"{len(made.points)} {'codes' if given.names is None else 'photos'} of {source.name}"
+    what = "codes" if given.names is None else "photos"
+    title = f"{len(made.points)} {what} of {source.resolve().name}"
     old = None if saved is None else saved.points
     picture = scatter(made.points, values=values, title=title, value_label=label, old=old)
     picture.save(output, format_of(output), quality=92)

@@ -10,6 +10,7 @@ from ..methods.parameters import Parameters, number, positive
 
 USUAL_COMPONENTS = 50
 USUAL_PERPLEXITY = 30.0
+USUAL_PLACING_PERPLEXITY = 5.0
 USUAL_NEIGHBORS = 15
 LEAST_LEARNING_RATE = 200.0
 
@@ -41,11 +42,26 @@ class TSne(Parameters):
 
     def refusals(self, count: int) -> Mapping[str, str]:
         """Parameters that do not fit so many codes, and why."""
-        most = most_perplexity(count)
-        if self.perplexity is None or self.perplexity <= most:
-            return {}
-        why = f"is {self.perplexity:g}; must be 1 to {most:.4g}, a third of the points less one"
-        return {"perplexity": why}
+        return _too_perplexed(self.perplexity, count)
+
+
+@dataclass(frozen=True)
+class Placing(Parameters):
+    """What of TSne matters where points are placed on a map."""
+
+    perplexity: float | None = number(lambda _: None, 1, 10_000, without=None)
+
+    name: ClassVar[str] = TSne.name
+    least_points: ClassVar[int] = LEAST_POINTS
+
+    def filled(self, count: int) -> "Placing":
+        perplexity = self.perplexity
+        if perplexity is None:
+            perplexity = min(USUAL_PLACING_PERPLEXITY, most_perplexity(count))
+        return replace(self, perplexity=perplexity)
+
+    def refusals(self, count: int) -> Mapping[str, str]:
+        return _too_perplexed(self.perplexity, count)
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ class Pca(Parameters):
         return {}
 
 
-Method = TSne | Umap | Pca
+Method = TSne | Placing | Umap | Pca
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,14 @@ class Plan:
 def most_perplexity(count: int) -> float:
     """A third of the points less one: of so many neighbours the affinities are computed."""
     return (count - 1) / 3
+
+
+def _too_perplexed(perplexity: float | None, count: int) -> Mapping[str, str]:
+    most = most_perplexity(count)
+    if perplexity is None or perplexity <= most:
+        return {}
+    why = f"is {perplexity:g}; must be 1 to {most:.4g}, a third of the points less one"
+    return {"perplexity": why}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from . import neighbors, tsne
 from .grid import assigned, grid_shape
-from .plan import Pca, Plan, Progress, TSne
+from .plan import Pca, Placing, Plan, Progress, TSne
 from .reduce import Array, plane, reduced
 from .result import Map
 
@@ -60,7 +60,7 @@ def _onto(
     codes: Array, points: Array, new: Array, plan: Plan, report: Report
 ) -> tuple[Array, float]:
     """Where new codes lie on a map; and the fit of a map of principal components."""
-    if isinstance(plan.method, TSne):
+    if isinstance(plan.method, Placing):
         return tsne.placed(codes, points, new, plan, report), 1.0
     one = np.ones((len(codes), 1))  # axes may be mirrored, and the middle of all may lie elsewhere
     turn, *_ = np.linalg.lstsq(np.hstack([codes, one]), points)

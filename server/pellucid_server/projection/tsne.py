@@ -9,7 +9,7 @@ from openTSNE import TSNEEmbedding
 from openTSNE.affinity import PerplexityBasedNN
 from openTSNE.initialization import jitter, rescale
 
-from .plan import Plan, Progress, TSne, most_perplexity
+from .plan import Placing, Plan, Progress, TSne
 from .reduce import plane, reduced
 
 Array = NDArray[np.float64]
@@ -30,7 +30,6 @@ _PLACING: dict[str, Any] = {
     "max_grad_norm": 0.25,
 }
 """As openTSNE places points: small steps, on the ground of what is there."""
-_PLACING_PERPLEXITY = 5.0
 
 
 def embedded(codes: Array, plan: Plan, report: Report) -> tuple[Array, float]:
@@ -76,14 +75,14 @@ def placed(codes: Array, points: Array, new: Array, plan: Plan, report: Report) 
         codes: n×K, of the map.
         points: n×2, the map.
         new: m×K.
-        plan: Its method's perplexity is what placing has at most.
+        plan: Placing is its method.
         report: Gets progress.
     """
     method, count = plan.method, len(codes)
-    assert isinstance(method, TSne)
+    assert isinstance(method, Placing)
     assert method.perplexity is not None
     report(Progress("neighbors"))
-    perplexity = min(_PLACING_PERPLEXITY, method.perplexity, most_perplexity(count))
+    perplexity = method.perplexity
     middle = (points.max(0) + points.min(0)) / 2
     embedding = TSNEEmbedding(
         points - middle,

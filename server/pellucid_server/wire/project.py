@@ -16,7 +16,7 @@ from ..methods.inspect.embed import Embed, code_length, default_layer
 from ..methods.parameters import MOST_SEED
 from ..models.network import PENULTIMATE
 from ..models.registry import Model, Registry
-from ..projection.plan import Method, Pca, Plan, Progress, TSne, Umap
+from ..projection.plan import Method, Pca, Placing, Plan, Progress, TSne, Umap
 from ..projection.result import Map
 from .fields import (
     Fields,
@@ -92,7 +92,7 @@ def read_project(request: codes_pb2.ProjectSpec, registry: Registry) -> AskedPro
     fields = Fields(found, "", request)
     model = find_model(found, request.model, registry)
     name = request.WhichOneof("method") or TSne.name
-    method = read_plain(found, name, getattr(request, name), _METHODS[name])
+    method = _read_method(found, request, name)
     components = fields.number("component_count", None, 0, _MOST_COMPONENTS)
     if components == 1:
         fields.invalid("component_count", f"is 1; must be 2 to {_MOST_COMPONENTS}, or 0")
@@ -113,6 +113,16 @@ def read_project(request: codes_pb2.ProjectSpec, registry: Registry) -> AskedPro
     given = tuple(field for field in _OF_PHOTOS if getattr(request, field))
     plan = Plan(method, components, metric, seed, request.grid)
     return AskedProject(plan, model, embed, of_map, given)
+
+
+def _read_method(found: Violations, request: codes_pb2.ProjectSpec, name: str) -> Method | None:
+    message = getattr(request, name)
+    if not (name == TSne.name and request.HasField("map")):
+        return read_plain(found, name, message, _METHODS[name])
+    for field, _ in message.ListFields():
+        if field.name not in Placing.__dataclass_fields__:
+            found.invalid(f"{name}.{field.name}", "is not for placing points on a map")
+    return read_plain(found, name, message, Placing)
 
 
 def _read_map(
