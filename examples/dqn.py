@@ -1,9 +1,9 @@
 """What a small agent thinks is alike: its hidden states on a map, coloured by their value.
 
 Trains a deep Q-network (Mnih and others 2015, with the targets of van Hasselt and others 2015) on
-Acrobot: two rods that hang from a hinge, of which the middle joint is pushed until the tip swings
-above a line. That takes minutes on one core, and is seeded. Then it starts a server of its own,
-sends it the hidden states as codes, and draws the map with some states beside it.
+CartPole: a cart that is pushed left or right so that the pole on it stays up. That takes a minute
+or two on one core, and is seeded. Then it starts a server of its own, sends it the hidden states
+as codes, and draws the map with some states beside it.
 
     python examples/dqn.py docs/dqn.png
 """
@@ -24,27 +24,29 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TASK = "Acrobot-v1"
-STEPS = 60_000
+TASK = "CartPole-v1"
+STEPS = 25_000
 POINTS = 2500
 HIDDEN = 128
+PUSHES = 2
 
-_SCALE = (1.0, 1.0, 1.0, 1.0, 4 * np.pi, 9 * np.pi)
-"""Of what is observed: sines and cosines of both angles, and the most of both speeds."""
+_SCALE = (1.2, 1.0, 0.1, 1.0)
+"""Of what is observed: where the cart is and how fast, how far the pole leans and how fast."""
 
 _DISCOUNT = 0.99
-_BATCH = 128
-_FIRST_STEPS = 1000
+_BATCH = 64
+_FIRST_STEPS = 500
 """That only look about."""
-_TARGET_SHARE = 0.01
-_EXPLORING_STEPS = 15_000
+_TARGET_STEPS = 200
+"""For so long the target stays as it is."""
+_EXPLORING_STEPS = 5_000
 _LEAST_EXPLORING = 0.05
-_SHOWN_EXPLORING = 0.15
-"""When states are collected, so that they are not the same few again and again."""
+_SHOWN_EXPLORING = (0.0, 0.25, 0.5, 0.75)
+"""Of episodes in turn when states are collected: so that there are poles that fall, too."""
 
 
 class Agent(nn.Module):
-    """Six numbers in, the value of each of three pushes out."""
+    """Four numbers in, the value of each of two pushes out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,14 +54,14 @@ class Agent(nn.Module):
         self.body = nn.Sequential(
             nn.Linear(len(_SCALE), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
         )
-        self.head = nn.Linear(HIDDEN, 3)
+        self.head = nn.Linear(HIDDEN, PUSHES)
 
     def hidden(self, states: Tensor) -> Tensor:
         """n×HIDDEN."""
         return self.body(states / self.scale)
 
     def forward(self, states: Tensor) -> Tensor:
-        """n×3."""
+        """n×PUSHES."""
         return self.head(self.hidden(states))
 
 
@@ -68,7 +70,7 @@ class Visited:
     """States that an agent came to.
 
     Attributes:
-        states: n×6, as they are observed.
+        states: n×4, as they are observed.
         hidden: n×HIDDEN.
         values: n: what is expected of the best push, discounted.
     """
@@ -84,7 +86,7 @@ def train(step_count: int, seed: int = 0) -> tuple[Agent, list[float]]:
     draws = np.random.default_rng(seed)
     agent, target = Agent(), Agent()
     target.load_state_dict(agent.state_dict())
-    adam = torch.optim.Adam(agent.parameters(), 5e-4)
+    adam = torch.optim.Adam(agent.parameters(), 1e-3, fused=True)
     count = len(_SCALE)
     memory = np.zeros((step_count, 2 * count + 3), np.float32)
     rewards = [0.0]
@@ -100,8 +102,10 @@ def train(step_count: int, seed: int = 0) -> tuple[Agent, list[float]]:
             if ended or cut:
                 state, _ = task.reset()
                 rewards.append(0.0)
-            if step < _FIRST_STEPS or step % 2:
+            if step < _FIRST_STEPS:
                 continue
+            if step % _TARGET_STEPS == 0:
+                target.load_state_dict(agent.state_dict())
             chosen = torch.from_numpy(memory[draws.integers(0, step + 1, _BATCH)])
             _learn(agent, target, adam, chosen)
     return agent, rewards[:-1]
@@ -111,13 +115,13 @@ def _push(agent: Agent, state: NDArray[np.float32], exploring: float, draws: obj
     """The best one, or any."""
     assert isinstance(draws, np.random.Generator)
     if draws.random() < exploring:
-        return int(draws.integers(3))
+        return int(draws.integers(PUSHES))
     with torch.no_grad():
         return int(agent(torch.from_numpy(state)[None])[0].argmax())
 
 
 def _learn(agent: Agent, target: Agent, adam: torch.optim.Adam, chosen: Tensor) -> None:
-    """One step of Adam, and the target a little nearer to the agent."""
+    """One step of Adam."""
     count = len(_SCALE)
     states, pushes, rewards, ended, afters = chosen.split([count, 1, 1, 1, count], 1)
     with torch.no_grad():
@@ -127,42 +131,40 @@ def _learn(agent: Agent, target: Agent, adam: torch.optim.Adam, chosen: Tensor) 
     adam.zero_grad()
     loss.backward()
     adam.step()
-    with torch.no_grad():
-        for slow, fast in zip(target.parameters(), agent.parameters(), strict=True):
-            slow.lerp_(fast, _TARGET_SHARE)
 
 
 def visit(agent: Agent, count: int, seed: int = 1) -> Visited:
     """So many states of its episodes."""
-    draws, states = np.random.default_rng(seed), []
+    draws, states, episode = np.random.default_rng(seed), [], 0
     with gymnasium.make(TASK) as task, torch.no_grad():
         state, _ = task.reset(seed=seed)
         while len(states) < count:
             states.append(state)
-            state, _, ended, cut, _ = task.step(_push(agent, state, _SHOWN_EXPLORING, draws))
+            exploring = _SHOWN_EXPLORING[episode % len(_SHOWN_EXPLORING)]
+            state, _, ended, cut, _ = task.step(_push(agent, state, exploring, draws))
             if ended or cut:
                 state, _ = task.reset()
+                episode += 1
         seen = np.stack(states)
         hidden = agent.hidden(torch.from_numpy(seen))
         return Visited(seen, hidden.numpy(), agent.head(hidden).amax(1).numpy())
 
 
-def picture_of(state: Sequence[float], side_px: int = 76) -> Image.Image:
-    """The rods as they hang, the line that the tip is to reach, and which way both turn."""
+def picture_of(state: Sequence[float], side_px: int = 84) -> Image.Image:
+    """The cart on its track, the pole, and where the middle is; the pole leans as it does."""
     scale = 4
-    made = Image.new("RGB", (side_px * scale, side_px * scale), "white")
+    side = side_px * scale
+    made = Image.new("RGB", (side, side), "white")
     pen = ImageDraw.Draw(made)
-    middle, unit = side_px * scale / 2, side_px * scale / 4.6
-    first = np.arctan2(state[1], state[0])
-    second = first + np.arctan2(state[3], state[2])
-    joint = (middle + unit * np.sin(first), middle + unit * np.cos(first))
-    tip = (joint[0] + unit * np.sin(second), joint[1] + unit * np.cos(second))
-    line = middle - unit
-    pen.line([(0.1 * middle, line), (1.9 * middle, line)], (170, 175, 182), scale)
-    pen.line([(middle, middle), joint], (45, 50, 58), 3 * scale)
-    pen.line([joint, tip], (200, 30, 45), 3 * scale)
-    for x, y in ((middle, middle), joint):
-        pen.ellipse([x - 2 * scale, y - 2 * scale, x + 2 * scale, y + 2 * scale], (45, 50, 58))
+    ground = 0.78 * side
+    pen.line([(0, ground), (side, ground)], (170, 175, 182), scale)
+    pen.line([(side / 2, ground), (side / 2, ground + 0.1 * side)], (170, 175, 182), scale)
+    x = side / 2 + state[0] / 2.4 * 0.4 * side
+    length = 0.56 * side
+    tip = (x + length * np.sin(state[2]), ground - 0.12 * side - length * np.cos(state[2]))
+    cart = (x - 0.14 * side, ground - 0.12 * side, x + 0.14 * side, ground)
+    pen.rectangle(cart, (45, 50, 58))
+    pen.line([(x, ground - 0.12 * side), tip], (200, 30, 45), 4 * scale)
     return made.resize((side_px, side_px), Image.Resampling.LANCZOS)
 
 
@@ -171,8 +173,8 @@ def draw(points: NDArray[np.float32], seen: Visited) -> Image.Image:
     return mapping.scatter(
         points,
         values=seen.values,
-        title="Acrobot: hidden states of a deep Q-network, coloured by value",
-        value_label="expected reward (discounted): more is nearer to the line",
+        title="CartPole: hidden states of a deep Q-network, coloured by their value",
+        value_label="expected reward, discounted: steps that the pole stays up",
         insets={k: picture_of(seen.states[k]) for k in mapping.spread(points, 12)},
     )
 
