@@ -14,11 +14,13 @@ import httpx
 import numpy as np
 import pellucid
 import pytest
+from pellucid.cli import app
 from pellucid.v1 import codes_pb2, data_pb2, service_pb2_grpc
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
+from typer.testing import CliRunner
 
 from tests.harness import photo
 
@@ -253,3 +255,96 @@ def test_a_photo_that_is_missing_is_named(client: pellucid.Client, tmp_path: Pat
     Image.fromarray(photo("cat")[:96, :96]).save(tmp_path / "one.png")
     with pytest.raises(pellucid.PhotoNotFound, match=r"two\.png"):
         client.project([tmp_path / "one.png", tmp_path / "two.png"]).result()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, photos: list[np.ndarray]) -> Path:
+    made = tmp_path_factory.mktemp("photos")
+    for place, one in enumerate(photos):
+        inside = made / ("cats" if place < 4 else "cups")
+        inside.mkdir(exist_ok=True)
+        Image.fromarray(one).save(inside / f"{place}.png")
+    return made
+
+
+def run(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, ["map", *map(str, arguments)])
+
+
+def test_the_command_line_maps_a_folder_and_places_on_it(
+    served: Any, folder: Path, tmp_path: Path
+) -> None:
+    made = run(
+        folder, "-o", tmp_path / "map.png", "--json", tmp_path / "map.json",
+        "--points", tmp_path / "map.npz", "--grid", tmp_path / "grid.jpg", "--tile", 32,
+        "--color", "class", "-p", "step_count=50", "--server", served.grpc,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert "perplexity  2.33" in made.output
+    for name, size in (("map.png", (1120, 800)), ("grid.jpg", (96, 96))):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == size
+    told = json.loads((tmp_path / "map.json").read_text())
+    assert [one["photo"] for one in told["points"]][:2] == ["cats/0.png", "cats/1.png"]
+    assert {(one["row"], one["column"]) for one in told["points"]} <= set(np.ndindex(3, 3))
+    assert told["parameters"]["step_count"] == 50
+    assert all(isinstance(one["value"], str) for one in told["points"])
+    placed = run(
+        folder / "cups", "-o", tmp_path / "onto.png", "--onto", tmp_path / "map.npz",
+        "--json", tmp_path / "onto.json", "--color", "score", "--server", served.grpc,
+    )  # fmt: skip
+    assert placed.exit_code == 0, placed.output
+    points = json.loads((tmp_path / "onto.json").read_text())["points"]
+    assert len(points) == 4
+    assert all(0 < one["value"] <= 1 for one in points)
+
+
+def test_the_command_line_maps_codes(served: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "codes.npy", DIGITS[:40])
+    np.save(tmp_path / "value.npy", load_digits().target[:40])
+    made = run(
+        tmp_path / "codes.npy", "--method", "pca", "-o", tmp_path / "map.png",
+        "--color", tmp_path / "value.npy", "--points", tmp_path / "map.npz",
+        "--server", served.grpc,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    saved = pellucid.load_map(tmp_path / "map.npz")
+    assert np.array_equal(saved.codes, DIGITS[:40])
+    again = run(
+        tmp_path / "codes.npy", "--method", "pca", "-o", tmp_path / "onto.png",
+        "--onto", tmp_path / "map.npz", "--json", tmp_path / "onto.json", "--server", served.grpc,
+    )  # fmt: skip
+    assert again.exit_code == 0, again.output
+    points = json.loads((tmp_path / "onto.json").read_text())["points"]
+    placed = np.array([[one["x"], one["y"]] for one in points])
+    np.testing.assert_allclose(placed, saved.points, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_wrong_with_a_command(served: Any, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one").mkdir()
+    Image.fromarray(photo("cat")[:96, :96]).save(tmp_path / "one" / "cat.png")
+    (tmp_path / "bad").mkdir()
+    for place in range(4):
+        (tmp_path / "bad" / f"{place}.png").write_bytes(b"none")
+    np.save(tmp_path / "codes.npy", DIGITS[:9])
+    pellucid.SavedMap(DIGITS[:9], DIGITS[:9, 20:22], ("",) * 9, {"model": "other"}, "0" * 12).save(
+        tmp_path / "other.npz"
+    )
+    for arguments, code, complaint in (
+        (["empty"], 2, "there is no photo in"),
+        (["one"], 1, "is 1: there is no map to make"),
+        (["bad"], 1, "is 0.png"),
+        ([folder, "--perplexity", "5"], 1, "t_sne.perplexity: is 5; must be 1 to 2.333"),
+        ([folder, "--method", "som"], 2, "--method: is 'som'; must be tsne, umap, pca"),
+        ([folder, "-p", "steps=3"], 2, "names are perplexity, early_exaggeration"),
+        ([folder, "--onto", tmp_path / "other.npz"], 2, "is of other 000000000000; the server's"),
+        (["codes.npy", "--grid", "grid.jpg"], 2, "are for photos"),
+        ([folder, "-o", "map.gif"], 2, "must end with"),
+        ([folder, "--points", "map.npy"], 2, "must end with .npz"),
+        ([folder, "--onto", tmp_path / "codes.npy"], 2, "is no map that was saved here"),
+    ):
+        source = arguments[0] if arguments[0] is folder else tmp_path / arguments[0]
+        made = run(source, *arguments[1:], "--server", served.grpc)
+        assert made.exit_code == code, (arguments, made.output)
+        assert complaint in made.output, arguments
