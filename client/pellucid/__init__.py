@@ -44,6 +44,14 @@ if TYPE_CHECKING:
         Unknown,
         Violation,
     )
+    from .maps import (
+        AsyncProjection,
+        CodeMap,
+        MapProgress,
+        Projection,
+        SavedMap,
+        load_map,
+    )
     from .optimizing import (
         AsyncOptimization,
         Checkpoint,
@@ -118,6 +126,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncOptimization",
+    "AsyncProjection",
     "AsyncStylization",
     "AsyncStylizedVideo",
     "Attacked",
@@ -132,6 +141,7 @@ __all__ = [
     "Checkpoint",
     "Client",
     "Code",
+    "CodeMap",
     "Compared",
     "Comparison",
     "CompletenessResult",
@@ -154,6 +164,7 @@ __all__ = [
     "Layer",
     "LinearEffect",
     "LinearView",
+    "MapProgress",
     "MapWarning",
     "MethodAgreement",
     "MethodSupport",
@@ -180,6 +191,7 @@ __all__ = [
     "Preprocessing",
     "Preview",
     "Progress",
+    "Projection",
     "Queued",
     "RandomizationResult",
     "Receipt",
@@ -187,6 +199,7 @@ __all__ = [
     "ResolvedTarget",
     "ResourceExhausted",
     "Run",
+    "SavedMap",
     "ScoreSpread",
     "SegmentDetails",
     "StabilityResult",
@@ -207,6 +220,7 @@ __all__ = [
     "Until",
     "VideoSummary",
     "Violation",
+    "load_map",
 ]
 
 __version__ = version("pellucid")
@@ -221,6 +235,7 @@ def __getattr__(name: str) -> Any:
             "adversarial",
             "optimizing",
             "stylizing",
+            "maps",
             "universal",
             "video",
             "compare",

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -75,13 +75,13 @@ class Connection:
             time.sleep(pause_s)
 
     def _stream(
-        self, rpc: str, request: Message | Sequence[Message], timeout_s: float | None
+        self, rpc: str, request: Message | Iterable[Message], timeout_s: float | None
     ) -> Generator[Any, None, None]:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            sent = iter(request) if isinstance(request, list) else request
+            sent = request if isinstance(request, Message) else iter(request)
             call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
             try:
                 for response in call:
@@ -164,13 +164,13 @@ class AsyncConnection:
             await asyncio.sleep(pause_s)
 
     async def _stream(
-        self, rpc: str, request: Message | Sequence[Message], timeout_s: float | None
+        self, rpc: str, request: Message | Iterable[Message], timeout_s: float | None
     ) -> AsyncGenerator[Any, None]:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            sent = iter(request) if isinstance(request, list) else request
+            sent = request if isinstance(request, Message) else iter(request)
             call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
             try:
                 async for response in call:

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     worker_count: int = Field(
         2, ge=1, description="Threads that decode and render, beside one for predictions alone."
     )
+    process_count: int = Field(
+        1, ge=1, le=64, description="Processes that make maps, each on one core; begun when needed."
+    )
 
     max_message_bytes: int = Field(
         32 << 20, ge=1 << 10, description="Cap of a message or body, both ways."

@@ -24,6 +24,7 @@ from .locks import Tokens, Watched, read_tokens
 from .models.registry import FailedModel, Model, Precision, Registry, loads
 from .models.styles.library import Library, StyleModel, style_loads
 from .observe import Metrics
+from .processes import Processes
 from .tls import HttpContext, Identity, grpc_credentials, read_identity
 from .workers import Workers
 
@@ -34,6 +35,9 @@ _CLOSE_S = 5.0
 
 _WATCH_S = 1.0
 """How often the files of tokens and of TLS are looked at."""
+
+_MOST_WAITING_MAPS = 16
+"""For a process: each takes seconds to minutes."""
 
 
 class NoModels(RuntimeError):
@@ -75,7 +79,11 @@ class Server:
             notify=asyncio.get_running_loop().call_soon_threadsafe,
         )
         self._metrics.watch(self.engine.admission)
-        self.service = Service(settings, self.engine, self._workers, reader, self._metrics)
+        processes = Processes(settings.process_count, _MOST_WAITING_MAPS)
+        self._opened.callback(processes.shutdown)
+        self.service = Service(
+            settings, self.engine, self._workers, reader, self._metrics, processes
+        )
 
     async def start(self) -> None:
         """Opens the ports, then loads and warms up the models; returns early when told to leave.

@@ -175,6 +175,7 @@ def test_nothing_is_downloaded_but_by_pull() -> None:
         ("api", ("serve",)),
         ("landscape", ("api", "wire", "serve")),
         ("styles_training", ("api", "wire", "serve", "engine.engine")),
+        ("projection", ("api", "wire", "serve", "inputs", "engine", "models")),
     ],
 )
 def test_layers_look_down_only(layer: str, may_not: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from .attack import attack
 from .connect import Access, access, connected
 from .evidence import compare, evidence
 from .explain import explain
+from .map import map_photos
 from .optimize import optimize
 from .options import (
     AsJson,
@@ -190,6 +191,7 @@ app.add_typer(optimize, name="optimize")
 
 stylize.command()(video)
 app.add_typer(stylize, name="stylize")
+app.command("map")(map_photos)
 app.add_typer(styles, name="styles")
 
 

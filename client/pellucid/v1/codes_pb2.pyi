@@ -94,7 +94,7 @@ class Pca(_message.Message):
     def __init__(self) -> None: ...
 
 class ProjectSpec(_message.Message):
-    __slots__ = ("model", "layer", "pooling", "t_sne", "umap", "pca", "component_count", "metric", "seed", "grid", "map")
+    __slots__ = ("model", "layer", "pooling", "t_sne", "umap", "pca", "component_count", "metric", "seed", "grid", "map", "photos", "codes")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     POOLING_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,8 @@ class ProjectSpec(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     GRID_FIELD_NUMBER: _ClassVar[int]
     MAP_FIELD_NUMBER: _ClassVar[int]
+    PHOTOS_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
     model: str
     layer: str
     pooling: CodePooling
@@ -117,7 +119,9 @@ class ProjectSpec(_message.Message):
     seed: int
     grid: bool
     map: _data_pb2.Tensor
-    def __init__(self, model: _Optional[str] = ..., layer: _Optional[str] = ..., pooling: _Optional[_Union[CodePooling, str]] = ..., t_sne: _Optional[_Union[TSne, _Mapping]] = ..., umap: _Optional[_Union[Umap, _Mapping]] = ..., pca: _Optional[_Union[Pca, _Mapping]] = ..., component_count: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., seed: _Optional[int] = ..., grid: bool = ..., map: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    photos: _containers.RepeatedCompositeFieldContainer[_data_pb2.Image]
+    codes: _data_pb2.Tensor
+    def __init__(self, model: _Optional[str] = ..., layer: _Optional[str] = ..., pooling: _Optional[_Union[CodePooling, str]] = ..., t_sne: _Optional[_Union[TSne, _Mapping]] = ..., umap: _Optional[_Union[Umap, _Mapping]] = ..., pca: _Optional[_Union[Pca, _Mapping]] = ..., component_count: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., seed: _Optional[int] = ..., grid: bool = ..., map: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ..., photos: _Optional[_Iterable[_Union[_data_pb2.Image, _Mapping]]] = ..., codes: _Optional[_Union[_data_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class ProjectRequest(_message.Message):
     __slots__ = ("spec", "image", "codes")

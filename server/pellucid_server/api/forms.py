@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from pellucid.v1 import data_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import codes_pb2, data_pb2, optimize_pb2, stylize_pb2
 
 from ..errors import Violation
 from ..wire import MOST_PHOTOS
@@ -163,6 +163,11 @@ def methods(request: Descriptor) -> tuple[str, ...]:
     """Names of the request's methods; none where it has no such oneof."""
     oneof = request.oneofs_by_name.get(METHOD)
     return () if oneof is None else tuple(field.name for field in oneof.fields)
+
+
+def method_is_optional(request: Descriptor) -> bool:
+    """Whether one of the methods is meant where none is named."""
+    return request is codes_pb2.ProjectSpec.DESCRIPTOR
 
 
 @functools.cache
@@ -346,6 +351,8 @@ def _read_method(
         return None
     given = texts.pop(METHOD, [])
     one_of = f"one of {', '.join(allowed)}"
+    if not given and method_is_optional(descriptor):
+        return None
     if not given:
         found.append(Violation(METHOD, f"required; {one_of}"))
     elif len(given) > 1:

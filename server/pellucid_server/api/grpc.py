@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
+from pellucid.v1 import codes_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
 
 from .. import wire
 from ..config import Settings
@@ -18,7 +18,16 @@ from ..errors import InvalidArgument, Violation
 from .health import HEALTH, SERVICE, SERVICES, Health
 from .inference.grpc import InferenceServicer
 from .locked import Lock, LockedRpcs
-from .rpc import Context, Inbox, Intake, PromptRpcs, answer_or_abort, answering, caller_of
+from .rpc import (
+    Context,
+    Inbox,
+    Intake,
+    PromptRpcs,
+    answer_or_abort,
+    answering,
+    caller_of,
+    receive_if_any,
+)
 from .service import Service, check_size
 
 _SPARE_RPCS = 64
@@ -93,6 +102,11 @@ class PellucidServicer:
                     self.StylizeVideo,
                     video_pb2.StylizeVideoRequest.FromString,
                     video_pb2.StylizeVideoResponse.SerializeToString,
+                ),
+                "Project": grpc.stream_stream_rpc_method_handler(
+                    self.Project,
+                    codes_pb2.ProjectRequest.FromString,
+                    codes_pb2.ProjectResponse.SerializeToString,
                 ),
                 "ListStyles": grpc.unary_unary_rpc_method_handler(
                     self.ListStyles,
@@ -225,6 +239,30 @@ class PellucidServicer:
                     _refuse("spec", "required in the first message")
                 await self._service.stylize_video(request.spec, call, receive, context.write)
 
+    async def Project(
+        self, messages: AsyncIterator[codes_pb2.ProjectRequest], context: Context
+    ) -> AsyncIterator[codes_pb2.ProjectResponse]:
+        request = codes_pb2.ProjectRequest()
+        async with answering(context):
+            with self._service.arrival(lambda: request.spec) as held:
+                call = self._service.call(caller_of(context), context.time_remaining())
+                self._service.check_room(Priority.OPTIMIZE)
+                request = await self._inbox.receive(messages, call)
+                held.add(request.ByteSize())
+                if not request.HasField("spec"):
+                    _refuse("spec", "required in the first message")
+                shown = self._service.project(
+                    request.spec,
+                    call,
+                    held,
+                    self._fitting,
+                    self._max_message_bytes,
+                    functools.partial(_receive_all, messages, call),
+                )
+                async with contextlib.aclosing(shown):
+                    async for response in shown:
+                        yield response
+
     async def ListStyles(
         self, request: stylize_pb2.ListStylesRequest, context: Context
     ) -> stylize_pb2.ListStylesResponse:
@@ -301,6 +339,14 @@ class PellucidServicer:
         response = inference_pb2.ExplainStreamResponse(explanation=explanation, last=True)
         check_size(response.ByteSize(), self._max_message_bytes)
         return response
+
+
+async def _receive_all(
+    messages: AsyncIterator[_Request], call: wire.Call
+) -> AsyncIterator[_Request]:
+    """What follows a spec, until the caller has ended its messages."""
+    while (message := await receive_if_any(messages, call)) is not None:
+        yield message
 
 
 def build_server(

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import codes_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 
 from ..errors import CODES, Unauthenticated, Unavailable
 from . import forms
@@ -68,7 +68,9 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
     optimize = optimized["OptimizeSpec"]
     stylized = stylize_pb2.DESCRIPTOR.message_types_by_name
     stylize = stylized["StylizeSpec"]
-    requests = [predict, explain, *batches, optimize, stylize]
+    projected = codes_pb2.DESCRIPTOR.message_types_by_name
+    project = projected["ProjectSpec"]
+    requests = [predict, explain, *batches, optimize, stylize, project]
     roots = [
         *requests,
         messages["PredictResponse"],
@@ -77,6 +79,7 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
         messages["ExplainBatchResponse"],
         optimized["OptimizeResponse"],
         stylized["StylizeResponse"],
+        projected["ProjectResponse"],
         stylized["ListStylesResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
@@ -141,6 +144,15 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
                         "pellucid-stop-reason": _header("Why it ended before its last step."),
                         "pellucid-notes": _header("Why bits may differ after a checkpoint."),
                     },
+                )
+            },
+            "/v1/project": {
+                "post": _stream(
+                    project,
+                    "Project",
+                    "A map of photos or codes, on which what is alike lies close by",
+                    "progress, again and again, then result, each with that member of a "
+                    "ProjectResponse as its data. A form has photos, JSON photos or codes",
                 )
             },
             "/v1/styles": {"get": _get("ListStyles", "The styles that Stylize knows by name")},
@@ -430,7 +442,7 @@ def _form(request: Descriptor) -> Schema:
         "properties": properties,
         "required": [
             *([] if forms.files_are_optional(request) else files),
-            *([forms.METHOD] if methods else []),
+            *([forms.METHOD] if methods and not forms.method_is_optional(request) else []),
         ],
         "additionalProperties": False,
     }

@@ -17,7 +17,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import code_pb2
-from pellucid.v1 import data_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import codes_pb2, data_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
@@ -75,6 +75,7 @@ def build_app(service: Service, settings: Settings, lock: Lock | None = None) ->
     app.add_route("/v1/stylize", rest.stylize, methods=["POST"])
     video = VideoSocket(service, settings, _error_content)
     app.router.add_websocket_route("/v1/stylize/video", video.stylize)
+    app.add_route("/v1/project", rest.project, methods=["POST"])
     app.add_route("/v1/styles", rest.list_styles, methods=["GET"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
@@ -203,6 +204,25 @@ class _Rest:
         events = _events(first, shown, parts, str)
         return StreamingResponse(events, headers=_LIVE, media_type=EVENTS)
 
+    async def project(self, request: Request) -> Response:
+        """As optimize."""
+        message = codes_pb2.ProjectSpec()
+        async with contextlib.AsyncExitStack() as open_parts:
+            held = open_parts.enter_context(self._service.arrival(lambda: message))
+            _accepted(request, [EVENTS])
+            settings = self._settings
+            most_bytes = settings.max_message_bytes
+            if _boundary(request) is not None:  # a form may bring a set of photos
+                most_bytes = settings.max_form_bytes
+            call = await self._read(request, message, Priority.OPTIMIZE, held, most_bytes)
+            in_base64 = settings.max_message_bytes * 3 // 4
+            shown = self._service.project(message, call, held, self._write_event, in_base64)
+            await open_parts.enter_async_context(contextlib.aclosing(shown))
+            first = await http.unless_gone(request, anext(shown))
+            parts = open_parts.pop_all()
+        events = _events(first, shown, parts, str)
+        return StreamingResponse(events, headers=_LIVE, media_type=EVENTS)
+
     async def _last_picture(
         self, message: stylize_pb2.StylizeSpec, call: wire.Call, held: Held, media: str
     ) -> Response:
@@ -307,7 +327,10 @@ class _Rest:
         return data
 
     def _write_event(
-        self, response: optimize_pb2.OptimizeResponse | stylize_pb2.StylizeResponse
+        self,
+        response: optimize_pb2.OptimizeResponse
+        | stylize_pb2.StylizeResponse
+        | codes_pb2.ProjectResponse,
     ) -> str:
         """In a worker: an event, named as the member that is set."""
         name = response.WhichOneof("event") or ""

@@ -204,6 +204,19 @@ def _prompt_stream(handler: _Handler) -> _Handler:
     )
 
 
+async def receive_if_any(messages: AsyncIterator[_Request], call: wire.Call) -> _Request | None:
+    """The next message of a call that works on them as they come; None: it has ended them.
+
+    Raises:
+        DeadlineExpired: Neither came in time.
+    """
+    try:
+        async with asyncio.timeout(call.deadline_s - time.monotonic()):
+            return await _receive(messages, None)
+    except TimeoutError:
+        raise DeadlineExpired("the messages did not arrive in time") from None
+
+
 async def _receive(messages: AsyncIterator[_Request], *at_end: Any) -> _Request:
     """The next message of a call; at_end, if that is given, once there are no more.
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
+from pellucid.v1 import codes_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
 
 from .. import wire
 from ..checkpoints import read_key
@@ -25,12 +25,14 @@ from ..methods.optimize.snapshot import Snapshot
 from ..models.registry import Model, Registry
 from ..models.styles.library import Library
 from ..observe import Counts, Metrics
+from ..processes import Processes
 from ..workers import Workers
 from .attached import run_attached
 from .deadlines import answerable, in_time
 from .events import events
 from .jobs import Jobs, Newest
 from .permits import Permits
+from .projecting import Parts, Projecting
 from .video import Receive, Send, Videos
 
 CALLER_KEY = "pellucid-caller"
@@ -59,6 +61,7 @@ class Service:
         workers: Validate, decode and render.
         reader: Its one thread reads bodies, see read.
         metrics: Counts requests.
+        processes: Make maps.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Service:
         workers: Workers,
         reader: Workers,
         metrics: Metrics,
+        processes: Processes,
     ) -> None:
         self._engine = engine
         self._reader = reader
@@ -96,6 +100,9 @@ class Service:
         self._library = Library()
         self._permits = Permits(settings.max_requests, engine.admission)
         self._jobs = Jobs(engine, workers, metrics, self._permits)
+        self._projecting = Projecting(
+            self._jobs, self._permits, engine.admission, processes, self._limits
+        )
 
     @property
     def ready(self) -> bool:
@@ -345,6 +352,38 @@ class Service:
         with self._permits.permit(Priority.EXPLAIN):
             await self._videos.run(request, call, self._library, receive, send)
 
+    def project(
+        self,
+        request: codes_pb2.ProjectSpec,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[codes_pb2.ProjectResponse], _Answer],
+        most_bytes: int,
+        receive: Callable[[], AsyncIterator[codes_pb2.ProjectRequest]] | None = None,
+    ) -> AsyncGenerator[_Answer, None]:
+        """The events of a map, the result last. Closing it, and the deadline, cancel it.
+
+        Args:
+            request: What is asked, and the photos or codes that come with it.
+            call: By whom, and until when.
+            held: What is counted of it.
+            write: Makes a response what is sent; runs in a worker.
+            most_bytes: Of a response.
+            receive: Photos and codes that follow, once what is asked is validated; None: none do.
+        """
+
+        async def parts() -> Parts:
+            for part in wire.parts_of(request):
+                yield part
+            if receive is not None:
+                async for part in receive():
+                    yield part
+
+        def read(registry: Registry) -> wire.AskedProject:
+            return wire.read_project(request, registry)
+
+        return self._projecting.events(call, held, read, parts, write, most_bytes)
+
     def _taken_in(
         self,
         priority: Priority,
@@ -537,6 +576,8 @@ def _method_of(request: Message) -> str:
         return "stylize"
     if isinstance(request, video_pb2.StylizeVideoSpec):
         return "stylize_video"
+    if isinstance(request, codes_pb2.ProjectSpec):
+        return "project"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):

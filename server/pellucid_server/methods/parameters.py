@@ -6,9 +6,10 @@ them by what is said here.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..models.registry import Model
+if TYPE_CHECKING:
+    from ..models.registry import Model
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Known:
         values: The parameters before this one, by name; None where one is not known.
     """
 
-    model: Model | None
+    model: "Model | None"
     values: Mapping[str, Any]
 
 
@@ -36,7 +37,7 @@ class Parameters:
         """Parameters that do not matter as the others are, and when they would."""
         return {}
 
-    def contradictions(self, model: Model) -> Mapping[str, str]:
+    def contradictions(self, model: "Model") -> Mapping[str, str]:
         """What is wrong with parameters that are in range each."""
         return {}
 
@@ -108,14 +109,14 @@ def number(default: Bound, least: float, most: Bound, because: str = "", **witho
     return field(default=default, metadata=metadata)
 
 
-def positive(default: Bound, most: Bound) -> Any:
-    """A field for a number of more than 0."""
-    parameter = Number(default, 0, most, above=True)
-    return (
-        field(metadata={"parameter": parameter})
-        if callable(default)
-        else field(default=default, metadata={"parameter": parameter})
-    )
+def positive(default: Bound, most: Bound, **without: Any) -> Any:
+    """A field for a number of more than 0; without: as of number."""
+    metadata = {"parameter": Number(default, 0, most, above=True)}
+    if without:
+        return field(default=without["without"], metadata=metadata)
+    if callable(default):
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def choice(default: str | Callable[[Known], str]) -> Any:

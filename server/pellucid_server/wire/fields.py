@@ -356,6 +356,7 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
     data_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     data_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
     data_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
+    data_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
 }
 
 _MOST_AXES = 4

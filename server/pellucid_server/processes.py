@@ -1,0 +1,304 @@
+"""Processes for long work on the CPU alone: maps, assignments.
+
+Each is an interpreter of its own that never loads torch, one thread wide. It is begun when it is
+first needed, and killed to cancel what it does; another takes its place.
+"""
+
+import contextlib
+import importlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .errors import Cancelled, DeadlineExpired, Internal, OutOfMemory, Overloaded, Unavailable
+
+log = logging.getLogger(__name__)
+
+_RETRY_DELAY_MS = 5000.0
+"""When to come back if all places are taken: about a map of a thousand points."""
+
+_NICENESS = 5
+"""Below the engine, which answers within milliseconds."""
+
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+"""Sums of several threads would not be the same each time."""
+
+Report = Callable[[Any], None]
+"""Tells how far work is; it gets what the outlet is handed."""
+
+Work = str
+"""A function, as MODULE:NAME, which gets its arguments and a Report. The server itself need not
+load its module."""
+
+
+@dataclass(eq=False)
+class Task:
+    """Work that waits or runs. Its future ends with what the function returned, or an error.
+
+    Attributes:
+        outlet: Gets what is reported, on a thread of the pool's.
+    """
+
+    function: Work
+    arguments: tuple[Any, ...]
+    deadline_s: float
+    outlet: Report
+    number: int
+    future: "Future[Any]" = field(default_factory=Future)
+    cancelled: bool = False
+
+
+class Processes:
+    """Runs tasks in processes, in the order of their deadlines.
+
+    Args:
+        count: Processes, and tasks at once.
+        most_waiting: Tasks that may wait beside.
+    """
+
+    def __init__(self, count: int, most_waiting: int) -> None:
+        self._most_waiting = most_waiting
+        self._waiting: set[Task] = set()
+        self._running: dict[Task, _Process] = {}
+        self._changed = threading.Condition()
+        self._numbers = itertools.count()
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._run, name="process", daemon=True) for _ in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def check_room(self) -> None:
+        """Refuses what could not be taken in now, before anything of it is read.
+
+        Raises:
+            Overloaded: Too many wait.
+            Unavailable: The processes have been told to end.
+        """
+        with self._changed:
+            self._check_room()
+
+    def submit(
+        self,
+        function: Work,
+        arguments: tuple[Any, ...],
+        deadline_s: float,
+        outlet: Report = lambda _: None,
+    ) -> Task:
+        """Has a function run.
+
+        Args:
+            function: What to run; its module must not load torch.
+            arguments: Its arguments, less the last one.
+            deadline_s: Of the request, by time.monotonic(); whoever waits cancels by then.
+            outlet: See Task.
+
+        Raises:
+            Overloaded, Unavailable: See check_room.
+        """
+        task = Task(function, arguments, deadline_s, outlet, next(self._numbers))
+        task.future.set_running_or_notify_cancel()  # cancelling is the pool's
+        with self._changed:
+            self._check_room()
+            self._waiting.add(task)
+            self._changed.notify()
+        return task
+
+    def cancel(self, task: Task) -> None:
+        """Ends a task now; nothing where it has ended."""
+        with self._changed:
+            if task in self._waiting:
+                self._waiting.remove(task)
+                task.future.set_exception(Cancelled("the caller went away"))
+            elif task in self._running:
+                task.cancelled = True
+                self._running[task].kill()
+
+    def shutdown(self) -> None:
+        """Refuses what waits, ends what runs."""
+        with self._changed:
+            self._stopping = True
+            refused, self._waiting = self._waiting, set()
+            for task, process in self._running.items():
+                task.cancelled = True
+                process.kill()
+            self._changed.notify_all()
+        for task in refused:
+            task.future.set_exception(_stopping())
+        for thread in self._threads:
+            thread.join()
+
+    def _check_room(self) -> None:
+        if self._stopping:
+            raise _stopping()
+        # As many as there are processes are about to be taken, though no thread has come to it.
+        places = self._most_waiting + len(self._threads)
+        if len(self._waiting) + len(self._running) >= places:
+            raise Overloaded(
+                f"{len(self._waiting) + len(self._running)} maps are made or wait to be",
+                retry_delay_ms=_RETRY_DELAY_MS,
+            )
+
+    def _run(self) -> None:
+        """A thread's life: one process after another, one task after another."""
+        with contextlib.ExitStack() as opened:
+            process: _Process | None = None
+            while (task := self._take()) is not None:
+                if task.deadline_s <= time.monotonic():
+                    task.future.set_exception(
+                        DeadlineExpired("the deadline passed while it waited")
+                    )
+                    continue
+                if process is None or not process.alive:
+                    opened.close()
+                    try:
+                        process = opened.enter_context(contextlib.closing(_Process()))
+                    except OSError:
+                        log.exception("a process could not be begun")
+                        task.future.set_exception(Internal())
+                        continue
+                self._do(task, process)
+                del task
+
+    def _take(self) -> Task | None:
+        with self._changed:
+            while not self._waiting and not self._stopping:
+                self._changed.wait()
+            if self._stopping:
+                return None
+            task = min(self._waiting, key=lambda one: (one.deadline_s, one.number))
+            self._waiting.remove(task)
+            return task
+
+    def _do(self, task: Task, process: "_Process") -> None:
+        with self._changed:
+            self._running[task] = process
+            if self._stopping or task.cancelled:
+                task.cancelled = True
+                process.kill()
+        outcome: Any
+        try:
+            outcome = process.do(task.function, task.arguments, task.outlet)
+        except _Failed as failed:
+            outcome = OutOfMemory("the server has too little memory for this request")
+            if not failed.out_of_memory:
+                log.error("work in a process failed\n%s", failed.trace)
+                outcome = Internal()
+        except (EOFError, OSError):
+            outcome = Internal()
+        with self._changed:  # from here on nobody kills the process for this task's sake
+            del self._running[task]
+        if task.cancelled:
+            process.close()
+            outcome = _stopping() if self._stopping else Cancelled("the caller went away")
+        elif not process.alive:
+            log.error("a process ended by itself, with %s", process.close())
+        if isinstance(outcome, Exception):
+            task.future.set_exception(outcome)
+        else:
+            task.future.set_result(outcome)
+
+
+class _Failed(Exception):
+    """A function raised an error."""
+
+    def __init__(self, trace: str, out_of_memory: bool) -> None:
+        super().__init__(trace)
+        self.trace, self.out_of_memory = trace, out_of_memory
+
+
+class _Process:
+    """An interpreter that does one thing after another.
+
+    It is no child of multiprocessing's, which would run the server's main module again there.
+    """
+
+    def __init__(self) -> None:
+        own, other = socket.socketpair()
+        path = os.pathsep.join(one for one in sys.path if one)
+        with other:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", __name__, str(other.fileno())],
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+            )
+        self._connection = Connection(own.detach())
+        self.alive = True
+
+    def do(self, function: Work, arguments: tuple[Any, ...], outlet: Report) -> Any:
+        """What a function returns.
+
+        Raises:
+            EOFError, OSError: The process has ended.
+            _Failed: The function raised an error.
+        """
+        try:
+            self._connection.send((function, arguments))
+            while True:
+                kind, value = self._connection.recv()
+                if kind == "report":
+                    outlet(value)
+                elif kind == "returned":
+                    return value
+                else:
+                    raise _Failed(*value)
+        except (EOFError, OSError):
+            self.alive = False
+            raise
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> int:
+        """Ends it, if it has not ended; returns what it ended with."""
+        self.alive = False
+        self._process.kill()
+        self._connection.close()
+        return self._process.wait()
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the server is stopping; another replica will answer")
+
+
+def _serve(descriptor: int) -> None:
+    """The process's side: does what it is sent until nobody is there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the server decides
+    os.nice(_NICENESS)
+    connection = Connection(descriptor)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            function, arguments = connection.recv()
+            try:
+                module, _, name = function.partition(":")
+                work = getattr(importlib.import_module(module), name)
+                value = work(*arguments, lambda report: connection.send(("report", report)))
+            except OSError:
+                raise
+            except Exception as error:
+                failed = traceback.format_exc(), isinstance(error, MemoryError)
+                connection.send(("failed", failed))
+            else:
+                connection.send(("returned", value))
+                del value
+            del arguments
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

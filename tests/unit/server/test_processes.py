@@ -1,0 +1,132 @@
+"""Processes: bounded, cancelled by killing, one task's end not another's."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pellucid_server.errors import (
+    Cancelled,
+    DeadlineExpired,
+    Internal,
+    OutOfMemory,
+    Overloaded,
+    Unavailable,
+)
+from pellucid_server.processes import Processes, Task
+
+from tests.unit.server import chores
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    pool = Processes(1, most_waiting=1)
+    yield pool
+    pool.shutdown()
+
+
+def submit(
+    pool: Processes,
+    function: Callable[..., Any],
+    *arguments: Any,
+    timeout_s: float = 60,
+    **more: Any,
+) -> Task:
+    name = f"{function.__module__}:{function.__name__}"
+    return pool.submit(name, arguments, time.monotonic() + timeout_s, **more)
+
+
+def busy(pool: Processes, tmp_path: Path) -> tuple[Task, int]:
+    """A task that stays, once it is under way, and the process that it is in."""
+    here = threading.Event()
+    task = submit(pool, chores.stay, str(tmp_path / "pid"), outlet=lambda _: here.set())
+    assert here.wait(60)
+    return task, int((tmp_path / "pid").read_text())
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_what_is_returned_and_reported(processes: Processes) -> None:
+    reports: list[Any] = []
+    assert submit(processes, chores.add, 2, 3, outlet=reports.append).future.result(60) == 5
+    assert reports == [("adding", 2), ("adding", 3)]
+
+
+def test_another_process_without_torch_is_kept(processes: Processes) -> None:
+    first, with_torch = submit(processes, chores.whoami).future.result(60)
+    assert first != os.getpid()
+    assert not with_torch
+    assert submit(processes, chores.whoami).future.result(60)[0] == first
+
+
+def test_an_error_stays_in_the_log(processes: Processes, caplog: pytest.LogCaptureFixture) -> None:
+    pid, _ = submit(processes, chores.whoami).future.result(60)
+    with pytest.raises(Internal) as caught:
+        submit(processes, chores.fail).future.result(60)
+    assert "chosen" not in str(caught.value)
+    assert "chosen by the test" in caplog.text
+    with pytest.raises(OutOfMemory):
+        submit(processes, chores.run_out).future.result(60)
+    assert submit(processes, chores.whoami).future.result(60)[0] == pid
+
+
+def test_a_crash_fails_its_own_task_alone(
+    processes: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    crashing, next_one = submit(processes, chores.die), submit(processes, chores.add, 1, 1)
+    with pytest.raises(Internal):
+        crashing.future.result(60)
+    assert "ended by itself, with 3" in caplog.text
+    assert next_one.future.result(60) == 2
+
+
+def test_cancelling_kills_and_another_takes_its_place(processes: Processes, tmp_path: Path) -> None:
+    task, pid = busy(processes, tmp_path)
+    processes.cancel(task)
+    with pytest.raises(Cancelled):
+        task.future.result(60)
+    assert gone(pid)
+    other, _ = submit(processes, chores.whoami).future.result(60)
+    assert other != pid
+    processes.cancel(task)  # which has ended: nothing
+    assert submit(processes, chores.whoami).future.result(60)[0] == other
+
+
+def test_the_queue_is_bounded(processes: Processes, tmp_path: Path) -> None:
+    task, _ = busy(processes, tmp_path)
+    processes.check_room()
+    waiting = submit(processes, chores.add, 1, 2)
+    with pytest.raises(Overloaded) as caught:
+        submit(processes, chores.add, 1, 2)
+    assert caught.value.retry_delay_ms
+    with pytest.raises(Overloaded):
+        processes.check_room()
+    processes.cancel(waiting)
+    with pytest.raises(Cancelled):
+        waiting.future.result(60)
+    late = submit(processes, chores.add, 1, 2, timeout_s=-1)
+    processes.cancel(task)
+    with pytest.raises(DeadlineExpired):
+        late.future.result(60)
+
+
+def test_closing_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
+    pool = Processes(1, most_waiting=1)
+    task, pid = busy(pool, tmp_path)
+    waiting = submit(pool, chores.add, 1, 2)
+    pool.shutdown()
+    assert gone(pid)
+    for one in (task, waiting):
+        with pytest.raises(Unavailable):
+            one.future.result(60)
+    with pytest.raises(Unavailable):
+        submit(pool, chores.add, 1, 2)
