@@ -19,7 +19,7 @@ METHODS = tuple(
 )
 """The algorithms that attack one photo."""
 
-_COMMON = ("progress_every", "preview_every", "checkpoint_every")
+_COMMON = ("progress_every", "preview_every", "checkpoint_every", "checkpoint_precision")
 
 
 def attack_request(

@@ -1,63 +1,22 @@
 """The client for asyncio: the twin of client.py."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from functools import cached_property
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import grpc
-from google.protobuf.message import Message
-
-from . import _attack, _optimize, _stylize, _universal, _wire, optimizing, stylizing, types
-from ._channel import FilePath, channel_credentials, connect_aio
+from . import _stylize, _wire, stylizing, types
+from ._making_aio import AsyncMaking
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
-from .errors import Internal, StatusError
-from .v1 import model_pb2, service_pb2_grpc, stylize_pb2
+from .errors import StatusError
+from .v1 import model_pb2, stylize_pb2
 
 
-class AsyncClient:
+class AsyncClient(AsyncMaking):
     """The client of client.py for asyncio: the same arguments, results and errors.
 
     Belongs to the loop that its first call runs in.
     """
-
-    def __init__(
-        self,
-        target: str = "localhost:8001",
-        *,
-        timeout_s: float = 30.0,
-        max_retries: int = 2,
-        caller: str = "",
-        token: str | None = None,
-        tls: bool = False,
-        ca_file: FilePath | None = None,
-        certificate_file: FilePath | None = None,
-        key_file: FilePath | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._max_retries = max_retries
-        self._metadata = _wire.call_metadata(caller, token)
-        self._target = target
-        self._credentials = channel_credentials(
-            target,
-            credentials,
-            token=token,
-            tls=tls,
-            ca_file=ca_file,
-            certificate_file=certificate_file,
-            key_file=key_file,
-        )
-
-    @cached_property
-    def _channel(self) -> grpc.aio.Channel:
-        return connect_aio(self._target, self._credentials)
-
-    @cached_property
-    def _stub(self) -> service_pb2_grpc.PellucidServiceStub:
-        return service_pb2_grpc.PellucidServiceStub(self._channel)
 
     async def predict(
         self,
@@ -204,151 +163,6 @@ class AsyncClient:
             async for response in responses:
                 yield _wire.explain_result(response.explanation)
 
-    def optimize(
-        self,
-        objectives: "optimizing.Objectives",
-        *,
-        photo: "types.Photo | None" = None,
-        guide: "types.Photo | None" = None,
-        score: str | None = None,
-        model: str = "",
-        format: str | None = None,
-        include_pixels: bool = False,
-        resume: bool = True,
-        resume_from: "optimizing.Checkpoint | bytes | None" = None,
-        timeout_s: float = 600.0,
-        **parameters: Any,
-    ) -> "optimizing.AsyncOptimization":
-        """Images made for what the network is after: see Client.optimize.
-
-        Photos are read at the first step, and missed there.
-        """
-        spec = _optimize.optimize_request(
-            objectives,
-            score=score,
-            model=model,
-            format=format,
-            include_pixels=include_pixels,
-            parameters=parameters,
-        )
-        given = {"image": photo, "guide": guide}
-        course = _optimize.Course(
-            spec,
-            timeout_s,
-            photos=[(getattr(spec, name), one) for name, one in given.items() if one is not None],
-            resume=resume,
-            resume_from=resume_from,
-        )
-        return self._optimization(course)
-
-    def attack(
-        self,
-        photo: types.Photo,
-        method: str = "pgd",
-        *,
-        source: int | str | None = None,
-        goal: int | str | None = None,
-        linear_layers: Sequence[str] = (),
-        transfer: bool = False,
-        model: str = "",
-        include_pixels: bool = False,
-        resume: bool = True,
-        resume_from: "optimizing.Checkpoint | bytes | None" = None,
-        timeout_s: float = 600.0,
-        **parameters: Any,
-    ) -> "optimizing.AsyncOptimization":
-        """A small change of a photo that changes what it is taken for: see Client.attack."""
-        spec = _attack.attack_request(
-            method,
-            source=source,
-            goal=goal,
-            linear_layers=linear_layers,
-            transfer=transfer,
-            model=model,
-            include_pixels=include_pixels,
-            parameters=parameters,
-        )
-        course = _optimize.Course(
-            spec, timeout_s, photos=[(spec.image, photo)], resume=resume, resume_from=resume_from
-        )
-        return self._optimization(course)
-
-    def universal(
-        self,
-        photos: "Sequence[types.Photo]",
-        *,
-        model: str = "",
-        include_pixels: bool = False,
-        resume: bool = True,
-        resume_from: "optimizing.Checkpoint | bytes | None" = None,
-        timeout_s: float = 600.0,
-        **parameters: Any,
-    ) -> "optimizing.AsyncOptimization":
-        """One small change for many photos: see Client.universal."""
-        spec = _universal.universal_request(
-            model=model, include_pixels=include_pixels, parameters=parameters
-        )
-        course = _optimize.Course(
-            spec, timeout_s, photo_set=photos, resume=resume, resume_from=resume_from
-        )
-        return self._optimization(course)
-
-    def _optimization(self, course: _optimize.Course) -> "optimizing.AsyncOptimization":
-        return optimizing.AsyncCourse(self._events(course), optimizing.OptimizeResult)
-
-    def stylize(
-        self,
-        photo: types.Photo,
-        styles: "stylizing.Styles",
-        *,
-        method: str = "neural",
-        mask: "types.Photo | None" = None,
-        start_image: "types.Photo | None" = None,
-        content_layers: Mapping[str, float] | Sequence[str] | None = None,
-        style_layers: Mapping[str, float] | Sequence[str] | None = None,
-        model: str = "",
-        format: str | None = None,
-        include_pixels: bool = False,
-        resume: bool = True,
-        resume_from: "optimizing.Checkpoint | bytes | None" = None,
-        timeout_s: float = 600.0,
-        **parameters: Any,
-    ) -> "stylizing.AsyncStylization":
-        """The photo in the style of paintings: see Client.stylize."""
-        spec, photos = _stylize.stylize_request(
-            photo,
-            styles,
-            method=method,
-            mask=mask,
-            start_image=start_image,
-            content_layers=content_layers,
-            style_layers=style_layers,
-            model=model,
-            format=format,
-            include_pixels=include_pixels,
-            parameters=parameters,
-        )
-        course = _optimize.Course(
-            spec, timeout_s, photos=photos, resume=resume, resume_from=resume_from
-        )
-        return optimizing.AsyncCourse(self._events(course), stylizing.Stylized)
-
-    async def _events(self, course: _optimize.Course) -> AsyncGenerator[Any, None]:
-        """What a job shows, and its result, on however many servers."""
-        await asyncio.to_thread(course.read_photos)
-        while True:
-            stream = self._stream(course.call, course.messages(), course.remaining_s())
-            try:
-                async with aclosing(stream) as responses:
-                    async for response in responses:
-                        if (event := course.event(response)) is not None:
-                            yield event
-                course.end()
-                return
-            except StatusError as error:
-                pause_s = course.pause_s(error)
-            await asyncio.sleep(pause_s)
-
     async def compare(
         self,
         photo: types.Photo,
@@ -453,52 +267,3 @@ class AsyncClient:
         """One model in full; the server's default model when the name is empty."""
         request = _wire.get_model_request(name)
         return _wire.model(await self._call("GetModel", request, timeout_s))
-
-    async def close(self) -> None:
-        """Closes the connection; calls that are under way are cancelled."""
-        if "_channel" in vars(self):
-            await self._channel.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def _call(self, rpc: str, request: Message, timeout_s: float | None) -> Any:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        attempts = _wire.Attempts(timeout_s, self._max_retries)
-        send = getattr(self._stub, rpc)
-        while True:
-            try:
-                return await send(request, timeout=attempts.remaining_s(), metadata=self._metadata)
-            except grpc.RpcError as error:
-                pause_s = attempts.pause_s(error)
-            await asyncio.sleep(pause_s)
-
-    async def _stream(
-        self, rpc: str, request: Message | Sequence[Message], timeout_s: float | None
-    ) -> AsyncGenerator[Any, None]:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        attempts = _wire.Attempts(timeout_s, self._max_retries)
-        send, started = getattr(self._stub, rpc), False
-        while True:
-            sent = iter(request) if isinstance(request, list) else request
-            call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
-            try:
-                async for response in call:
-                    started = True
-                    yield response
-                if not started:
-                    raise Internal("the server's stream is empty")
-                return
-            except grpc.RpcError as error:
-                pause_s = attempts.pause_s(error, started=started)
-            finally:
-                call.cancel()
-            await asyncio.sleep(pause_s)

@@ -183,7 +183,7 @@ def test_the_command_line(
         ((str(tmp_path / "empty"),), "there is no photo in"),
         ((str(folder), "-p", "steps=1"), "--parameter: is 'steps=1'"),
         ((str(folder), "-o", "v.bmp"), "must end with"),
-        ((str(folder), "--epsilon=0.5"), "must be at least 1"),
+        ((str(folder), "--epsilon=0.5"), "must be 1 to 255"),
     ):
         result = run(*args)
         assert result.exit_code != 0

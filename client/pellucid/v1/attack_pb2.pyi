@@ -1,3 +1,4 @@
+from pellucid.v1 import checkpoint_pb2 as _checkpoint_pb2
 from pellucid.v1 import data_pb2 as _data_pb2
 from pellucid.v1 import inference_pb2 as _inference_pb2
 from google.protobuf.internal import containers as _containers
@@ -101,7 +102,7 @@ class Universal(_message.Message):
     def __init__(self, epsilon: _Optional[float] = ..., norm: _Optional[_Union[Norm, str]] = ..., pass_count: _Optional[int] = ..., fooling_rate: _Optional[float] = ..., step_count: _Optional[int] = ..., candidate_count: _Optional[int] = ..., overshoot: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Attack(_message.Message):
-    __slots__ = ("fgsm", "bim", "pgd", "deep_fool", "carlini_wagner", "universal", "class_index", "label", "goal_class_index", "goal_label", "linear_layers", "transfer", "progress_every", "preview_every", "checkpoint_every")
+    __slots__ = ("fgsm", "bim", "pgd", "deep_fool", "carlini_wagner", "universal", "class_index", "label", "goal_class_index", "goal_label", "linear_layers", "transfer", "progress_every", "preview_every", "checkpoint_every", "checkpoint_precision")
     FGSM_FIELD_NUMBER: _ClassVar[int]
     BIM_FIELD_NUMBER: _ClassVar[int]
     PGD_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +118,7 @@ class Attack(_message.Message):
     PROGRESS_EVERY_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_PRECISION_FIELD_NUMBER: _ClassVar[int]
     fgsm: Fgsm
     bim: Bim
     pgd: Pgd
@@ -132,7 +134,8 @@ class Attack(_message.Message):
     progress_every: int
     preview_every: int
     checkpoint_every: int
-    def __init__(self, fgsm: _Optional[_Union[Fgsm, _Mapping]] = ..., bim: _Optional[_Union[Bim, _Mapping]] = ..., pgd: _Optional[_Union[Pgd, _Mapping]] = ..., deep_fool: _Optional[_Union[DeepFool, _Mapping]] = ..., carlini_wagner: _Optional[_Union[CarliniWagner, _Mapping]] = ..., universal: _Optional[_Union[Universal, _Mapping]] = ..., class_index: _Optional[int] = ..., label: _Optional[str] = ..., goal_class_index: _Optional[int] = ..., goal_label: _Optional[str] = ..., linear_layers: _Optional[_Iterable[str]] = ..., transfer: bool = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ...) -> None: ...
+    checkpoint_precision: _checkpoint_pb2.CheckpointPrecision
+    def __init__(self, fgsm: _Optional[_Union[Fgsm, _Mapping]] = ..., bim: _Optional[_Union[Bim, _Mapping]] = ..., pgd: _Optional[_Union[Pgd, _Mapping]] = ..., deep_fool: _Optional[_Union[DeepFool, _Mapping]] = ..., carlini_wagner: _Optional[_Union[CarliniWagner, _Mapping]] = ..., universal: _Optional[_Union[Universal, _Mapping]] = ..., class_index: _Optional[int] = ..., label: _Optional[str] = ..., goal_class_index: _Optional[int] = ..., goal_label: _Optional[str] = ..., linear_layers: _Optional[_Iterable[str]] = ..., transfer: bool = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ..., checkpoint_precision: _Optional[_Union[_checkpoint_pb2.CheckpointPrecision, str]] = ...) -> None: ...
 
 class LinearEffect(_message.Message):
     __slots__ = ("layer", "predicted", "relative_change")

@@ -1,4 +1,5 @@
 from pellucid.v1 import attack_pb2 as _attack_pb2
+from pellucid.v1 import checkpoint_pb2 as _checkpoint_pb2
 from pellucid.v1 import data_pb2 as _data_pb2
 from pellucid.v1 import inference_pb2 as _inference_pb2
 from google.protobuf.internal import containers as _containers
@@ -44,12 +45,6 @@ class Start(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     START_NOISE: _ClassVar[Start]
     START_GREY: _ClassVar[Start]
     START_PHOTO: _ClassVar[Start]
-
-class CheckpointPrecision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    CHECKPOINT_PRECISION_UNSPECIFIED: _ClassVar[CheckpointPrecision]
-    CHECKPOINT_PRECISION_FULL: _ClassVar[CheckpointPrecision]
-    CHECKPOINT_PRECISION_HALF: _ClassVar[CheckpointPrecision]
 PRESET_UNSPECIFIED: Preset
 PRESET_OLAH: Preset
 PRESET_SIMONYAN: Preset
@@ -73,9 +68,6 @@ START_UNSPECIFIED: Start
 START_NOISE: Start
 START_GREY: Start
 START_PHOTO: Start
-CHECKPOINT_PRECISION_UNSPECIFIED: CheckpointPrecision
-CHECKPOINT_PRECISION_FULL: CheckpointPrecision
-CHECKPOINT_PRECISION_HALF: CheckpointPrecision
 
 class Direction(_message.Message):
     __slots__ = ("layer", "vector", "y", "x")
@@ -208,8 +200,8 @@ class Ascend(_message.Message):
     checkpoint_every: int
     max_linf: float
     max_l2: float
-    checkpoint_precision: CheckpointPrecision
-    def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ..., max_linf: _Optional[float] = ..., max_l2: _Optional[float] = ..., checkpoint_precision: _Optional[_Union[CheckpointPrecision, str]] = ...) -> None: ...
+    checkpoint_precision: _checkpoint_pb2.CheckpointPrecision
+    def __init__(self, objectives: _Optional[_Iterable[_Union[Objective, _Mapping]]] = ..., preset: _Optional[_Union[Preset, str]] = ..., step_count: _Optional[int] = ..., parameterization: _Optional[_Union[Parameterization, str]] = ..., update: _Optional[_Union[UpdateRule, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., progress: _Optional[float] = ..., height_px: _Optional[int] = ..., width_px: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., noise_std: _Optional[float] = ..., seed: _Optional[int] = ..., restart_count: _Optional[int] = ..., clip_pixels: bool = ..., l2_decay: _Optional[float] = ..., lp_penalty: _Optional[float] = ..., lp_order: _Optional[float] = ..., tv_penalty: _Optional[float] = ..., tv_beta: _Optional[float] = ..., blur_sigma_px: _Optional[float] = ..., blur_every: _Optional[int] = ..., small_norm_percentile: _Optional[float] = ..., small_contribution_percentile: _Optional[float] = ..., jitter_px: _Optional[int] = ..., rotation_degrees: _Optional[float] = ..., scaling: _Optional[float] = ..., octave_count: _Optional[int] = ..., octave_scale: _Optional[float] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ..., max_linf: _Optional[float] = ..., max_l2: _Optional[float] = ..., checkpoint_precision: _Optional[_Union[_checkpoint_pb2.CheckpointPrecision, str]] = ...) -> None: ...
 
 class OptimizeSpec(_message.Message):
     __slots__ = ("model", "ascend", "attack", "image", "guide", "format", "include_pixels", "checkpoint", "checkpoint_bytes", "photos", "photo_count")

@@ -22,52 +22,53 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from pellucid.v1 import checkpoint_pb2 as pellucid_dot_v1_dot_checkpoint__pb2
 from pellucid.v1 import data_pb2 as pellucid_dot_v1_dot_data__pb2
 from pellucid.v1 import inference_pb2 as pellucid_dot_v1_dot_inference__pb2
 from pellucid.v1 import optimize_pb2 as pellucid_dot_v1_dot_optimize__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pellucid/v1/stylize.proto\x12\x0bpellucid.v1\x1a\x16pellucid/v1/data.proto\x1a\x1bpellucid/v1/inference.proto\x1a\x1apellucid/v1/optimize.proto\">\n\rWeightedLayer\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xa6\x06\n\x06Neural\x12\x32\n\x0e\x63ontent_layers\x18\x01 \x03(\x0b\x32\x1a.pellucid.v1.WeightedLayer\x12\x30\n\x0cstyle_layers\x18\x02 \x03(\x0b\x32\x1a.pellucid.v1.WeightedLayer\x12\x35\n\rnormalization\x18\x03 \x01(\x0e\x32\x1e.pellucid.v1.GramNormalization\x12\x1b\n\x0e\x63ontent_weight\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\ttv_weight\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07side_px\x18\x07 \x01(\x05H\x03\x88\x01\x01\x12&\n\x05start\x18\x08 \x01(\x0e\x32\x17.pellucid.v1.StyleStart\x12(\n\x06update\x18\t \x01(\x0e\x32\x18.pellucid.v1.StyleUpdate\x12\x1a\n\rlearning_rate\x18\n \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nstep_count\x18\x0b \x01(\x05H\x05\x88\x01\x01\x12\x18\n\x0bscale_count\x18\x0c \x01(\x05H\x06\x88\x01\x01\x12%\n\x07pooling\x18\r \x01(\x0e\x32\x14.pellucid.v1.Pooling\x12\x34\n\x0foriginal_colors\x18\x0e \x01(\x0e\x32\x1b.pellucid.v1.OriginalColors\x12\x11\n\x04seed\x18\x0f \x01(\x03H\x07\x88\x01\x01\x12\x1b\n\x0eprogress_every\x18\x10 \x01(\x05H\x08\x88\x01\x01\x12\x1a\n\rpreview_every\x18\x11 \x01(\x05H\t\x88\x01\x01\x12\x1d\n\x10\x63heckpoint_every\x18\x12 \x01(\x05H\n\x88\x01\x01\x42\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x0c\n\n_tv_weightB\n\n\x08_side_pxB\x10\n\x0e_learning_rateB\r\n\x0b_step_countB\x0e\n\x0c_scale_countB\x07\n\x05_seedB\x11\n\x0f_progress_everyB\x10\n\x0e_preview_everyB\x13\n\x11_checkpoint_every\":\n\nNamedStyle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xd5\x01\n\x04\x46\x61st\x12\'\n\x06styles\x18\x01 \x03(\x0b\x32\x17.pellucid.v1.NamedStyle\x12\x15\n\x08strength\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07side_px\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x34\n\x0foriginal_colors\x18\x04 \x01(\x0e\x32\x1b.pellucid.v1.OriginalColors\x12\x18\n\x0b\x62ucket_size\x18\x05 \x01(\x05H\x02\x88\x01\x01\x42\x0b\n\t_strengthB\n\n\x08_side_pxB\x0e\n\x0c_bucket_size\"Q\n\x0cStylePicture\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.pellucid.v1.Image\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xf5\x02\n\x0bStylizeSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06neural\x18\x02 \x01(\x0b\x32\x13.pellucid.v1.NeuralH\x00\x12!\n\x04\x66\x61st\x18\x03 \x01(\x0b\x32\x11.pellucid.v1.FastH\x00\x12#\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x12.pellucid.v1.Image\x12)\n\x06styles\x18\x05 \x03(\x0b\x32\x19.pellucid.v1.StylePicture\x12 \n\x04mask\x18\x06 \x01(\x0b\x32\x12.pellucid.v1.Image\x12!\n\x05start\x18\x07 \x01(\x0b\x32\x12.pellucid.v1.Image\x12(\n\x06\x66ormat\x18\x08 \x01(\x0e\x32\x18.pellucid.v1.ImageFormat\x12\x16\n\x0einclude_pixels\x18\t \x01(\x08\x12\x12\n\ncheckpoint\x18\n \x01(\x0c\x12\x18\n\x10\x63heckpoint_bytes\x18\x0b \x01(\x03\x42\x08\n\x06method\"^\n\x0eStylizeRequest\x12(\n\x04spec\x18\x01 \x01(\x0b\x32\x18.pellucid.v1.StylizeSpecH\x00\x12\x1a\n\x10\x63heckpoint_chunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x80\x01\n\x0fStylizeProgress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x12\n\nstep_count\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x16\n\x0e\x63ontent_losses\x18\x04 \x03(\x01\x12\x14\n\x0cstyle_losses\x18\x05 \x03(\x01\x12\x0f\n\x07tv_loss\x18\x06 \x01(\x01\"\xbb\x02\n\rStylizeResult\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.pellucid.v1.Run\x12(\n\x05image\x18\x02 \x01(\x0b\x32\x19.pellucid.v1.EncodedImage\x12#\n\x06pixels\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Tensor\x12%\n\x06neural\x18\x04 \x01(\x0b\x32\x13.pellucid.v1.NeuralH\x00\x12!\n\x04\x66\x61st\x18\x05 \x01(\x0b\x32\x11.pellucid.v1.FastH\x00\x12.\n\x08progress\x18\x06 \x01(\x0b\x32\x1c.pellucid.v1.StylizeProgress\x12\x13\n\x0bstop_reason\x18\x07 \x01(\t\x12\x15\n\rclipped_share\x18\x08 \x01(\x01\x12\r\n\x05notes\x18\t \x03(\tB\x07\n\x05\x61sked\"\x13\n\x11ListStylesRequest\"\x85\x01\n\x0cStyleNetwork\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06styles\x18\x05 \x03(\t\x12\x16\n\x0etakes_pictures\x18\x06 \x01(\x08\x12\x0f\n\x07licence\x18\x07 \x01(\t\"A\n\x12ListStylesResponse\x12+\n\x08networks\x18\x01 \x03(\x0b\x32\x19.pellucid.v1.StyleNetwork\"\x91\x02\n\x0fStylizeResponse\x12-\n\x06queued\x18\x01 \x01(\x0b\x32\x1b.pellucid.v1.OptimizeQueuedH\x00\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x1c.pellucid.v1.StylizeProgressH\x00\x12/\n\x07preview\x18\x03 \x01(\x0b\x32\x1c.pellucid.v1.OptimizePreviewH\x00\x12,\n\x06result\x18\x04 \x01(\x0b\x32\x1a.pellucid.v1.StylizeResultH\x00\x12\x35\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1f.pellucid.v1.OptimizeCheckpointH\x00\x42\x07\n\x05\x65vent*u\n\x11GramNormalization\x12\"\n\x1eGRAM_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1c\n\x18GRAM_NORMALIZATION_GATYS\x10\x01\x12\x1e\n\x1aGRAM_NORMALIZATION_JOHNSON\x10\x02*O\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x16\n\x12POOLING_AS_TRAINED\x10\x01\x12\x13\n\x0fPOOLING_AVERAGE\x10\x02*\x88\x01\n\x0eOriginalColors\x12\x1f\n\x1bORIGINAL_COLORS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORIGINAL_COLORS_OFF\x10\x01\x12\x1d\n\x19ORIGINAL_COLORS_LUMINANCE\x10\x02\x12\x1d\n\x19ORIGINAL_COLORS_HISTOGRAM\x10\x03*p\n\nStyleStart\x12\x1b\n\x17STYLE_START_UNSPECIFIED\x10\x00\x12\x17\n\x13STYLE_START_CONTENT\x10\x01\x12\x15\n\x11STYLE_START_NOISE\x10\x02\x12\x15\n\x11STYLE_START_IMAGE\x10\x03*Z\n\x0bStyleUpdate\x12\x1c\n\x18STYLE_UPDATE_UNSPECIFIED\x10\x00\x12\x15\n\x11STYLE_UPDATE_ADAM\x10\x01\x12\x16\n\x12STYLE_UPDATE_LBFGS\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pellucid/v1/stylize.proto\x12\x0bpellucid.v1\x1a\x1cpellucid/v1/checkpoint.proto\x1a\x16pellucid/v1/data.proto\x1a\x1bpellucid/v1/inference.proto\x1a\x1apellucid/v1/optimize.proto\">\n\rWeightedLayer\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xe6\x06\n\x06Neural\x12\x32\n\x0e\x63ontent_layers\x18\x01 \x03(\x0b\x32\x1a.pellucid.v1.WeightedLayer\x12\x30\n\x0cstyle_layers\x18\x02 \x03(\x0b\x32\x1a.pellucid.v1.WeightedLayer\x12\x35\n\rnormalization\x18\x03 \x01(\x0e\x32\x1e.pellucid.v1.GramNormalization\x12\x1b\n\x0e\x63ontent_weight\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\ttv_weight\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07side_px\x18\x07 \x01(\x05H\x03\x88\x01\x01\x12&\n\x05start\x18\x08 \x01(\x0e\x32\x17.pellucid.v1.StyleStart\x12(\n\x06update\x18\t \x01(\x0e\x32\x18.pellucid.v1.StyleUpdate\x12\x1a\n\rlearning_rate\x18\n \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nstep_count\x18\x0b \x01(\x05H\x05\x88\x01\x01\x12\x18\n\x0bscale_count\x18\x0c \x01(\x05H\x06\x88\x01\x01\x12%\n\x07pooling\x18\r \x01(\x0e\x32\x14.pellucid.v1.Pooling\x12\x34\n\x0foriginal_colors\x18\x0e \x01(\x0e\x32\x1b.pellucid.v1.OriginalColors\x12\x11\n\x04seed\x18\x0f \x01(\x03H\x07\x88\x01\x01\x12\x1b\n\x0eprogress_every\x18\x10 \x01(\x05H\x08\x88\x01\x01\x12\x1a\n\rpreview_every\x18\x11 \x01(\x05H\t\x88\x01\x01\x12\x1d\n\x10\x63heckpoint_every\x18\x12 \x01(\x05H\n\x88\x01\x01\x12>\n\x14\x63heckpoint_precision\x18\x13 \x01(\x0e\x32 .pellucid.v1.CheckpointPrecisionB\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x0c\n\n_tv_weightB\n\n\x08_side_pxB\x10\n\x0e_learning_rateB\r\n\x0b_step_countB\x0e\n\x0c_scale_countB\x07\n\x05_seedB\x11\n\x0f_progress_everyB\x10\n\x0e_preview_everyB\x13\n\x11_checkpoint_every\":\n\nNamedStyle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xd5\x01\n\x04\x46\x61st\x12\'\n\x06styles\x18\x01 \x03(\x0b\x32\x17.pellucid.v1.NamedStyle\x12\x15\n\x08strength\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07side_px\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x34\n\x0foriginal_colors\x18\x04 \x01(\x0e\x32\x1b.pellucid.v1.OriginalColors\x12\x18\n\x0b\x62ucket_size\x18\x05 \x01(\x05H\x02\x88\x01\x01\x42\x0b\n\t_strengthB\n\n\x08_side_pxB\x0e\n\x0c_bucket_size\"Q\n\x0cStylePicture\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.pellucid.v1.Image\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xf5\x02\n\x0bStylizeSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06neural\x18\x02 \x01(\x0b\x32\x13.pellucid.v1.NeuralH\x00\x12!\n\x04\x66\x61st\x18\x03 \x01(\x0b\x32\x11.pellucid.v1.FastH\x00\x12#\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x12.pellucid.v1.Image\x12)\n\x06styles\x18\x05 \x03(\x0b\x32\x19.pellucid.v1.StylePicture\x12 \n\x04mask\x18\x06 \x01(\x0b\x32\x12.pellucid.v1.Image\x12!\n\x05start\x18\x07 \x01(\x0b\x32\x12.pellucid.v1.Image\x12(\n\x06\x66ormat\x18\x08 \x01(\x0e\x32\x18.pellucid.v1.ImageFormat\x12\x16\n\x0einclude_pixels\x18\t \x01(\x08\x12\x12\n\ncheckpoint\x18\n \x01(\x0c\x12\x18\n\x10\x63heckpoint_bytes\x18\x0b \x01(\x03\x42\x08\n\x06method\"^\n\x0eStylizeRequest\x12(\n\x04spec\x18\x01 \x01(\x0b\x32\x18.pellucid.v1.StylizeSpecH\x00\x12\x1a\n\x10\x63heckpoint_chunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x80\x01\n\x0fStylizeProgress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x12\n\nstep_count\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x16\n\x0e\x63ontent_losses\x18\x04 \x03(\x01\x12\x14\n\x0cstyle_losses\x18\x05 \x03(\x01\x12\x0f\n\x07tv_loss\x18\x06 \x01(\x01\"\xbb\x02\n\rStylizeResult\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.pellucid.v1.Run\x12(\n\x05image\x18\x02 \x01(\x0b\x32\x19.pellucid.v1.EncodedImage\x12#\n\x06pixels\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Tensor\x12%\n\x06neural\x18\x04 \x01(\x0b\x32\x13.pellucid.v1.NeuralH\x00\x12!\n\x04\x66\x61st\x18\x05 \x01(\x0b\x32\x11.pellucid.v1.FastH\x00\x12.\n\x08progress\x18\x06 \x01(\x0b\x32\x1c.pellucid.v1.StylizeProgress\x12\x13\n\x0bstop_reason\x18\x07 \x01(\t\x12\x15\n\rclipped_share\x18\x08 \x01(\x01\x12\r\n\x05notes\x18\t \x03(\tB\x07\n\x05\x61sked\"\x13\n\x11ListStylesRequest\"\x85\x01\n\x0cStyleNetwork\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06styles\x18\x05 \x03(\t\x12\x16\n\x0etakes_pictures\x18\x06 \x01(\x08\x12\x0f\n\x07licence\x18\x07 \x01(\t\"A\n\x12ListStylesResponse\x12+\n\x08networks\x18\x01 \x03(\x0b\x32\x19.pellucid.v1.StyleNetwork\"\x91\x02\n\x0fStylizeResponse\x12-\n\x06queued\x18\x01 \x01(\x0b\x32\x1b.pellucid.v1.OptimizeQueuedH\x00\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x1c.pellucid.v1.StylizeProgressH\x00\x12/\n\x07preview\x18\x03 \x01(\x0b\x32\x1c.pellucid.v1.OptimizePreviewH\x00\x12,\n\x06result\x18\x04 \x01(\x0b\x32\x1a.pellucid.v1.StylizeResultH\x00\x12\x35\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1f.pellucid.v1.OptimizeCheckpointH\x00\x42\x07\n\x05\x65vent*u\n\x11GramNormalization\x12\"\n\x1eGRAM_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1c\n\x18GRAM_NORMALIZATION_GATYS\x10\x01\x12\x1e\n\x1aGRAM_NORMALIZATION_JOHNSON\x10\x02*O\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x16\n\x12POOLING_AS_TRAINED\x10\x01\x12\x13\n\x0fPOOLING_AVERAGE\x10\x02*\x88\x01\n\x0eOriginalColors\x12\x1f\n\x1bORIGINAL_COLORS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORIGINAL_COLORS_OFF\x10\x01\x12\x1d\n\x19ORIGINAL_COLORS_LUMINANCE\x10\x02\x12\x1d\n\x19ORIGINAL_COLORS_HISTOGRAM\x10\x03*p\n\nStyleStart\x12\x1b\n\x17STYLE_START_UNSPECIFIED\x10\x00\x12\x17\n\x13STYLE_START_CONTENT\x10\x01\x12\x15\n\x11STYLE_START_NOISE\x10\x02\x12\x15\n\x11STYLE_START_IMAGE\x10\x03*Z\n\x0bStyleUpdate\x12\x1c\n\x18STYLE_UPDATE_UNSPECIFIED\x10\x00\x12\x15\n\x11STYLE_UPDATE_ADAM\x10\x01\x12\x16\n\x12STYLE_UPDATE_LBFGS\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pellucid.v1.stylize_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GRAMNORMALIZATION']._serialized_start=2776
-  _globals['_GRAMNORMALIZATION']._serialized_end=2893
-  _globals['_POOLING']._serialized_start=2895
-  _globals['_POOLING']._serialized_end=2974
-  _globals['_ORIGINALCOLORS']._serialized_start=2977
-  _globals['_ORIGINALCOLORS']._serialized_end=3113
-  _globals['_STYLESTART']._serialized_start=3115
-  _globals['_STYLESTART']._serialized_end=3227
-  _globals['_STYLEUPDATE']._serialized_start=3229
-  _globals['_STYLEUPDATE']._serialized_end=3319
-  _globals['_WEIGHTEDLAYER']._serialized_start=123
-  _globals['_WEIGHTEDLAYER']._serialized_end=185
-  _globals['_NEURAL']._serialized_start=188
-  _globals['_NEURAL']._serialized_end=994
-  _globals['_NAMEDSTYLE']._serialized_start=996
-  _globals['_NAMEDSTYLE']._serialized_end=1054
-  _globals['_FAST']._serialized_start=1057
-  _globals['_FAST']._serialized_end=1270
-  _globals['_STYLEPICTURE']._serialized_start=1272
-  _globals['_STYLEPICTURE']._serialized_end=1353
-  _globals['_STYLIZESPEC']._serialized_start=1356
-  _globals['_STYLIZESPEC']._serialized_end=1729
-  _globals['_STYLIZEREQUEST']._serialized_start=1731
-  _globals['_STYLIZEREQUEST']._serialized_end=1825
-  _globals['_STYLIZEPROGRESS']._serialized_start=1828
-  _globals['_STYLIZEPROGRESS']._serialized_end=1956
-  _globals['_STYLIZERESULT']._serialized_start=1959
-  _globals['_STYLIZERESULT']._serialized_end=2274
-  _globals['_LISTSTYLESREQUEST']._serialized_start=2276
-  _globals['_LISTSTYLESREQUEST']._serialized_end=2295
-  _globals['_STYLENETWORK']._serialized_start=2298
-  _globals['_STYLENETWORK']._serialized_end=2431
-  _globals['_LISTSTYLESRESPONSE']._serialized_start=2433
-  _globals['_LISTSTYLESRESPONSE']._serialized_end=2498
-  _globals['_STYLIZERESPONSE']._serialized_start=2501
-  _globals['_STYLIZERESPONSE']._serialized_end=2774
+  _globals['_GRAMNORMALIZATION']._serialized_start=2870
+  _globals['_GRAMNORMALIZATION']._serialized_end=2987
+  _globals['_POOLING']._serialized_start=2989
+  _globals['_POOLING']._serialized_end=3068
+  _globals['_ORIGINALCOLORS']._serialized_start=3071
+  _globals['_ORIGINALCOLORS']._serialized_end=3207
+  _globals['_STYLESTART']._serialized_start=3209
+  _globals['_STYLESTART']._serialized_end=3321
+  _globals['_STYLEUPDATE']._serialized_start=3323
+  _globals['_STYLEUPDATE']._serialized_end=3413
+  _globals['_WEIGHTEDLAYER']._serialized_start=153
+  _globals['_WEIGHTEDLAYER']._serialized_end=215
+  _globals['_NEURAL']._serialized_start=218
+  _globals['_NEURAL']._serialized_end=1088
+  _globals['_NAMEDSTYLE']._serialized_start=1090
+  _globals['_NAMEDSTYLE']._serialized_end=1148
+  _globals['_FAST']._serialized_start=1151
+  _globals['_FAST']._serialized_end=1364
+  _globals['_STYLEPICTURE']._serialized_start=1366
+  _globals['_STYLEPICTURE']._serialized_end=1447
+  _globals['_STYLIZESPEC']._serialized_start=1450
+  _globals['_STYLIZESPEC']._serialized_end=1823
+  _globals['_STYLIZEREQUEST']._serialized_start=1825
+  _globals['_STYLIZEREQUEST']._serialized_end=1919
+  _globals['_STYLIZEPROGRESS']._serialized_start=1922
+  _globals['_STYLIZEPROGRESS']._serialized_end=2050
+  _globals['_STYLIZERESULT']._serialized_start=2053
+  _globals['_STYLIZERESULT']._serialized_end=2368
+  _globals['_LISTSTYLESREQUEST']._serialized_start=2370
+  _globals['_LISTSTYLESREQUEST']._serialized_end=2389
+  _globals['_STYLENETWORK']._serialized_start=2392
+  _globals['_STYLENETWORK']._serialized_end=2525
+  _globals['_LISTSTYLESRESPONSE']._serialized_start=2527
+  _globals['_LISTSTYLESRESPONSE']._serialized_end=2592
+  _globals['_STYLIZERESPONSE']._serialized_start=2595
+  _globals['_STYLIZERESPONSE']._serialized_end=2868
 # @@protoc_insertion_point(module_scope)

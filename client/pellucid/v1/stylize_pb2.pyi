@@ -1,3 +1,4 @@
+from pellucid.v1 import checkpoint_pb2 as _checkpoint_pb2
 from pellucid.v1 import data_pb2 as _data_pb2
 from pellucid.v1 import inference_pb2 as _inference_pb2
 from pellucid.v1 import optimize_pb2 as _optimize_pb2
@@ -68,7 +69,7 @@ class WeightedLayer(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Neural(_message.Message):
-    __slots__ = ("content_layers", "style_layers", "normalization", "content_weight", "style_weight", "tv_weight", "side_px", "start", "update", "learning_rate", "step_count", "scale_count", "pooling", "original_colors", "seed", "progress_every", "preview_every", "checkpoint_every")
+    __slots__ = ("content_layers", "style_layers", "normalization", "content_weight", "style_weight", "tv_weight", "side_px", "start", "update", "learning_rate", "step_count", "scale_count", "pooling", "original_colors", "seed", "progress_every", "preview_every", "checkpoint_every", "checkpoint_precision")
     CONTENT_LAYERS_FIELD_NUMBER: _ClassVar[int]
     STYLE_LAYERS_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +88,7 @@ class Neural(_message.Message):
     PROGRESS_EVERY_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_PRECISION_FIELD_NUMBER: _ClassVar[int]
     content_layers: _containers.RepeatedCompositeFieldContainer[WeightedLayer]
     style_layers: _containers.RepeatedCompositeFieldContainer[WeightedLayer]
     normalization: GramNormalization
@@ -105,7 +107,8 @@ class Neural(_message.Message):
     progress_every: int
     preview_every: int
     checkpoint_every: int
-    def __init__(self, content_layers: _Optional[_Iterable[_Union[WeightedLayer, _Mapping]]] = ..., style_layers: _Optional[_Iterable[_Union[WeightedLayer, _Mapping]]] = ..., normalization: _Optional[_Union[GramNormalization, str]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., tv_weight: _Optional[float] = ..., side_px: _Optional[int] = ..., start: _Optional[_Union[StyleStart, str]] = ..., update: _Optional[_Union[StyleUpdate, str]] = ..., learning_rate: _Optional[float] = ..., step_count: _Optional[int] = ..., scale_count: _Optional[int] = ..., pooling: _Optional[_Union[Pooling, str]] = ..., original_colors: _Optional[_Union[OriginalColors, str]] = ..., seed: _Optional[int] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ...) -> None: ...
+    checkpoint_precision: _checkpoint_pb2.CheckpointPrecision
+    def __init__(self, content_layers: _Optional[_Iterable[_Union[WeightedLayer, _Mapping]]] = ..., style_layers: _Optional[_Iterable[_Union[WeightedLayer, _Mapping]]] = ..., normalization: _Optional[_Union[GramNormalization, str]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., tv_weight: _Optional[float] = ..., side_px: _Optional[int] = ..., start: _Optional[_Union[StyleStart, str]] = ..., update: _Optional[_Union[StyleUpdate, str]] = ..., learning_rate: _Optional[float] = ..., step_count: _Optional[int] = ..., scale_count: _Optional[int] = ..., pooling: _Optional[_Union[Pooling, str]] = ..., original_colors: _Optional[_Union[OriginalColors, str]] = ..., seed: _Optional[int] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ..., checkpoint_precision: _Optional[_Union[_checkpoint_pb2.CheckpointPrecision, str]] = ...) -> None: ...
 
 class NamedStyle(_message.Message):
     __slots__ = ("name", "weight")

@@ -5,15 +5,7 @@ import contextlib
 import functools
 import secrets
 import time
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Hashable,
-    Iterator,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -25,17 +17,8 @@ from ..checkpoints import read_key
 from ..config import Settings
 from ..engine.admission import Held
 from ..engine.engine import Engine
-from ..engine.job import Done, Job, Priority, Spec
-from ..engine.memory import is_out_of_memory
-from ..errors import (
-    DeadlineExpired,
-    InvalidArgument,
-    OutOfMemory,
-    Overloaded,
-    PellucidError,
-    Unavailable,
-    Violation,
-)
+from ..engine.job import Done, Job, Priority
+from ..errors import InvalidArgument, PellucidError, Violation
 from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
 from ..methods.optimize.snapshot import Snapshot
@@ -44,28 +27,26 @@ from ..models.styles.library import Library
 from ..observe import Counts, Metrics
 from ..workers import Workers
 from .attached import run_attached
+from .deadlines import answerable, in_time
+from .events import events
+from .jobs import Jobs, Newest
+from .permits import Permits
 
 CALLER_KEY = "pellucid-caller"
 """Metadata, or header, by which a caller names itself; its address stands in for it."""
 
-_RETRY_DELAY_MS = 100.0
-"""When to come back if all permits are taken: about one CPU iteration."""
-
 _OPTIMIZE_BUCKETS = {"cpu": 4, "cuda": 16}
 """By kind of device alone, so that replicas agree."""
 
-_Asked = TypeVar("_Asked", wire.Asked, wire.AskedOptimize, wire.AskedStylize)
-_Long = TypeVar("_Long", wire.AskedOptimize, wire.AskedStylize)
-_Shown = TypeVar("_Shown", optimize_pb2.OptimizeResponse, stylize_pb2.StylizeResponse)
+_Long = TypeVar("_Long", wire.AskedOptimize, wire.AskedStylize, covariant=True)
 _Answer = TypeVar("_Answer")
 _Returned = TypeVar("_Returned")
-_Made = TypeVar("_Made", covariant=True)
 
 
-class _Read(Protocol[_Made]):
+class _Read(Protocol[_Long]):
     """Validates a request; follows: before what follows it is there."""
 
-    def __call__(self, registry: Registry, chunks: Sequence[bytes], *, follows: bool) -> _Made: ...
+    def __call__(self, registry: Registry, chunks: Sequence[bytes], *, follows: bool) -> _Long: ...
 
 
 class Service:
@@ -88,7 +69,6 @@ class Service:
         metrics: Metrics,
     ) -> None:
         self._engine = engine
-        self._workers = workers
         self._reader = reader
         self._metrics = metrics
         self._settings = settings
@@ -104,30 +84,23 @@ class Service:
             settings.max_checkpoint_bytes,
             max_photo_set_bytes=settings.max_photo_set_bytes,
         )
-        self._registry: Registry | None = None
         self._library = Library()
-        self._permits_left = settings.max_requests
-        self._draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._permits = Permits(settings.max_requests, engine.admission)
+        self._jobs = Jobs(engine, workers, metrics, self._permits)
 
     @property
     def ready(self) -> bool:
-        return self._registry is not None and self._engine.alive and not self._draining
+        return self._permits.given and self._engine.alive
 
     def open(self, registry: Registry, library: Library) -> None:
         """The models and styles are loaded and warm: requests are answered from now on."""
         self._library = library
-        self._registry = registry
+        self._permits.open(registry)
 
     async def drain(self, timeout_s: float) -> bool:
         """Takes nothing more in, waits until all that was is answered; false: time ran out."""
-        self._draining = True
         self._engine.hand_over()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        return self._idle.is_set()
+        return await self._permits.drain(timeout_s)
 
     def call(self, caller: str, timeout_s: float | None) -> wire.Call:
         """Who calls and until when; a missing deadline is filled in, a long one cut.
@@ -175,8 +148,8 @@ class Service:
         self, priority: Priority, call: wire.Call, function: Callable[[], _Returned]
     ) -> _Returned:
         """Has a worker do a part of a request, by its deadline."""
-        async with _in_time(call):
-            return await self._work(priority, call, function)
+        async with in_time(call):
+            return await self._jobs.work(priority, call, function)
 
     async def predict(
         self,
@@ -249,20 +222,22 @@ class Service:
         holds nothing any more. An estimate that is overtaken by a better one is left out.
         """
 
-        def read(registry: Registry) -> wire.Asked:
-            return wire.read_explain(request, call, registry, self._limits, watched=True)
+        async def read(registry: Registry) -> wire.Asked:
+            read = functools.partial(
+                wire.read_explain, request, call, registry, self._limits, watched=True
+            )
+            return await self._jobs.read(Priority.EXPLAIN, call, read)
 
-        newest = _Newest()
-        stream = self._stream(Priority.EXPLAIN, call, held, read, newest)
+        stream = self._jobs.stream(Priority.EXPLAIN, call, held, read, Newest())
         async with contextlib.aclosing(stream) as shown:
             async for asked, _, done, last in shown:
                 if done is not None:
                     made = self._rendered(asked, done)
-                    async with _in_time(call):
-                        answer = await self._finish(Priority.EXPLAIN, call, made, write)
+                    async with in_time(call):
+                        answer = await self._jobs.finish(Priority.EXPLAIN, call, made, write)
                     yield answer, last
 
-    async def optimize(
+    def optimize(
         self,
         request: optimize_pb2.OptimizeSpec,
         call: wire.Call,
@@ -295,30 +270,23 @@ class Service:
             asked: wire.AskedOptimize, job: Job, done: Done | None, last: bool
         ) -> optimize_pb2.OptimizeResponse:
             if done is None:
-                others_ms = max(0.0, self._engine.admission.device_ms - job.queued_ms)
-                return wire.write_queued(asked.spec, job.cost_ms, others_ms)
+                return wire.write_queued(asked.spec, job.cost_ms, self._others_ms(job))
             if last:
-                return self._write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
+                return self._jobs.write(asked.spec, done, lambda of: wire.write_optimize(asked, of))
             return wire.write_optimize(asked, done)
 
-        more = bool(request.checkpoint_bytes or request.photo_count)
-        events = self._events(
-            Priority.OPTIMIZE,
-            request,
-            call,
-            held,
-            read,
-            made,
-            lambda part: write(optimize_pb2.OptimizeResponse(checkpoint=part)),
-            write,
-            most_bytes,
-            receive if more else None,
-        )
-        async with contextlib.aclosing(events):
-            async for answer in events:
-                yield answer
+        def parts(
+            asked: wire.AskedOptimize, snapshots: Sequence[Snapshot]
+        ) -> Iterator[optimize_pb2.OptimizeResponse]:
+            for part in self._checkpoint(asked, snapshots, most_bytes):
+                yield optimize_pb2.OptimizeResponse(checkpoint=part)
 
-    async def stylize(
+        follows = bool(request.checkpoint_bytes or request.photo_count)
+        priority = Priority.OPTIMIZE
+        taken = self._taken_in(priority, request, call, read, receive if follows else None)
+        return events(self._jobs, priority, call, held, taken, made, parts, write)
+
+    def stylize(
         self,
         request: stylize_pb2.StylizeSpec,
         call: wire.Call,
@@ -344,96 +312,56 @@ class Service:
             asked: wire.AskedStylize, job: Job, done: Done | None, last: bool
         ) -> stylize_pb2.StylizeResponse:
             if done is None:
-                others_ms = max(0.0, self._engine.admission.device_ms - job.queued_ms)
-                return wire.write_stylize_queued(asked.spec, job.cost_ms, others_ms)
+                return wire.write_stylize_queued(asked.spec, job.cost_ms, self._others_ms(job))
             if last:
-                return self._write(asked.spec, done, lambda of: answer_of(asked, of))
+                return self._jobs.write(asked.spec, done, lambda of: answer_of(asked, of))
             return answer_of(asked, done)
 
-        events = self._events(
-            Priority.EXPLAIN if fast else Priority.OPTIMIZE,
-            request,
-            call,
-            held,
-            read,
-            made,
-            lambda part: write(stylize_pb2.StylizeResponse(checkpoint=part)),
-            write,
-            most_bytes,
-            receive if request.checkpoint_bytes else None,
-        )
-        async with contextlib.aclosing(events):
-            async for answer in events:
-                yield answer
+        def parts(
+            asked: wire.AskedStylize, snapshots: Sequence[Snapshot]
+        ) -> Iterator[stylize_pb2.StylizeResponse]:
+            for part in self._checkpoint(asked, snapshots, most_bytes):
+                yield stylize_pb2.StylizeResponse(checkpoint=part)
 
-    async def _events(
+        priority = Priority.EXPLAIN if fast else Priority.OPTIMIZE
+        follows = bool(request.checkpoint_bytes)
+        taken = self._taken_in(priority, request, call, read, receive if follows else None)
+        return events(self._jobs, priority, call, held, taken, made, parts, write)
+
+    def _taken_in(
         self,
         priority: Priority,
         request: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
         call: wire.Call,
-        held: Held,
-        read: "_Read[_Long]",
-        made: Callable[[_Long, Job, Done | None, bool], _Shown],
-        write_part: Callable[[optimize_pb2.OptimizeCheckpoint], _Answer],
-        write: Callable[[_Shown], _Answer],
-        most_bytes: int,
+        read: _Read[_Long],
         receive: Callable[[], Awaitable[list[bytes]]] | None,
-    ) -> AsyncGenerator[_Answer, None]:
-        """What such a job shows: of each kind and image the newest, and every checkpoint.
+    ) -> Callable[[Registry], Awaitable[_Long]]:
+        """What validates a request, before anything that follows it is received and after.
 
         Args:
             priority: Its class.
             request: What is asked.
             call: By whom, and until when.
-            held: What is counted of it.
             read: Validates it.
-            made: A response.
-            write_part: Makes a part of a checkpoint what is sent; runs in a worker.
-            write: Likewise a response.
-            most_bytes: Of a response.
             receive: Returns the checkpoint that follows; None: nothing does.
         """
-        chunks: list[bytes] = []
 
-        def read_all(registry: Registry) -> _Long:
-            asked = read(registry, chunks, follows=False)
-            request.ClearField("checkpoint")  # it has become states, which are counted instead
-            chunks.clear()
-            return asked
-
-        if receive is not None:
-            first = functools.partial(read, self._open_registry(), (), follows=True)
-            async with _in_time(call):
-                await self._read(Priority.OPTIMIZE, call, first)
+        async def taken_in(registry: Registry) -> _Long:
+            chunks: list[bytes] = []
+            if receive is not None:
+                first = functools.partial(read, registry, (), follows=True)
+                await self._jobs.read(priority, call, first)
                 chunks += await receive()
-        newest = _Newest(
-            lambda done: (type(done.result), getattr(done.result, "restart", 0)),
-            lambda done: isinstance(done.result, Snapshot),
-        )
-        collector: wire.Collector | None = None
-        stream = self._stream(priority, call, held, read_all, newest)
-        async with contextlib.aclosing(stream) as shown:
-            async for one in shown:
-                asked, _, done, _ = one
-                if done is None or not isinstance(done.result, Snapshot):
-                    async with _in_time(call):
-                        response = functools.partial(made, *one)
-                        answer = await self._finish(priority, call, response, write)
-                    yield answer
-                    continue
-                collector = collector or wire.Collector(asked.image_count, asked.states)
-                snapshots = collector.add(done.result)
-                if snapshots is None:
-                    continue
-                checkpoint = map(write_part, self._checkpoint(asked, snapshots, most_bytes))
-                del snapshots
-                part = functools.partial(next, checkpoint, None)
-                while True:
-                    async with _in_time(call):
-                        sent = await self._work(Priority.OPTIMIZE, call, part)
-                    if sent is None:
-                        break
-                    yield sent
+
+            def read_all() -> _Long:
+                asked = read(registry, chunks, follows=False)
+                request.ClearField("checkpoint")  # it has become states, counted instead
+                chunks.clear()
+                return asked
+
+            return await self._jobs.read(priority, call, read_all)
+
+        return taken_in
 
     def _checkpoint(
         self,
@@ -447,54 +375,18 @@ class Service:
             asked.spec, asked.settings, snapshots, key, asked.notes, most_bytes
         )
 
-    async def _stream(
-        self,
-        priority: Priority,
-        call: wire.Call,
-        held: Held,
-        read: Callable[[Registry], _Asked],
-        newest: "_Newest",
-    ) -> AsyncGenerator[tuple[_Asked, Job, Done | None, bool], None]:
-        """A job from its admission to its result: what it shows, as far as it is taken.
-
-        The first has nothing done yet; of the last, the last member is true.
-
-        Whoever does not read on by the deadline holds nothing any more.
-        """
-        loop = asyncio.get_running_loop()
-        with contextlib.ExitStack() as holding:
-            registry = holding.enter_context(self._permit(priority))
-            holding.callback(held.release)
-            arrived_s = time.monotonic()
-            timer = loop.call_later(call.deadline_s - arrived_s, holding.close)
-            holding.callback(timer.cancel)
-            async with _in_time(call):
-                asked = await self._read(priority, call, lambda: read(registry))
-                held.add(asked.byte_count)
-            job = self._engine.submit(asked.spec, arrived_s, newest.put)
-            holding.callback(self._engine.cancel, job)
-            ended = asyncio.wrap_future(job.future)
-            ended.add_done_callback(lambda _: newest.end())
-            holding.callback(ended.cancel)  # nobody may be left to take what it ends in
-            yield asked, job, None, False
-            last = False
-            while not last:
-                shown = await newest.get()
-                if call.deadline_s <= time.monotonic():
-                    raise _expired()
-                last = shown is None
-                async with _in_time(call):
-                    done = shown or await ended
-                    yield asked, job, done, last
+    def _others_ms(self, job: Job) -> float:
+        """Device time, in milliseconds, of what is admitted beside a job."""
+        return max(0.0, self._engine.admission.device_ms - job.queued_ms)
 
     async def list_models(self, _: model_pb2.ListModelsRequest) -> model_pb2.ListModelsResponse:
-        return wire.write_models(self._open_registry())
+        return wire.write_models(self._permits.registry())
 
     async def get_model(self, request: model_pb2.GetModelRequest) -> model_pb2.GetModelResponse:
-        return wire.write_model(request.model, self._open_registry(), self._engine.costs_of)
+        return wire.write_model(request.model, self._permits.registry(), self._engine.costs_of)
 
     async def list_styles(self, _: stylize_pb2.ListStylesRequest) -> stylize_pb2.ListStylesResponse:
-        self._open_registry()
+        self._permits.registry()
         return wire.write_styles(self._library)
 
     def models(self) -> Sequence[Model]:
@@ -503,7 +395,7 @@ class Service:
         Raises:
             Unavailable: They are not loaded yet.
         """
-        return tuple(self._open_registry().values())
+        return tuple(self._permits.registry().values())
 
     def find_model(self, name: str) -> Model:
         """The model of that name; the default for an empty name.
@@ -512,35 +404,15 @@ class Service:
             NotFound: There is none.
             Unavailable: The models are not loaded yet.
         """
-        return self._open_registry().find(name)
+        return self._permits.registry().find(name)
 
     def counts_of(self, model: Model) -> Counts:
         """What a model has done since the server started."""
         return self._metrics.counts_of(model.name)
 
-    def _open_registry(self) -> Registry:
-        if self._registry is None:
-            raise Unavailable("the server is still loading its models", retry_delay_ms=1000.0)
-        return self._registry
-
     def check_room(self, *priorities: Priority) -> None:
-        """Refuses what cannot be taken in now, before anything of it is read.
-
-        Args:
-            priorities: The class that it is of, or those that it may turn out to be of.
-
-        Raises:
-            Overloaded, Unavailable: It cannot, of whichever class it is.
-        """
-        self._open_registry()
-        if self._draining:
-            raise Unavailable("the server is stopping; another replica will answer")
-        self._engine.admission.check_room(*priorities)
-        if self._permits_left == 0:
-            raise Overloaded(
-                f"{self._settings.max_requests} requests are under way",
-                retry_delay_ms=_RETRY_DELAY_MS,
-            )
+        """Refuses what cannot be taken in now, before anything of it is read: see Permits."""
+        self._permits.check_room(*priorities)
 
     @contextlib.asynccontextmanager
     async def _underway(
@@ -548,17 +420,9 @@ class Service:
     ) -> AsyncIterator[tuple[Registry, float]]:
         """A request from its permit to its answer, all of it by the deadline."""
         arrived_s = time.monotonic()
-        with self._permit(priority) as registry:
-            async with _in_time(call):
+        with self._permits.permit(priority) as registry:
+            async with in_time(call):
                 yield registry, arrived_s
-
-    async def _read(
-        self, priority: Priority, call: wire.Call, read: Callable[[], _Returned]
-    ) -> _Returned:
-        # Reading headers is short: what must be refused is, before any rendering. Trying the sizes
-        # of an optimization is not, nor is reading a checkpoint.
-        urgent = priority if priority is Priority.OPTIMIZE else Priority.PREDICT
-        return await self._work(urgent, call, read)
 
     async def _one(
         self,
@@ -571,10 +435,10 @@ class Service:
     ) -> _Answer:
         """Validates, runs and renders a request."""
         async with self._underway(priority, call) as (registry, arrived_s):
-            asked = await self._read(priority, call, lambda: read(registry))
+            asked = await self._jobs.read(priority, call, lambda: read(registry))
             held.add(asked.byte_count)
             made = await run(asked, arrived_s)
-            return await self._finish(priority, call, made, write)
+            return await self._jobs.finish(priority, call, made, write)
 
     async def _each(
         self,
@@ -592,24 +456,24 @@ class Service:
                 if isinstance(asked, PellucidError):
                     return asked
                 try:
-                    with _answerable():
-                        return await self._work(priority, call, await run(asked, arrived_s))
+                    with answerable():
+                        return await self._jobs.work(priority, call, await run(asked, arrived_s))
                 except PellucidError as error:
                     return error
 
-            each = await self._read(priority, call, lambda: read(registry))
+            each = await self._jobs.read(priority, call, lambda: read(registry))
             held.add(sum(asked.byte_count for asked in each if isinstance(asked, wire.Asked)))
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(asked)) for asked in each]
             outcomes = [task.result() for task in tasks]
-            return await self._work(priority, call, lambda: write(outcomes))
+            return await self._jobs.work(priority, call, lambda: write(outcomes))
 
     async def _predicted(
         self, asked: wire.Asked, arrived_s: float
     ) -> Callable[[], inference_pb2.PredictResponse]:
         """Runs a prediction and what is attached to it; what makes the response of it."""
         spec, attached = asked.spec, asked.attached
-        run = functools.partial(self._run, arrived_s=arrived_s)
+        run = functools.partial(self._jobs.run, arrived_s=arrived_s)
         done, outcomes = await run_attached(asked, arrived_s, run, self._engine.cost_ms)
 
         def write(of: Done) -> inference_pb2.PredictResponse:
@@ -618,130 +482,20 @@ class Service:
                     outcome.timing.render_started_s = of.timing.render_started_s
             return wire.write_predict(spec, of, attached, outcomes)
 
-        return lambda: self._write(spec, done, write)
+        return lambda: self._jobs.write(spec, done, write)
 
     async def _explained(
         self, asked: wire.Asked, arrived_s: float
     ) -> Callable[[], inference_pb2.ExplainResponse]:
         """As _predicted."""
-        return self._rendered(asked, await self._run(asked.spec, arrived_s=arrived_s))
-
-    async def _finish(
-        self,
-        priority: Priority,
-        call: wire.Call,
-        made: Callable[[], _Returned],
-        write: Callable[[_Returned], _Answer],
-    ) -> _Answer:
-        return await self._work(priority, call, lambda: write(made()))
+        return self._rendered(asked, await self._jobs.run(asked.spec, arrived_s=arrived_s))
 
     def _rendered(
         self, asked: wire.Asked, done: Done
     ) -> Callable[[], inference_pb2.ExplainResponse]:
         spec, view = asked.spec, asked.view
         assert view is not None
-        return lambda: self._write(spec, done, lambda of: wire.write_explain(spec, view, of))
-
-    @contextlib.contextmanager
-    def _permit(self, priority: Priority) -> Iterator[Registry]:
-        """Held by a request while it is under way; a drain waits for all of them."""
-        self.check_room(priority)
-        registry = self._open_registry()
-        self._permits_left -= 1
-        self._idle.clear()
-        try:
-            yield registry
-        finally:
-            self._permits_left += 1
-            if self._permits_left == self._settings.max_requests:
-                self._idle.set()
-
-    async def _work(
-        self, priority: Priority, call: wire.Call, function: Callable[[], _Returned]
-    ) -> _Returned:
-        return await asyncio.wrap_future(self._workers.submit(function, priority, call.deadline_s))
-
-    async def _run(
-        self,
-        spec: Spec,
-        outlet: Callable[[Done], None] | None = None,
-        *,
-        arrived_s: float,
-    ) -> Done:
-        job = self._engine.submit(spec, arrived_s, outlet)
-        try:
-            return await asyncio.wrap_future(job.future)
-        finally:
-            if not job.future.done():
-                self._engine.cancel(job)
-
-    def _write(self, spec: Spec, done: Done, write: Callable[[Done], _Answer]) -> _Answer:
-        """In a worker."""
-        done.timing.render_started_s = time.monotonic()
-        self._metrics.queued(spec.method.name, done.timing.queue_ms)
-        return write(done)
-
-
-class _Newest:
-    """The newest that a job shows of each kind, in the place of the one before. On the loop.
-
-    Args:
-        kind: Of what is shown.
-        outlasts: Whether what is shown is worth something when the job has ended.
-    """
-
-    def __init__(
-        self,
-        kind: Callable[[Done], Hashable] = lambda _: None,
-        outlasts: Callable[[Done], bool] = lambda _: False,
-    ) -> None:
-        self._kind, self._outlasts = kind, outlasts
-        self._shown: dict[Hashable, Done] = {}
-        self._ended = False
-        self._changed = asyncio.Event()
-
-    def put(self, done: Done) -> None:
-        kind = self._kind(done)
-        self._shown.pop(kind, None)  # it comes when the newest does
-        self._shown[kind] = done
-        self._changed.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._shown = {kind: one for kind, one in self._shown.items() if self._outlasts(one)}
-        self._changed.set()
-
-    async def get(self) -> Done | None:
-        """Waits for a newer one; None: the job has ended."""
-        while not self._shown and not self._ended:
-            await self._changed.wait()
-            self._changed.clear()
-        return self._shown.pop(next(iter(self._shown))) if self._shown else None
-
-
-@contextlib.contextmanager
-def _answerable() -> Iterator[None]:
-    """What runs out, of time or of memory, as an error that a caller can be told."""
-    try:
-        yield
-    except TimeoutError:
-        raise _expired() from None
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise OutOfMemory("the server has too little memory for this request") from None
-        raise
-
-
-@contextlib.asynccontextmanager
-async def _in_time(call: wire.Call) -> AsyncIterator[None]:
-    """What is to be done by a call's deadline."""
-    with _answerable():
-        async with asyncio.timeout(call.deadline_s - time.monotonic()):
-            yield
-
-
-def _expired() -> DeadlineExpired:
-    return DeadlineExpired("the deadline passed before the result was ready")
+        return lambda: self._jobs.write(spec, done, lambda of: wire.write_explain(spec, view, of))
 
 
 def check_size(byte_count: int, most: int) -> None:

@@ -49,6 +49,8 @@ class Number:
     least: float
     most: Bound
     above: bool = False
+    because: str = ""
+    """Why, where that is not plain."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,17 @@ class Inputs:
 Parameter = Number | Choice | Flag | LayerName | Nested | Inputs
 
 
-def number(default: Bound, least: float, most: Bound, **without: Any) -> Any:
+def number(default: Bound, least: float, most: Bound, because: str = "", **without: Any) -> Any:
     """A field for a number.
 
     Args:
         default: In a message; of the dataclass, too, unless it follows from what is known.
         least: Included.
         most: Included.
+        because: Why, where that is not plain.
         **without: `without=value`: the dataclass's own default.
     """
-    metadata = {"parameter": Number(default, least, most)}
+    metadata = {"parameter": Number(default, least, most, because=because)}
     if without:
         return field(default=without["without"], metadata=metadata)
     if callable(default):

@@ -4,18 +4,66 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from pellucid.v1 import attack_pb2, data_pb2, inference_pb2
+from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
 from PIL import Image
 from torch import Tensor
 
 from ..errors import quoted
+from ..inputs import PhotoSource
 from ..methods.attack.linear import LinearView
 from ..methods.attack.transfer import Transferred
 from ..methods.attack.universal import as_picture, picture_gain
 from ..models.registry import Model
-from .fields import Violations, find_layer, why_not, write_picture
+from .fields import Fields, Violations, find_layer, why_not, write_picture
+from .requests import Limits, read_image
 
 MOST_LAYERS = 64
+
+
+OTHERS = {
+    "image": "is for ascend, and attacks of one photo; universal has photos",
+    "guide": "is for Guide of ascend",
+    "photos": "is for Universal of attack",
+    "photo_count": "is for Universal of attack",
+}
+"""Fields of a request that are not for every method."""
+
+
+def refuse_others(found: Violations, request: optimize_pb2.OptimizeSpec, *names: str) -> None:
+    """What is for other methods is not to be set.
+
+    Args:
+        found: Where violations are noted.
+        request: What is asked.
+        names: Of OTHERS.
+    """
+    for name in names:
+        if Fields(found, "", request).has(name):
+            found.invalid(name, OTHERS[name])
+
+
+def check_format(found: Violations, request: optimize_pb2.OptimizeSpec) -> None:
+    """What is attacked is shown to the pixel."""
+    if request.format == data_pb2.IMAGE_FORMAT_JPEG:
+        found.invalid(
+            "format",
+            "is IMAGE_FORMAT_JPEG, which would change the attacked pixels; must be "
+            "IMAGE_FORMAT_PNG",
+        )
+
+
+def read_attacked(
+    found: Violations, field: str, image: data_pb2.Image, model: Model | None, limits: Limits
+) -> PhotoSource | None:
+    """A photo that can be attacked: at 8 bits."""
+    if image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32:
+        found.invalid(
+            f"{field}.tensor",
+            "is already preprocessed; what is attacked is a photo at 8 bits: send an encoded "
+            "image, or uint8 height × width × 3",
+        )
+        return None
+    return read_image(found, image, model, limits, None, field)
 
 
 def read_layers(found: Violations, names: Sequence[str], model: Model | None) -> tuple[str, ...]:

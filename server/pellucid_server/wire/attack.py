@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, optimize_pb2
 
 from ..engine.job import Spec
-from ..inputs import Photos, PhotoSource
+from ..inputs import Photos
 from ..methods.attack.algorithm import Algorithm, Shows
 from ..methods.attack.attack import Attack, Attacked
 from ..methods.attack.carlini_wagner import CarliniWagner
@@ -13,33 +13,28 @@ from ..methods.attack.deep_fool import DeepFool
 from ..methods.attack.gradient import Bim, Fgsm, Pgd
 from ..models.registry import Model, Registry
 from .adversarial import (
+    check_format,
     picture_of,
+    read_attacked,
     read_layers,
+    refuse_others,
     write_linear,
     write_perturbation,
     write_top,
     write_transfer,
 )
 from .fields import (
-    Fields,
     Violations,
     read_parameters,
     write_parameters,
     write_picture,
     write_tensor,
 )
-from .requests import Limits, read_class, read_image
+from .requests import Limits, read_class
 
 ALGORITHMS: Mapping[str, type[Algorithm]] = {
     kind.name: kind for kind in (Fgsm, Bim, Pgd, DeepFool, CarliniWagner)
 }
-
-_ELSEWHERE = {
-    "guide": "is for Guide of ascend",
-    "photos": "is for Universal",
-    "photo_count": "is for Universal",
-}
-"""Fields of a request that are for other methods."""
 
 
 def read_attack(
@@ -72,18 +67,28 @@ def read_attack(
             found.invalid(f"attack.{asked_for}", f"is class {goal}, which is the source")
     if model is not None and model.network.class_count < 2:
         found.refused("model", f"{model.name} has one class, and no other to be taken for")
-    if request.format == data_pb2.IMAGE_FORMAT_JPEG:
-        found.invalid("format", "is IMAGE_FORMAT_JPEG, which would change the attacked pixels")
-    for field, why in _ELSEWHERE.items():
-        if Fields(found, "", request).has(field):
-            found.invalid(field, why)
+    check_format(found, request)
+    refuse_others(found, request, "guide", "photos", "photo_count")
     layers = read_layers(found, message.linear_layers, model)
-    photo = _read_photo(found, request, model, limits)
+    photo = None
+    if request.HasField("image"):
+        photo = read_attacked(found, "image", request.image, model, limits)
+    else:
+        found.invalid("image", "required: the photo that is attacked")
     if len(found) > before or algorithm is None or shows is None or photo is None:
         return None
     assert model is not None
     models = tuple(registry.values()) if message.transfer else ()
-    method = Attack(algorithm, source, goal, shows, limits.optimize_buckets, layers, models)
+    method = Attack(
+        algorithm,
+        source,
+        goal,
+        shows,
+        limits.optimize_buckets,
+        layers,
+        models,
+        goal_field=f"attack.{asked_for or 'goal_class_index'}",
+    )
     return method, Photos((photo,), (model.network.height_px, model.network.width_px))
 
 
@@ -94,22 +99,6 @@ def _read_class(
     if field is None:
         return None
     return read_class(found, f"attack.{field}", getattr(message, field), model)
-
-
-def _read_photo(
-    found: Violations, request: optimize_pb2.OptimizeSpec, model: Model | None, limits: Limits
-) -> PhotoSource | None:
-    if not request.HasField("image"):
-        found.invalid("image", "required: the photo that is attacked")
-        return None
-    if request.image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32:
-        found.invalid(
-            "image.tensor",
-            "is already preprocessed; what is attacked is a photo at 8 bits: send an encoded "
-            "image, or uint8 height × width × 3",
-        )
-        return None
-    return read_image(found, request.image, model, limits, None)
 
 
 def write_attack(method: Attack, source: int | None) -> attack_pb2.Attack:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from pellucid.v1 import attack_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import attack_pb2, checkpoint_pb2, optimize_pb2, stylize_pb2
 from torch import Tensor
 
 from ..checkpoints import BadCheckpoint, Checkpoint, halved, restored, unpack
@@ -243,8 +243,7 @@ _WORDS = {
 
 def in_halves(settings: Settings) -> bool:
     """Whether checkpoints are of half precision."""
-    half = optimize_pb2.CHECKPOINT_PRECISION_HALF
-    return isinstance(settings, optimize_pb2.Ascend) and settings.checkpoint_precision == half
+    return _paced(settings).checkpoint_precision == checkpoint_pb2.CHECKPOINT_PRECISION_HALF
 
 
 def _paced(
@@ -260,8 +259,7 @@ def _belongs_to(spec: Spec, settings: Settings) -> Mapping[str, str]:
     asked.CopyFrom(settings)  # type: ignore[arg-type]
     paced = _paced(asked)
     for name in _EVENTS:
-        if name in paced.DESCRIPTOR.fields_by_name:
-            paced.ClearField(name)
+        paced.ClearField(name)
     method = settings.DESCRIPTOR.name.lower()
     text = json.dumps(_canonical(asked), sort_keys=True, allow_nan=False)
     return {

@@ -110,6 +110,7 @@ class Fields:
         most: float | None,
         *,
         above: bool = False,
+        because: str = "",
     ) -> Any:
         """A number from least to most; without most, what bounds it is not known.
 
@@ -119,13 +120,15 @@ class Fields:
             least: Included, unless above.
             most: Included.
             above: Whether it is to be more than least.
+            because: Why it is to be so, where that is not plain.
         """
         if not self.has(field):
             return default
         value = getattr(self.message, field)
         enough = value > least if above else value >= least  # NaN is neither
         if not (enough and (most is None or value <= most)):
-            self.invalid(field, outside(value, least, most, above=above))
+            why = f": {because}" if because else ""
+            self.invalid(field, outside(value, least, most, above=above) + why)
         return value
 
     def choice(self, field: str, default: str) -> str:
@@ -217,13 +220,14 @@ def _read_values(
         name, parameter = field.name, field.metadata["parameter"]
         known = Known(model, values)
         match parameter:
-            case Number(default, least, most, above):
+            case Number(default, least, most, above, because):
                 values[name] = fields.number(
                     name,
                     _value(defaults.get(name, default), known),
                     least,
                     _value(most, known),
                     above=above,
+                    because=because,
                 )
             case Choice(default):
                 values[name] = fields.choice(name, _value(defaults.get(name, default), known))
@@ -426,17 +430,28 @@ def most_picture_bytes(pixel_count: int) -> int:
 
 def check_sendable(
     found: Violations,
+    method: str,
     include_pixels: bool,
     count: int,
     pixel_count: int,
     byte_count: int,
     most_bytes: int,
 ) -> None:
-    """So many images of so many pixels each may take so many bytes; the most are what is sent."""
+    """So many images of so many pixels each may take so many bytes; the most are what is sent.
+
+    Args:
+        found: Where violations are noted.
+        method: The field of what asks for them.
+        include_pixels: Whether they come as numbers, too.
+        count: Of images.
+        pixel_count: Of each.
+        byte_count: Of all of them.
+        most_bytes: What is sent.
+    """
     if byte_count > most_bytes:
         pixels = ", as numbers too" if include_pixels else ""
         found.invalid(
-            "include_pixels" if include_pixels else "method",
+            "include_pixels" if include_pixels else method,
             f"{count} images of {pixel_count} pixels{pixels} may take {byte_count} bytes; at most "
             f"{most_bytes} are sent: ask for fewer or smaller ones"
             + (", or none as numbers" if include_pixels else ""),

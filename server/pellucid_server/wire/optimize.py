@@ -35,6 +35,7 @@ from ..methods.optimize.stepper import End, Preview, Progress
 from ..models.network import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
+from .adversarial import refuse_others
 from .attack import read_attack, write_attack, write_attack_result
 from .checkpoints import check_checkpoint, check_checkpoints, read_checkpoint
 from .fields import (
@@ -129,7 +130,7 @@ def read_optimize(
     model = find_model(found, request.model, registry)
     opaque = None if model is None else model.network.white_box_refusal
     if opaque is not None:
-        found.refused("method", f"optimize does not apply: {opaque}")
+        found.refused(request.WhichOneof("method") or "method", f"does not apply: {opaque}")
         model = None  # nothing of its inside can be asked for
     picture = Fields(found, "", request).choice("format", "png")
     read: tuple[AnyOptimize, Photos | PhotoSet] | None = None
@@ -206,7 +207,13 @@ def _check_result(
     byte_count = count * (pictures * picture + request.include_pixels * tensor) + others * picture
     byte_count += tensor * isinstance(method, UniversalAttack)
     check_sendable(
-        found, request.include_pixels, count, pixel_count, byte_count, limits.max_response_bytes
+        found,
+        request.WhichOneof("method") or "method",
+        request.include_pixels,
+        count,
+        pixel_count,
+        byte_count,
+        limits.max_response_bytes,
     )
 
 
@@ -222,9 +229,7 @@ def _read_ascend(
     restarts = None if ascent is None else ascent.restart_count
     objectives = tuple(_read_objectives(found, request, model, shapes, restarts))
     photos = tuple(_read_photos(found, request, model, limits, ascent))
-    for name in ("photos", "photo_count"):
-        if Fields(found, "", request).has(name):
-            found.invalid(name, "is for Universal of attack")
+    refuse_others(found, request, "photos", "photo_count")
     if ascent is None or len(found) > before:
         return None
     method = Optimize(objectives, ascent, limits.optimize_buckets)

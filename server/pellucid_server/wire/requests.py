@@ -343,7 +343,7 @@ def _read_explained(
         found.invalid("method", f"required; one of {', '.join(METHODS)}")
     elif model is not None and (refusal := kind.why_not(model)) is not None:
         others = [other.name for other in METHODS.values() if other.why_not(model) is None]
-        found.refused("method", f"{name} does not apply: {refusal}. {', '.join(others)} do")
+        found.refused(name, f"does not apply: {refusal}. {', '.join(others)} do")
         read_parameters(found, name, getattr(request, name), kind, None, None)
     else:
         tap = None if target is None else target.tap

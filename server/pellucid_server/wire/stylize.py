@@ -98,7 +98,7 @@ def read_stylize(
     model = find_model(found, request.model, registry)
     opaque = None if model is None else model.network.white_box_refusal
     if opaque is not None:
-        found.refused("method", f"neural does not apply: {opaque}")
+        found.refused("neural", f"does not apply: {opaque}")
         model = None  # nothing of its inside can be asked for
     picture = Fields(found, "", request).choice("format", "png")
     neural = None
@@ -139,9 +139,8 @@ def read_stylize(
     check_checkpoints(found, spec, settings, limits.max_checkpoint_bytes)
     pixel_count = math.prod(method.size)
     byte_count = most_picture_bytes(pixel_count) + request.include_pixels * 3 * 4 * pixel_count
-    check_sendable(
-        found, request.include_pixels, 1, pixel_count, byte_count, limits.max_response_bytes
-    )
+    most, pixels = limits.max_response_bytes, request.include_pixels
+    check_sendable(found, "neural", pixels, 1, pixel_count, byte_count, most)
     most = limits.max_checkpoint_bytes
     given = check_checkpoint(found, request, spec, chunks, most, follows=follows)
     found.raise_any()

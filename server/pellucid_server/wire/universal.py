@@ -1,6 +1,6 @@
 """Universal perturbations: specs from requests, results to responses."""
 
-from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, optimize_pb2
 
 from ..engine.job import Spec
 from ..inputs import PhotoSet, PhotoSource
@@ -11,7 +11,14 @@ from ..methods.attack.universal import (
     Universalized,
 )
 from ..models.registry import Model
-from .adversarial import picture_of, write_perturbation, write_top
+from .adversarial import (
+    check_format,
+    picture_of,
+    read_attacked,
+    refuse_others,
+    write_perturbation,
+    write_top,
+)
 from .fields import (
     Fields,
     Violations,
@@ -20,16 +27,10 @@ from .fields import (
     write_picture,
     write_tensor,
 )
-from .requests import Limits, read_image
+from .requests import Limits
 
 MOST_PHOTOS = 1024
 """Photos of a set."""
-
-_ELSEWHERE = {
-    "image": "is for other attacks; Universal has photos",
-    "guide": "is for Guide of ascend",
-}
-"""Fields of a request that are for other methods."""
 
 _OF_ONE_PHOTO = ("source", "goal", "linear_layers", "transfer")
 """Fields of an attack that are of one photo."""
@@ -57,21 +58,12 @@ def read_universal(
         found, "attack.universal", message.universal, Universal, model, None
     )
     shows = read_parameters(found, "attack", message, Shows, model, None)
-    if universal is not None and universal.norm == "linf" and universal.epsilon < 1:
-        found.invalid(
-            "attack.universal.epsilon",
-            f"is {universal.epsilon:g}; must be at least 1 for NORM_LINF: at 8 bits nothing less "
-            "is a change",
-        )
     for name in _OF_ONE_PHOTO:
         field = message.WhichOneof(name) if name in ("source", "goal") else name
         if field is not None and Fields(found, "", message).has(field):
             found.invalid(f"attack.{field}", "is not for Universal")
-    for field, why in _ELSEWHERE.items():
-        if Fields(found, "", request).has(field):
-            found.invalid(field, why)
-    if Fields(found, "", request).choice("format", "png") != "png":
-        found.invalid("format", "must be IMAGE_FORMAT_PNG: others change the pixels")
+    refuse_others(found, request, "image", "guide")
+    check_format(found, request)
     sources: tuple[PhotoSource, ...] = ()
     following, most = request.photo_count, max(0, MOST_PHOTOS - len(request.photos))
     if following and not follows:
@@ -101,15 +93,7 @@ def _read_photos(
         return ()
     sources = []
     for place, image in enumerate(request.photos):
-        field = f"photos[{place}]"
-        if image.tensor.data_type == data_pb2.DATA_TYPE_FLOAT32:
-            found.invalid(
-                f"{field}.tensor",
-                "is already preprocessed; what is attacked are photos at 8 bits: send an encoded "
-                "image, or uint8 height × width × 3",
-            )
-            continue
-        source = read_image(found, image, model, limits, None, field)
+        source = read_attacked(found, f"photos[{place}]", image, model, limits)
         if source is not None:
             sources.append(source)
     return tuple(sources)

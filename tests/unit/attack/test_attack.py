@@ -82,15 +82,31 @@ def refusal(
     return {v.field: v.description for v in caught.value.violations}
 
 
+LEAST = ": at 8 bits nothing less is a change"
+
+
+@pytest.mark.parametrize("norm", [attack_pb2.NORM_LINF, attack_pb2.NORM_L2])
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd"])
+def test_budgets_that_no_change_at_8_bits_fits_into(name: str, norm: attack_pb2.Norm) -> None:
+    """The smallest is of one number by one: of 1 by either norm."""
+    message = {"fgsm": attack_pb2.Fgsm, "bim": attack_pb2.Bim, "pgd": attack_pb2.Pgd}[name]
+    most = "255" if norm == attack_pb2.NORM_LINF else "1e+06"
+    for epsilon in (0.0, 1e-9, 0.999):
+        found = refusal(request(**{name: message(epsilon=epsilon, norm=norm)}))
+        said = f"is {epsilon}; must be 1 to {most}{LEAST}"
+        assert found.pop(f"attack.{name}.epsilon") == said
+        assert not found
+    read(request(**{name: message(epsilon=1.0, norm=norm)}))
+
+
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
-        (pgd(epsilon=0), {"attack.pgd.epsilon": "is 0.0; must be more than 0, at most 255"}),
-        (pgd(epsilon=256), {"attack.pgd.epsilon": "is 256.0; must be more than 0, at most 255"}),
-        (pgd(epsilon=NAN), {"attack.pgd.epsilon": "is nan; must be more than 0, at most 255"}),
+        (pgd(epsilon=256), {"attack.pgd.epsilon": f"is 256.0; must be 1 to 255{LEAST}"}),
+        (pgd(epsilon=NAN), {"attack.pgd.epsilon": f"is nan; must be 1 to 255{LEAST}"}),
         (
             pgd(epsilon=-1, norm=attack_pb2.NORM_L2),
-            {"attack.pgd.epsilon": "is -1.0; must be more than 0, at most 1e+06"},
+            {"attack.pgd.epsilon": f"is -1.0; must be 1 to 1e+06{LEAST}"},
         ),
         (
             pgd(epsilon=2, step_size=3),
@@ -188,8 +204,12 @@ def test_a_goal_that_the_photo_has_already() -> None:
     with running() as runner, pytest.raises(InvalidArgument) as caught:
         run(runner, read(request(**pgd(), goal_class_index=SOURCE)))
     [violation] = caught.value.violations
-    assert violation.field == "attack.goal"
+    assert violation.field == "attack.goal_class_index"
     assert "is taken for already" in violation.description
+    label = model(NAME).labels[SOURCE]
+    with running() as runner, pytest.raises(InvalidArgument) as caught:
+        run(runner, read(request(**pgd(), goal_label=label)))
+    assert [violation.field for violation in caught.value.violations] == ["attack.goal_label"]
 
 
 # What comes of them.

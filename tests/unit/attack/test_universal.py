@@ -248,7 +248,7 @@ def refusals(request: optimize_pb2.OptimizeSpec, on: Model | None = None) -> dic
 
 def test_everything_that_is_wrong_is_named_at_once() -> None:
     request = spec(
-        reds(1), epsilon=0.5, pass_count=0, fooling_rate=0.0, candidate_count=3, overshoot=-1.0
+        reds(1), epsilon=5, pass_count=0, fooling_rate=0.0, candidate_count=3, overshoot=-1.0
     )
     request.photos.append(of(np.zeros((3, 2, 2), np.float32)))
     request.photos[1].tensor.data_type = data_pb2.DATA_TYPE_FLOAT32
@@ -267,10 +267,12 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         *("attack.class_index", "attack.transfer", "image", "photo_count", "format"),
         *("photos[1].tensor", "photos[2].encoded"),
     }
-    assert refusals(spec(reds(1), epsilon=0.5)) == {
-        "attack.universal.epsilon": "is 0.5; must be at least 1 for NORM_LINF: at 8 bits nothing "
-        "less is a change"
-    }
+    for norm, most in ((attack_pb2.NORM_LINF, "255"), (attack_pb2.NORM_L2, "1e+06")):
+        for epsilon in (0.0, 0.5):
+            assert refusals(spec(reds(1), epsilon=epsilon, norm=norm)) == {
+                "attack.universal.epsilon": f"is {epsilon}; must be 1 to {most}: at 8 bits nothing "
+                "less is a change"
+            }
 
 
 def test_how_many_photos_there_may_be() -> None:
@@ -282,7 +284,7 @@ def test_photos_are_for_nothing_else() -> None:
     request = spec(reds(1))
     request.attack.fgsm.SetInParent()
     request.image.CopyFrom(request.photos[0])
-    assert refusals(request) == {"photos": "is for Universal"}
+    assert refusals(request) == {"photos": "is for Universal of attack"}
     ascend = optimize_pb2.Ascend(objectives=[optimize_pb2.Objective(class_index=1)])
     request = optimize_pb2.OptimizeSpec(ascend=ascend, photos=request.photos)
     on = model("efficientnet_lite0")

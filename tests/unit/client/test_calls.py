@@ -219,7 +219,7 @@ def test_the_twins_have_the_same_methods() -> None:
     def methods(kind: type) -> dict[str, inspect.Signature]:
         return {
             name: inspect.signature(member)
-            for name, member in vars(kind).items()
+            for name, member in inspect.getmembers(kind)
             if callable(member) and (not name.startswith("_") or name == "__init__")
         }
 

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from google.protobuf import json_format
-from pellucid.v1 import attack_pb2, data_pb2, inference_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, checkpoint_pb2, data_pb2, inference_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.checkpoints import (
     BadCheckpoint,
@@ -291,7 +291,7 @@ def test_on_another_bucket_it_says_that_bits_may_differ() -> None:
         assert read(request, optimize_buckets=Buckets(1)).notes == asked.notes
 
 
-HALF = optimize_pb2.CHECKPOINT_PRECISION_HALF
+HALF = checkpoint_pb2.CHECKPOINT_PRECISION_HALF
 
 
 def test_half_the_size_goes_on_close_by_and_says_so() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pellucid import render
-from pellucid.v1 import inference_pb2, optimize_pb2
+from pellucid.v1 import checkpoint_pb2, inference_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.engine.rows import ClassTarget, CodeTarget, EnergyTarget, NeuronTarget
 from pellucid_server.errors import FailedPrecondition, InvalidArgument, NotFound, PellucidError
@@ -256,7 +256,7 @@ def test_results_that_cannot_be_sent_are_refused_before_they_are_made() -> None:
                 high = cap
             except InvalidArgument as error:
                 [violation] = error.violations
-                assert violation.field in ("method", "include_pixels")
+                assert violation.field in ("ascend", "include_pixels")
                 low = cap
         return high
 
@@ -265,7 +265,7 @@ def test_results_that_cannot_be_sent_are_refused_before_they_are_made() -> None:
     assert most_sent(restart_count=8, include_pixels=True) == pictures + 8 * 12 * 64 * 64
     limits = replace(LIMITS, max_response_bytes=pictures - 1)
     assert refused(InvalidArgument, one, on=tiny, limits=limits, restart_count=8) == {
-        "method": f"8 images of 4096 pixels may take {pictures} bytes; at most {pictures - 1} are "
+        "ascend": f"8 images of 4096 pixels may take {pictures} bytes; at most {pictures - 1} are "
         "sent: ask for fewer or smaller ones"
     }
 
@@ -279,7 +279,7 @@ def test_the_rate_of_a_preset_is_of_the_images_size() -> None:
 
 
 def test_steps_and_precisions_beyond_what_is_allowed() -> None:
-    one, half = Objective(class_index=1), optimize_pb2.CHECKPOINT_PRECISION_HALF
+    one, half = Objective(class_index=1), checkpoint_pb2.CHECKPOINT_PRECISION_HALF
     assert refused(InvalidArgument, one, step_count=10_001) == {
         "ascend.step_count": "is 10001; must be 1 to 10000"
     }

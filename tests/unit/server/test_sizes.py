@@ -9,7 +9,7 @@ import pytest
 import torch
 from pellucid.v1 import optimize_pb2
 from pellucid_server import wire
-from pellucid_server.api.service import _Newest
+from pellucid_server.api.jobs import Newest
 from pellucid_server.engine.job import Done
 from pellucid_server.errors import FailedPrecondition
 from pellucid_server.methods.optimize.optimize import Buckets
@@ -86,7 +86,7 @@ def test_of_what_is_shown_the_newest_of_each_kind_is_kept() -> None:
         return cast(Done, SimpleNamespace(kind=kind, number=number))
 
     async def take() -> list[tuple[str, int]]:
-        newest = _Newest(lambda one: cast(Any, one).kind)
+        newest = Newest(lambda one: cast(Any, one).kind)
         for kind, number in (("a", 1), ("b", 2), ("a", 3), ("a", 4), ("c", 5), ("b", 6)):
             newest.put(done(kind, number))
         taken = [cast(Any, await newest.get()) for _ in range(3)]

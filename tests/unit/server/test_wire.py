@@ -566,12 +566,11 @@ def test_a_network_without_rectifiers_refuses_their_rules(name: str) -> None:
     message = message or inference_pb2.GuidedBackprop()
     error, described = refused(lambda: read(explain(model="smooth", **{name: message})))
     assert type(error) is FailedPrecondition
-    assert set(described) == {"method"}
-    assert name in described["method"]
-    assert "GELU" in described["method"]
-    assert "GELU. gradient, occlusion, input_x_gradient" in described["method"]
-    assert described["method"].endswith(" do")
-    assert name not in described["method"].partition(". ")[2].split(", ")
+    assert set(described) == {name}
+    assert described[name].startswith("does not apply: ")
+    assert "GELU. gradient, occlusion, input_x_gradient" in described[name]
+    assert described[name].endswith(" do")
+    assert name not in described[name].partition(". ")[2].split(", ")
 
 
 # Images that are refused.
@@ -773,12 +772,12 @@ def test_the_gravest_kind_decides_and_the_others_come_along() -> None:
         lambda: read(explain(model="smooth", deconvnet=deconvnet, target=label))
     )
     assert type(error) is NotFound
-    assert set(described) == {"method", "target.label"}
+    assert set(described) == {"deconvnet", "target.label"}
     error, described = refused(
         lambda: read(explain(model="smooth", deconvnet=deconvnet, target=label, image=image))
     )
     assert type(error) is InvalidArgument
-    assert set(described) == {"method", "target.label", "image"}
+    assert set(described) == {"deconvnet", "target.label", "image"}
 
 
 def test_an_unknown_model_does_not_hide_what_else_is_wrong() -> None:

@@ -5,7 +5,7 @@ normalization.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +16,7 @@ from ...models.registry import Model
 from ..optimize.ascent import MOST_STEPS
 from ..optimize.snapshot import Declared, Snapshot
 from ..optimize.stepper import AscentStepper, Progress
-from ..parameters import Parameters, number
+from ..parameters import Parameters, choice, number
 from .lens import Lens
 
 Norm = Literal["linf", "l2"]
@@ -28,7 +28,7 @@ class Budget:
 
     Attributes:
         norm: Of the change.
-        epsilon: More than 0.
+        epsilon: At least 1.
     """
 
     norm: Norm
@@ -42,6 +42,10 @@ class Shows(Parameters):
     progress_every: int = number(10, 1, MOST_STEPS)
     preview_every: int = number(0, 0, MOST_STEPS)
     checkpoint_every: int = number(0, 0, MOST_STEPS)
+    checkpoint_precision: str = choice("full")
+
+    def irrelevant(self) -> Mapping[str, str]:
+        return {} if self.checkpoint_every else {"checkpoint_precision": "needs checkpoint_every"}
 
 
 @dataclass(frozen=True)

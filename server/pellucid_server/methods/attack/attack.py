@@ -73,6 +73,7 @@ class Attack:
         layers: At which the change's effect is predicted, besides the image itself.
         models: That look at what comes of it.
         states: Where its images go on from, in the order of their seeds.
+        goal_field: What the request calls the goal.
     """
 
     algorithm: Algorithm
@@ -83,6 +84,7 @@ class Attack:
     layers: tuple[str, ...] = ()
     models: tuple[Model, ...] = ()
     states: tuple[Snapshot, ...] = ()
+    goal_field: str = "attack.goal_class_index"
 
     name: ClassVar[str] = "optimize"
     priority: ClassVar[Priority] = Priority.OPTIMIZE
@@ -177,7 +179,7 @@ class Attack:
         source = int(logits.argmax()) if self.source is None else self.source
         if source == self.goal:
             found = Violation(
-                "attack.goal",
+                self.goal_field,
                 f"is class {source}, {model.labels[source]}, which the photo is taken for already",
             )
             raise InvalidArgument(f"{found.field}: {found.description}", violations=[found])

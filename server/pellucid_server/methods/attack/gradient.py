@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -36,7 +36,14 @@ def budget_of(linf: float, l2: float) -> Callable[[Known], float]:
     return of
 
 
-MOST_EPSILON = budget_of(255.0, 1e6)
+def epsilon_of(linf: float, l2: float) -> Any:
+    """A field for the most that a change may be, with its defaults by norm.
+
+    A change at 8 bits is of whole numbers: the smallest, of one number by one, is 1 by either norm.
+    """
+    return number(
+        budget_of(linf, l2), 1, budget_of(255.0, 1e6), "at 8 bits nothing less is a change"
+    )
 
 
 def _share(divisor: float) -> Callable[[Known], float]:
@@ -57,7 +64,7 @@ class GradientAttack(Algorithm):
     """Steps along the sign of the gradient, or along it, that stay within a budget."""
 
     norm: str = choice("linf")
-    epsilon: float = positive(budget_of(8.0, 765.0), MOST_EPSILON)
+    epsilon: float = epsilon_of(8.0, 765.0)
 
     @property
     def budget(self) -> Budget:

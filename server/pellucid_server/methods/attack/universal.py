@@ -18,7 +18,7 @@ from ..optimize.stepper import Preview, Progress
 from ..parameters import Parameters, choice, number, positive, seed
 from .algorithm import Budget, Norm, Shows
 from .deep_fool import USUAL_STEPS, Steps, candidates, class_count, deep_fool
-from .gradient import MOST_EPSILON, budget_of
+from .gradient import epsilon_of
 from .lens import Lens
 from .rounding import whole
 
@@ -47,7 +47,7 @@ class Universal(Parameters):
     """See the contract's Universal."""
 
     norm: str = choice("linf")
-    epsilon: float = positive(budget_of(10.0, 2000.0), MOST_EPSILON)
+    epsilon: float = epsilon_of(10.0, 2000.0)
     pass_count: int = number(10, 1, 100)
     fooling_rate: float = positive(0.8, 1)
     step_count: int = number(10, 1, 1000)

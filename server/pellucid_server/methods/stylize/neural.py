@@ -60,9 +60,14 @@ class Neural(Parameters):
     progress_every: int = number(10, 1, MOST_STEPS)
     preview_every: int = number(0, 0, MOST_STEPS)
     checkpoint_every: int = number(0, 0, MOST_STEPS)
+    checkpoint_precision: str = choice("full")
 
     def irrelevant(self) -> Mapping[str, str]:
-        return {} if self.start == "noise" else {"seed": "is for STYLE_START_NOISE"}
+        needs = {
+            "seed": (self.start == "noise", "is for STYLE_START_NOISE"),
+            "checkpoint_precision": (self.checkpoint_every > 0, "needs checkpoint_every"),
+        }
+        return {name: why for name, (relevant, why) in needs.items() if not relevant}
 
     def contradictions(self, model: Model) -> Mapping[str, str]:
         found: dict[str, str] = {}
