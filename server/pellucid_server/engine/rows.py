@@ -244,6 +244,26 @@ class DiversityTarget:
         return self.layer
 
 
+@dataclass(frozen=True, eq=False)
+class CosineTarget:
+    """How alike a layer's pooled activation is to a code: the cosine of their angle, -1 to 1.
+
+    The activation is pooled by its mean over places. Where it, or the code, is 0, so are the
+    cosine and its gradient.
+
+    Attributes:
+        layer: Of channels, or of channels × height × width in any order.
+        code: One number a channel, in the activation's dtype, on its device.
+    """
+
+    layer: str
+    code: Tensor
+
+    @property
+    def tap(self) -> str:
+        return self.layer
+
+
 Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
 Goal = (
     Resolved
@@ -254,6 +274,7 @@ Goal = (
     | DiversityTarget
     | MarginTarget
     | GramTarget
+    | CosineTarget
 )
 
 
@@ -281,7 +302,10 @@ class SumTarget:
 
 
 Target = Resolved | TopTarget
-Aim = Target | SumTarget
+Single = Target | CosineTarget
+"""What each image of some rows can have as its own."""
+
+Aim = Single | SumTarget
 
 
 class Want(enum.Flag):
@@ -317,7 +341,7 @@ class Rows:
     """
 
     images: Tensor
-    target: Aim | tuple[Target, ...]
+    target: Aim | tuple[Single, ...]
     want: Want = Want.SCORE
     rule: Rule = Rule.GRADIENT
     layers: tuple[str, ...] = ()
