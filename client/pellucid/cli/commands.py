@@ -240,6 +240,12 @@ def train(context: typer.Context) -> None:
 
 
 @app.command(**_HANDED_ON)
+def index(context: typer.Context) -> None:
+    """Finds what excites each unit in a folder of photos; needs the server installed."""
+    _hand_on("index", context.args)
+
+
+@app.command(**_HANDED_ON)
 def serve(context: typer.Context) -> None:
     """Starts a server; all that follows goes to it, --help too."""
     _hand_on("main", context.args)
