@@ -75,7 +75,7 @@ class Patch:
     activation: float
     y: int
     x: int
-    box: tuple[int, int, int, int]
+    box: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,10 @@ class Index:
             "WHERE layer = ? AND channel = ? AND rank < ? ORDER BY rank",
             (layer, channel, count),
         )
-        return [Patch(*row[:6], row[6:]) for row in found]
+        return [
+            Patch(photo, name, sha256, activation, y, x, tuple(box))
+            for photo, name, sha256, activation, y, x, *box in found
+        ]
 
     def histogram(self, layer: str, channel: int) -> tuple[Sequence[float], Sequence[int]]:
         """Edges of bins, and how many photos' largest activation lies in each."""
