@@ -13,6 +13,7 @@ from .attack import attack
 from .connect import Access, access, connected
 from .evidence import compare, evidence
 from .explain import explain
+from .index import patches, similar
 from .optimize import optimize
 from .options import (
     AsJson,
@@ -150,6 +151,8 @@ def predict(
 app.command()(explain)
 app.command()(compare)
 app.command()(evidence)
+app.command()(patches)
+app.command()(similar)
 
 
 @app.command()

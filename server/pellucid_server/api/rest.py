@@ -17,7 +17,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import code_pb2
-from pellucid.v1 import data_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import data_pb2, index_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
@@ -72,6 +72,8 @@ def build_app(service: Service, settings: Settings, lock: Lock | None = None) ->
     app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
     app.add_route("/v1/optimize", rest.optimize, methods=["POST"])
     app.add_route("/v1/stylize", rest.stylize, methods=["POST"])
+    app.add_route("/v1/patches", rest.top_patches, methods=["POST"])
+    app.add_route("/v1/similar", rest.similar, methods=["POST"])
     app.add_route("/v1/styles", rest.list_styles, methods=["GET"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
@@ -212,6 +214,24 @@ class _Rest:
             *_, found = [data async for data in shown]
         check_size(len(found), most_bytes)
         return Response(found, media_type=media)
+
+    async def top_patches(self, request: Request) -> Response:
+        message = index_pb2.TopPatchesRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            return await http.unless_gone(
+                request, self._service.top_patches(message, call, held, self._write_json)
+            )
+
+    async def similar(self, request: Request) -> Response:
+        message = index_pb2.SimilarRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            return await http.unless_gone(
+                request, self._service.similar(message, call, held, self._write_json)
+            )
 
     async def list_styles(self, request: Request) -> Response:
         _accepted(request, [JSON])

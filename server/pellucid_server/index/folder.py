@@ -14,7 +14,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +181,11 @@ class Index:
             if not same:
                 raise BadIndex(f"{name} is not the file that the manifest names: it was changed")
         self._opened = threading.local()
+        self._codes: NDArray[np.float32] = np.lib.format.open_memmap(folder / CODES_FILE, mode="r")
+        # All codes at length 1, in memory: exact, and fast enough for a million photos.
+        self._neighbors = faiss.IndexFlatIP(self._codes.shape[1])
+        for start in range(0, len(self._codes), 4096):
+            self._neighbors.add(_normalized(self._codes[start : start + 4096]))
 
     @property
     def model(self) -> str:
@@ -257,19 +261,6 @@ class Index:
             ).fetchone()
             found.append(Neighbor(photo, name, sha256, max(-1.0, min(1.0, similarity))))
         return found
-
-    @cached_property
-    def _codes(self) -> NDArray[np.float32]:
-        codes: NDArray[np.float32] = np.lib.format.open_memmap(self.folder / CODES_FILE, mode="r")
-        return codes
-
-    @cached_property
-    def _neighbors(self) -> Any:
-        """All codes at length 1, in memory: exact, and fast enough for a million photos."""
-        made = faiss.IndexFlatIP(self._codes.shape[1])
-        for start in range(0, len(self._codes), 4096):
-            made.add(_normalized(self._codes[start : start + 4096]))
-        return made
 
     @property
     def _file(self) -> sqlite3.Connection:

@@ -18,7 +18,7 @@ from .. import photos
 from ..engine.job import Priority
 from ..engine.places import pooled
 from ..engine.rows import EnergyTarget, Lane, Program, Rows, SumTarget, Target, Want
-from ..models.network import Layer
+from ..models.network import Layer, channel_dim
 from ..models.registry import Model
 
 JPEG_QUALITY = 95
@@ -160,7 +160,9 @@ class Peaks:
         score = SumTarget(((EnergyTarget(self.code_layer), 1.0),))
         traces = yield Rows(image, score, Want.ACTIVATION, layers=names)
         found = [peaks_of(layer, traces.activations[layer.name]) for layer in self.layers]
-        codes = pooled(traces.activations[self.code_layer], channels_of(model, self.code_layer))
+        codes = pooled(
+            traces.activations[self.code_layer], channel_dim(model.network, self.code_layer)
+        )
         values, places = (torch.cat(each, 1) for each in zip(*found, strict=True))
         return Found(values, places, codes.float())
 
@@ -171,9 +173,3 @@ def peaks_of(layer: Layer, activation: Tensor) -> tuple[Tensor, Tensor]:
         return activation.float(), torch.zeros_like(activation, dtype=torch.int32)
     largest = layer.maps(activation).flatten(2).max(2)
     return largest.values.float(), largest.indices.int()
-
-
-def channels_of(model: Model, code_layer: str) -> int:
-    """The dimension of a layer's activation that has its channels, the batch's counted."""
-    layer = model.network.layer(code_layer)
-    return 1 if layer is None else layer.place(-1, None, None).index(-1) + 1

@@ -244,7 +244,7 @@ def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], what: str) ->
         if kept.get(name) != value:
             label = name.replace("_", " ")
             raise Refused(
-                f"{what} whose {label} {_shown(kept.get(name))}, not {_shown(value)}; name "
+                f"{what} whose {label} is {_shown(kept.get(name))}, not {_shown(value)}; name "
                 "another folder with --out, or remove this one"
             )
 

@@ -592,6 +592,12 @@ class Network:
             yield layer
 
 
+def channel_dim(network: Network, tap: str) -> int:
+    """The dimension of a tap's activation that has its channels, the batch's counted."""
+    layer = network.layer(tap)
+    return 1 if layer is None else layer.place(-1, None, None).index(-1) + 1
+
+
 def _classifier(module: nn.Module, name: str) -> Classifier:
     dense = module.get_submodule(name)
     assert isinstance(dense, nn.Linear)

@@ -2,6 +2,7 @@
 
 from .checkpoints import Collector, write_checkpoint
 from .fast import read_fast, write_fast, write_styles
+from .index import read_similar, read_top_patches, write_similar, write_top_patches
 from .optimize import AskedOptimize, read_optimize, write_optimize, write_queued
 from .requests import (
     METHODS,
@@ -44,7 +45,9 @@ __all__ = [
     "read_optimize",
     "read_predict",
     "read_predict_batch",
+    "read_similar",
     "read_stylize",
+    "read_top_patches",
     "write_checkpoint",
     "write_error",
     "write_explain",
@@ -56,7 +59,9 @@ __all__ = [
     "write_predict",
     "write_predict_batch",
     "write_queued",
+    "write_similar",
     "write_styles",
     "write_stylize",
     "write_stylize_queued",
+    "write_top_patches",
 ]
