@@ -16,7 +16,7 @@ from pellucid.cli import app
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.unit.index.conftest import crops
+from tests.harness import crops
 
 LAYER = "layer1.0.conv2"
 

@@ -2,26 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pellucid_server.index.build import Built, Options, build, choose_layers
 from pellucid_server.models.registry import Model, Precision
-from PIL import Image
 
-from tests.harness import PHOTOS, model, photo
+from tests.harness import crops, model
 
 LAYERS = ("conv1", "layer1.0.conv2", "layer2.0", "layer3.1.conv2", "fc")
-
-
-def crops(folder: Path, count: int) -> list[Path]:
-    rng = np.random.default_rng(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        whole = photo(PHOTOS[number % len(PHOTOS)])
-        side = int(rng.integers(100, 200))
-        y, x = (int(rng.integers(length - side)) for length in whole.shape[:2])
-        Image.fromarray(whole[y : y + side, x : x + side]).save(folder / f"{number:03}.png")
-    return sorted(folder.iterdir())
 
 
 def resnet() -> Model:

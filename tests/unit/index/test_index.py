@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from pellucid_server.index.progress import Progress, Refused
 from pellucid_server.methods.explain.gradients import Gradient
 from PIL import Image
 
-from tests.harness import Runner, model, untouched
-from tests.unit.index.conftest import LAYERS, crops, options, resnet
+from tests.harness import Runner, crops, model, untouched
+from tests.unit.index.conftest import LAYERS, options, resnet
 
 # A folded convolution's tap is its norm's output.
 HOOKED = {
@@ -280,10 +281,9 @@ def test_indices_that_are_not_mounted(built: Built, tmp_path: Path) -> None:
     assert refused(whole, {"lite0": model("efficientnet_lite0")}) == (
         "its model, resnet18, is not loaded"
     )
-    larger = {"resnet18": model("resnet18", side_px=128)}
-    assert "were preprocessed with resize_shorter_side_px" in refused(whole, larger)
-    from dataclasses import replace
-
+    steps = replace(resnet().preprocessing, mean=(0.5, 0.5, 0.5))
+    greyer = {"resnet18": replace(resnet(), preprocessing=steps)}
+    assert refused(whole, greyer).endswith("with mean [0.485, 0.456, 0.406], not [0.5, 0.5, 0.5]")
     newer = {"resnet18": replace(resnet(), version="0123456789ab")}
     assert refused(whole, newer) == (
         f"it was made with version {resnet().version} of resnet18; version 0123456789ab is loaded"

@@ -9,7 +9,8 @@ import pytest
 from pellucid_server.index.build import build
 from pellucid_server.index.folder import BadIndex, Index
 
-from tests.unit.index.conftest import crops, options, resnet
+from tests.harness import crops
+from tests.unit.index.conftest import options, resnet
 
 BATCH = 4
 

@@ -27,9 +27,7 @@ def test_the_cosine_by_hand() -> None:
     targets = [CosineTarget("code", code), CosineTarget("code", code), None]
     found = score({"code": activation}, targets)
     assert found.values.tolist() == pytest.approx([0.6, 0, 0])
-    assert found.seeds["code"].tolist() == pytest.approx(
-        [pytest.approx([0.128, -0.096]), [0, 0], [0, 0]]
-    )
+    assert found.seeds["code"].numpy() == pytest.approx(np.array([[0.128, -0.096], [0, 0], [0, 0]]))
     assert found.classes.tolist() == [-1, -1, -1]
     nothing = score({"code": activation}, [CosineTarget("code", torch.zeros_like(code))] * 3)
     assert not nothing.values.any()
@@ -64,7 +62,7 @@ def test_pooled_by_the_mean_in_any_layout(
         one = activation[row : row + 1].clone().requires_grad_()
         expected = torch.cosine_similarity(one.mean(places)[0], sign * code, 0)
         expected.backward()
-        assert float(found.values[row]) == pytest.approx(float(expected))
+        assert float(found.values[row]) == pytest.approx(float(expected.detach()))
         assert torch.allclose(found.seeds["maps"][row], one.grad[0], rtol=1e-12, atol=1e-15)
     assert torch.equal(found.seeds["maps"][1], activation[1])
 
@@ -138,7 +136,10 @@ def test_on_a_tiny_network_by_a_formula(runner: Runner) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
 def test_against_finite_differences(runner: Runner, name: str) -> None:
-    """Of the network as it was built, float64, along random directions, for both photos."""
+    """Of the network as it was built, float64, along random directions, for both photos.
+
+    At longer steps a gate of Lite0 changes on the way: at 1e-7 that is 1e-3 of the slope.
+    """
     on = model(name, Precision.FLOAT64)
     network = untouched(name)
     classifier = network.fc if name == "resnet18" else network.classifier
@@ -165,11 +166,11 @@ def test_against_finite_differences(runner: Runner, name: str) -> None:
             direction = torch.randn(image.shape, generator=generator, dtype=torch.float64)
             ahead, behind = (
                 torch.cosine_similarity(code_of(image + step * direction), other, 0)
-                for step in (1e-7, -1e-7)
+                for step in (1e-8, -1e-8)
             )
-            expected.append((ahead - behind) / 2e-7)
+            expected.append((ahead - behind) / 2e-8)
             slopes.append((gradient * direction).sum())
-        assert relative_error(torch.stack(slopes), torch.stack(expected)) < 1e-4
+        assert relative_error(torch.stack(slopes), torch.stack(expected)) < 1e-5
 
 
 def test_matches_of_an_index(built: Built, runner: Runner) -> None:

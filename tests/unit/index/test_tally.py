@@ -35,7 +35,7 @@ def test_of_any_batches_it_is_the_sort_of_all(
         assert (tally.photos[channel, kept:] == -1).all()
         edges, counts = tally.histogram(channel)
         assert len(edges) == len(counts) + 1
-        for low, high, count in zip(edges, edges[1:], counts, strict=True):
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
             assert count == ((low <= values[:, channel]) & (values[:, channel] < high)).sum()
         assert counts.sum() == photo_count
         assert len(counts) == 1 or np.abs(edges).max() > np.abs(values[:, channel]).max() / 2
