@@ -21,6 +21,11 @@ from tests.harness import crops
 LAYER = "layer1.0.conv2"
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as opened:
+        return opened.size
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crops")
@@ -98,7 +103,7 @@ def test_similar_on_both_clients(indexed: Any, client: pellucid.Client, photos: 
         assert match.query_attribution is not None
         assert match.query_attribution.shape == match.match_attribution.shape == (3, 96, 96)
         drawn = Image.open(io.BytesIO(match.query_rendering))
-        assert drawn.size == Image.open(photos / "004.png").size
+        assert drawn.size == size_of(photos / "004.png")
         assert Image.open(io.BytesIO(match.match_rendering)).size == (96, 96)
     assert np.abs(found.matches[1].query_attribution).max() > 0
     assert found.run.model == "resnet18"
@@ -172,11 +177,11 @@ def test_the_commands(indexed: Any, photos: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "of 10 photos, resnet18" in result.stdout
     assert f"written  {sheet}" in result.stdout
-    assert Image.open(sheet).width > 600
+    assert size_of(sheet)[0] > 600
     result = run(app, ["similar", str(photos / "004.png"), "-o", str(sheet), *at])
     assert result.exit_code == 0, result.output
     assert "004.png" in result.stdout
-    assert Image.open(sheet).height > 600
+    assert size_of(sheet)[1] > 600
     result = run(app, ["similar", str(photos / "004.png"), "--json", "--top-k", "2", *at])
     assert len(json.loads(result.stdout)["matches"]) == 2
     result = run(app, ["patches", LAYER, "5", "-o", "sheet.gif", *at])
