@@ -158,6 +158,7 @@ def build(
         OSError: It cannot be written.
     """
     settings = settings_of(model, options)
+    _check(model, options, photos, paths)
     if (folder / MANIFEST_FILE).exists():
         return _finished(folder, settings, len(paths))
     with Progress(folder, photos, settings) as progress, _engine(model, options) as engine:
@@ -174,6 +175,20 @@ def build(
         failures = tuple(progress.failures())
         publish(folder, progress, {**settings, "pellucid": version("pellucid")}, model)
     return Built(folder, read_manifest(folder), earlier_count, failures)
+
+
+def _check(model: Model, options: Options, photos: Path, paths: Sequence[Path]) -> None:
+    """Raises Refused where the model, or the index, cannot take what it is given."""
+    most = model.limits.max_bucket_size
+    if most is not None and options.bucket_size > most:
+        raise Refused(f"--batch: is {options.bucket_size}; {model.name} takes at most {most}")
+    for path in paths:
+        name = path.relative_to(photos).as_posix()
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            raise Refused(f"{shown}: a photo's name must be UTF-8") from None
 
 
 def _feature_count(model: Model) -> int:
