@@ -6,7 +6,7 @@ to the image.
 
 import enum
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
@@ -333,6 +333,7 @@ class Rows:
         want: What to compute besides the score.
         rule: How gradients pass rectifiers, or relevance passes layers.
         layers: Those of ACTIVATION and LAYER_GRADIENT.
+        peak_layers: Those of whose channels only the largest activation and its place are wanted.
         epsilon: Of LRP's rules: keeps divisors away from 0.
         references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
         model: Whose network they go through, where it is not the job's: another one that the
@@ -349,6 +350,7 @@ class Rows:
     references: Tensor | None = None
     model: Model | None = None
     bucket_size: int | None = None
+    peak_layers: tuple[str, ...] = ()
 
     @property
     def lane(self) -> Lane:
@@ -377,7 +379,7 @@ class Rows:
         taps = {goal.tap for goal in goals}
         if self.want & (Want.LOGITS | Want.ATTENTION):  # attentions lie all the way
             taps.add(OUTPUT)
-        return frozenset(taps.union(self.layers))
+        return frozenset(taps.union(self.layers, self.peak_layers))
 
 
 @dataclass(frozen=True)
@@ -415,6 +417,8 @@ class Traces:
         layer_gradients: As activations, if wanted: of the score by the activation.
         attention: n×layers×heads×tokens×tokens on the device, if it was wanted.
         made: n×… on the device, of StyleRows, which bring nothing else: what the network made.
+        peaks: n×channels on the device, by layer: the largest activation of each channel.
+        peak_places: int32, likewise: its first place in the channel's map, row by row.
     """
 
     scores: Tensor
@@ -426,6 +430,8 @@ class Traces:
     layer_gradients: Mapping[str, Tensor]
     attention: Tensor | None
     made: Tensor | None
+    peaks: Mapping[str, Tensor] = field(default_factory=dict)
+    peak_places: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 Brought = dict[tuple[str, str], Tensor]

@@ -155,21 +155,15 @@ class Peaks:
         """Of n×3×H×W; nothing where no photo could be read."""
         if not len(image):
             return None
-        names = tuple(dict.fromkeys([*(layer.name for layer in self.layers), self.code_layer]))
         # A score is always computed: this one asks for nothing behind the code.
         score = SumTarget(((EnergyTarget(self.code_layer), 1.0),))
-        traces = yield Rows(image, score, Want.ACTIVATION, layers=names)
-        found = [peaks_of(layer, traces.activations[layer.name]) for layer in self.layers]
+        names = tuple(layer.name for layer in self.layers)
+        traces = yield Rows(
+            image, score, Want.ACTIVATION, layers=(self.code_layer,), peak_layers=names
+        )
         codes = pooled(
             traces.activations[self.code_layer], channel_dim(model.network, self.code_layer)
         )
-        values, places = (torch.cat(each, 1) for each in zip(*found, strict=True))
+        values = torch.cat([traces.peaks[name].float() for name in names], 1)
+        places = torch.cat([traces.peak_places[name] for name in names], 1)
         return Found(values, places, codes.float())
-
-
-def peaks_of(layer: Layer, activation: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest activation of each channel, float32 n×C, and its first place, int32 n×C."""
-    if layer.grid is None:
-        return activation.float(), torch.zeros_like(activation, dtype=torch.int32)
-    largest = layer.maps(activation).flatten(2).max(2)
-    return largest.values.float(), largest.indices.int()

@@ -242,7 +242,7 @@ def test_names_and_batches_that_cannot_be(photos: Path, tmp_path: Path) -> None:
     on, odd = resnet(), photos / "caf\udce9.png"
     with pytest.raises(Refused, match=r"caf\\udce9\.png: a photo's name must be UTF-8"):
         build(on, options(on), photos, [odd], tmp_path / "out")
-    few = replace(on, limits=replace(on.limits, max_bucket_size=2))
+    few = replace(on, limits=on.limits.model_copy(update={"max_bucket_size": 2}))
     with pytest.raises(Refused, match="--batch: is 4; resnet18 takes at most 2"):
         build(few, options(on), photos, sorted(photos.iterdir()), tmp_path / "out")
     assert not (tmp_path / "out").exists()
