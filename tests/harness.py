@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,6 +53,18 @@ def cached(make: Callable[..., _Made]) -> Callable[..., _Made]:
 @cached
 def photo(name: str) -> np.ndarray:
     return np.ascontiguousarray(getattr(skimage.data, name)())
+
+
+def crops(folder: Path, count: int) -> list[Path]:
+    """A folder of so many seeded parts of the photos, as PNG files of 100 to 200 px."""
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        whole = photo(PHOTOS[number % len(PHOTOS)])
+        side = int(rng.integers(100, 200))
+        y, x = (int(rng.integers(length - side)) for length in whole.shape[:2])
+        Image.fromarray(whole[y : y + side, x : x + side]).save(folder / f"{number:03}.png")
+    return sorted(folder.iterdir())
 
 
 @cached

@@ -44,6 +44,7 @@ def _serve(
     model: Annotated[list[str] | None, _flag("models", "--model")] = None,
     models: Annotated[Path | None, _flag("model_folders", "--models")] = None,
     styles: Annotated[Path | None, _flag("styles")] = None,
+    index: Annotated[list[Path] | None, _flag("indices", "--index")] = None,
     no_embedded: Annotated[
         bool, typer.Option("--no-embedded", help="Load no embedded model, only model folders.")
     ] = False,
@@ -76,6 +77,7 @@ def _serve(
         "models": () if no_embedded else tuple(model) if model else None,
         "model_folders": models,
         "styles": styles,
+        "indices": None if index is None else tuple(index),
         "device": device,
         "precision": precision,
         "input_px": input_px,
@@ -188,6 +190,14 @@ def train_style(argv: list[str]) -> int:
     from .styles_training.command import train
 
     return _run(train, "pellucid styles train", argv)
+
+
+def index(argv: list[str]) -> int:
+    """Runs `pellucid index` with these arguments; returns the exit code."""
+    _wait_passively()
+    from .index.command import index as command
+
+    return _run(command, "pellucid index", argv)
 
 
 def _run(command: Callable[..., None], name: str, argv: list[str]) -> int:

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
         description="Folder of fast style's networks, as `pellucid models pull styles` makes it; "
         "./styles, where there is one, if unset.",
     )
+    indices: tuple[DirectoryPath, ...] = Field(
+        (), description="Folders of indices, as `pellucid index` makes them: one a model."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = Field(
         "float32", description="Arithmetic of embedded models."

@@ -382,7 +382,18 @@ class Preprocessing:
             passes.reverse()
         for axis, size_px, start, length in passes:
             part = _resize_axis(part, axis, size_px, start, length, self.interpolation)
-        values = np.asarray(part, np.float64) / 255
+        return self.normalize(np.asarray(part))
+
+    def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The input that pixels of its size are.
+
+        Args:
+            pixels: uint8 height_px × width_px × 3, RGB.
+
+        Returns:
+            float64 3 × height_px × width_px: (value / 255 - mean) / std.
+        """
+        values = pixels.astype(np.float64) / 255
         return np.ascontiguousarray(((values - self.mean) / self.std).transpose(2, 0, 1))
 
     def input_box(self, width_px: int, height_px: int) -> tuple[float, float, float, float]:

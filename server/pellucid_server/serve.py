@@ -20,6 +20,7 @@ from .engine.admission import QueueLimits
 from .engine.device import TorchDevice, keep_freed_memory, pick_device
 from .engine.engine import Engine
 from .engine.rows import Lane
+from .index.mounted import mount
 from .locks import Tokens, Watched, read_tokens
 from .models.registry import FailedModel, Model, Precision, Registry, loads
 from .models.styles.library import Library, StyleModel, style_loads
@@ -107,7 +108,8 @@ class Server:
         if not registry:
             reasons = "; ".join(f"{m.name}: {m.reason}" for m in registry.failed)
             raise NoModels(reasons or f"there is no model folder in {self.settings.model_folders}")
-        self.service.open(registry, library)
+        indices = await asyncio.to_thread(mount, self.settings.indices, registry)
+        self.service.open(registry, library, indices)
         self._opened.push_async_callback(self._drain)
         await self._health.set(True)
 

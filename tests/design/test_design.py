@@ -173,6 +173,7 @@ def test_nothing_is_downloaded_but_by_pull() -> None:
         ("methods", ("api", "wire", "serve", "inputs", "photos", "engine.engine")),
         ("wire", ("api", "serve", "engine.engine")),
         ("api", ("serve",)),
+        ("index", ("api", "wire", "serve")),
         ("landscape", ("api", "wire", "serve")),
         ("styles_training", ("api", "wire", "serve", "engine.engine")),
         ("projection", ("api", "wire", "serve", "inputs", "engine", "models")),

@@ -13,6 +13,7 @@ from .attack import attack
 from .connect import Access, access, connected
 from .evidence import compare, evidence
 from .explain import explain
+from .index import patches, similar
 from .map import map_photos
 from .optimize import optimize
 from .options import (
@@ -152,6 +153,8 @@ def predict(
 app.command()(explain)
 app.command()(compare)
 app.command()(evidence)
+app.command()(patches)
+app.command()(similar)
 
 
 @app.command()
@@ -241,6 +244,12 @@ def landscape(context: typer.Context) -> None:
 def train(context: typer.Context) -> None:
     """Trains a style on a painting and a folder of photos; needs the server installed."""
     _hand_on("train_style", context.args)
+
+
+@app.command(**_HANDED_ON)
+def index(context: typer.Context) -> None:
+    """Finds what excites each unit in a folder of photos; needs the server installed."""
+    _hand_on("index", context.args)
 
 
 @app.command(**_HANDED_ON)

@@ -8,7 +8,15 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import codes_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
+from pellucid.v1 import (
+    codes_pb2,
+    index_pb2,
+    inference_pb2,
+    model_pb2,
+    optimize_pb2,
+    stylize_pb2,
+    video_pb2,
+)
 
 from .. import wire
 from ..config import Settings
@@ -107,6 +115,16 @@ class PellucidServicer:
                     self.Project,
                     codes_pb2.ProjectRequest.FromString,
                     codes_pb2.ProjectResponse.SerializeToString,
+                ),
+                "TopPatches": grpc.stream_unary_rpc_method_handler(
+                    self.TopPatches,
+                    index_pb2.TopPatchesRequest.FromString,
+                    index_pb2.TopPatchesResponse.SerializeToString,
+                ),
+                "Similar": grpc.stream_unary_rpc_method_handler(
+                    self.Similar,
+                    index_pb2.SimilarRequest.FromString,
+                    index_pb2.SimilarResponse.SerializeToString,
                 ),
                 "ListStyles": grpc.unary_unary_rpc_method_handler(
                     self.ListStyles,
@@ -262,6 +280,20 @@ class PellucidServicer:
                 async with contextlib.aclosing(shown):
                     async for response in shown:
                         yield response
+
+    async def TopPatches(
+        self, messages: AsyncIterator[index_pb2.TopPatchesRequest], context: Context
+    ) -> index_pb2.TopPatchesResponse:
+        empty, method = index_pb2.TopPatchesRequest(), self._service.top_patches
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, method)
+        return await answer_or_abort(context, answer)
+
+    async def Similar(
+        self, messages: AsyncIterator[index_pb2.SimilarRequest], context: Context
+    ) -> index_pb2.SimilarResponse:
+        empty = index_pb2.SimilarRequest()
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.similar)
+        return await answer_or_abort(context, answer)
 
     async def ListStyles(
         self, request: stylize_pb2.ListStylesRequest, context: Context

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from pellucid.v1 import codes_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import codes_pb2, index_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
 
 from ..errors import CODES, Unauthenticated, Unavailable
 from . import forms
@@ -39,9 +39,11 @@ _REQUIRED = {
     "OptimizeSpec": ("method",),
     "PredictBatchRequest": ("images",),
     "PredictRequest": ("image",),
+    "SimilarRequest": ("image",),
     "StylePicture": ("image",),
     "StylizeSpec": ("method", "content"),
     "Tensor": ("data_type", "shape", "data"),
+    "TopPatchesRequest": ("layer", "channel"),
     "WeightedLayer": ("layer",),
 }
 """Fields, and oneofs, that a request always has: the contract says so in comments, which
@@ -70,7 +72,9 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
     stylize = stylized["StylizeSpec"]
     projected = codes_pb2.DESCRIPTOR.message_types_by_name
     project = projected["ProjectSpec"]
-    requests = [predict, explain, *batches, optimize, stylize, project]
+    indexed = index_pb2.DESCRIPTOR.message_types_by_name
+    patches, similar = indexed["TopPatchesRequest"], indexed["SimilarRequest"]
+    requests = [predict, explain, *batches, optimize, stylize, project, patches, similar]
     roots = [
         *requests,
         messages["PredictResponse"],
@@ -81,6 +85,8 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
         stylized["StylizeResponse"],
         projected["ProjectResponse"],
         stylized["ListStylesResponse"],
+        indexed["TopPatchesResponse"],
+        indexed["SimilarResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["ListModelsResponse"],
         model_pb2.DESCRIPTOR.message_types_by_name["GetModelResponse"],
     ]
@@ -154,6 +160,12 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
                     "progress, again and again, then result, each with that member of a "
                     "ProjectResponse as its data. A form has photos, JSON photos or codes",
                 )
+            },
+            "/v1/patches": {
+                "post": _call(patches, "TopPatches", "What excites a unit most", pictures=False)
+            },
+            "/v1/similar": {
+                "post": _call(similar, "Similar", "Photos that are alike, and why", pictures=False)
             },
             "/v1/styles": {"get": _get("ListStyles", "The styles that Stylize knows by name")},
             "/v1/models": {"get": _get("ListModels", "The models of the server")},

@@ -17,7 +17,15 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import code_pb2
-from pellucid.v1 import codes_pb2, data_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import (
+    codes_pb2,
+    data_pb2,
+    index_pb2,
+    inference_pb2,
+    model_pb2,
+    optimize_pb2,
+    stylize_pb2,
+)
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
@@ -76,6 +84,8 @@ def build_app(service: Service, settings: Settings, lock: Lock | None = None) ->
     video = VideoSocket(service, settings, _error_content)
     app.router.add_websocket_route("/v1/stylize/video", video.stylize)
     app.add_route("/v1/project", rest.project, methods=["POST"])
+    app.add_route("/v1/patches", rest.top_patches, methods=["POST"])
+    app.add_route("/v1/similar", rest.similar, methods=["POST"])
     app.add_route("/v1/styles", rest.list_styles, methods=["GET"])
     app.add_route("/v1/models", rest.list_models, methods=["GET"])
     app.add_route("/v1/models/{name}", rest.get_model, methods=["GET"])
@@ -247,6 +257,24 @@ class _Rest:
         }
         given = {name: value for name, value in headers.items() if value}
         return Response(result.image.data, 200, _quoted(given), media)
+
+    async def top_patches(self, request: Request) -> Response:
+        message = index_pb2.TopPatchesRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            return await http.unless_gone(
+                request, self._service.top_patches(message, call, held, self._write_json)
+            )
+
+    async def similar(self, request: Request) -> Response:
+        message = index_pb2.SimilarRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            return await http.unless_gone(
+                request, self._service.similar(message, call, held, self._write_json)
+            )
 
     async def list_styles(self, request: Request) -> Response:
         _accepted(request, [JSON])

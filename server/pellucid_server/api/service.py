@@ -10,7 +10,15 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
-from pellucid.v1 import codes_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2, video_pb2
+from pellucid.v1 import (
+    codes_pb2,
+    index_pb2,
+    inference_pb2,
+    model_pb2,
+    optimize_pb2,
+    stylize_pb2,
+    video_pb2,
+)
 
 from .. import wire
 from ..checkpoints import read_key
@@ -19,6 +27,7 @@ from ..engine.admission import Held
 from ..engine.engine import Engine
 from ..engine.job import Done, Job, Priority
 from ..errors import InvalidArgument, PellucidError, Violation
+from ..index.mounted import Indices
 from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
 from ..methods.optimize.snapshot import Snapshot
@@ -98,6 +107,7 @@ class Service:
             settings.video_idle_timeout_s,
         )
         self._library = Library()
+        self._indices = Indices()
         self._permits = Permits(settings.max_requests, engine.admission)
         self._jobs = Jobs(engine, workers, metrics, self._permits)
         self._projecting = Projecting(
@@ -108,9 +118,10 @@ class Service:
     def ready(self) -> bool:
         return self._permits.given and self._engine.alive
 
-    def open(self, registry: Registry, library: Library) -> None:
+    def open(self, registry: Registry, library: Library, indices: Indices | None = None) -> None:
         """The models and styles are loaded and warm: requests are answered from now on."""
         self._library = library
+        self._indices = indices or Indices()
         self._permits.open(registry)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -253,6 +264,33 @@ class Service:
                     async with in_time(call):
                         answer = await self._jobs.finish(Priority.EXPLAIN, call, made, write)
                     yield answer, last
+
+    async def top_patches(
+        self,
+        request: index_pb2.TopPatchesRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[index_pb2.TopPatchesResponse], _Answer],
+    ) -> _Answer:
+        """As predict; nothing is run for it."""
+        async with self._underway(Priority.EXPLAIN, call) as (registry, _):
+            read = functools.partial(wire.read_top_patches, request, registry, self._indices)
+            asked = await self._jobs.read(Priority.EXPLAIN, call, read)
+            made = functools.partial(wire.write_top_patches, asked)
+            return await self._jobs.finish(Priority.EXPLAIN, call, made, write)
+
+    async def similar(
+        self,
+        request: index_pb2.SimilarRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[index_pb2.SimilarResponse], _Answer],
+    ) -> _Answer:
+        """As predict."""
+        read = functools.partial(
+            wire.read_similar, request, call, limits=self._limits, indices=self._indices
+        )
+        return await self._one(Priority.EXPLAIN, call, held, read, self._likened, write)
 
     def optimize(
         self,
@@ -545,6 +583,14 @@ class Service:
         """As _predicted."""
         return self._rendered(asked, await self._jobs.run(asked.spec, arrived_s=arrived_s))
 
+    async def _likened(
+        self, asked: wire.Asked, arrived_s: float
+    ) -> Callable[[], index_pb2.SimilarResponse]:
+        """As _predicted."""
+        spec = asked.spec
+        done = await self._jobs.run(spec, arrived_s=arrived_s)
+        return lambda: self._jobs.write(spec, done, lambda of: wire.write_similar(spec, of))
+
     def _rendered(
         self, asked: wire.Asked, done: Done
     ) -> Callable[[], inference_pb2.ExplainResponse]:
@@ -578,6 +624,10 @@ def _method_of(request: Message) -> str:
         return "stylize_video"
     if isinstance(request, codes_pb2.ProjectSpec):
         return "project"
+    if isinstance(request, index_pb2.TopPatchesRequest):
+        return "top_patches"
+    if isinstance(request, index_pb2.SimilarRequest):
+        return "similar"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):

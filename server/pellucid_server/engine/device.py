@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -45,6 +45,7 @@ class Flight:
         layer_gradients: As activations, for each layer by which a row wanted the gradient.
         attention: n×layers×heads×tokens×tokens on the device, if a row wanted it.
         made: n×… on the device, of StyleRows.
+        peaks: As Traces.peaks and Traces.peak_places, by layer.
     """
 
     scores: Tensor
@@ -59,6 +60,7 @@ class Flight:
     started: Any
     landed: Any
     made: Tensor | None = None
+    peaks: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def brought(self, rows: Rows | StyleRows) -> Brought:
         """What these rows wanted, n×… with the batch's rows."""
@@ -83,6 +85,8 @@ class Flight:
                 name, tensor = everything[want]
                 assert tensor is not None
                 brought[name, ""] = tensor
+        for layer in rows.peak_layers:
+            brought["peaks", layer], brought["peak_places", layer] = self.peaks[layer]
         if isinstance(rows.target, SumTarget):
             assert self.terms is not None
             brought["terms", ""] = self.terms[:, : len(rows.target.terms)]
@@ -177,7 +181,17 @@ class TorchDevice:
         targets = [rows.target_of(index) for rows, index in picks] + [None] * padding
         scores = score(heads, targets, network.place_of, network.classifier)
         finite = scores.values.isfinite()
-        kept = {name: heads[name].detach() for r in all_rows for name in r.layers}
+        kept = {
+            name: heads[name].detach()
+            for r in all_rows
+            for name in r.layers
+            if Want.ACTIVATION in r.want
+        }
+        peaked = {name for r in all_rows for name in r.peak_layers}
+        peaks = {name: _peaks(network, name, heads[name]) for name in peaked}
+        for name, (largest, _) in peaks.items():
+            asked = [name in r.peak_layers for r in all_rows]
+            finite &= self._finite_or_unasked(largest, asked, padding)
         gradient = logits = None
         by_layer: dict[str, Tensor] = {}
         if lane is not Lane.FORWARD:
@@ -208,6 +222,7 @@ class TorchDevice:
             None if attention is None else attention.weights(),
             started,
             self._mark(),
+            peaks=peaks,
         )
 
     def paint(self, network: RowNetwork, picks: Sequence[StylePick], bucket_size: int) -> Flight:
@@ -338,6 +353,12 @@ class TorchDevice:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
+
+
+def _peaks(network: Network, name: str, activation: Tensor) -> tuple[Tensor, Tensor]:
+    layer = network.layer(name)
+    assert layer is not None
+    return layer.peaks(activation.detach())
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .places import PlaceOf, chosen_neurons, upload, upload_tensor
+from .places import PlaceOf, chosen_neurons, pooled, upload, upload_tensor
 from .rows import (
     CodeTarget,
+    CosineTarget,
     DirectionTarget,
     DiversityTarget,
     EnergyTarget,
@@ -30,6 +31,7 @@ _GOALS = (
     DiversityTarget,
     MarginTarget,
     GramTarget,
+    CosineTarget,
 )
 
 
@@ -76,6 +78,11 @@ def seed_of_goals(
             factor = factor.index_copy(0, rows, -energies / 4)
         elif kind is DirectionTarget:
             seed = _along(activation, members, place_of)
+        elif kind is CosineTarget:
+            cosines, slope = _alike(activation[rows], goals, place_of)
+            seed[rows] = slope
+            yield layer, rows, seed, cosines.new_zeros(len(targets)).index_copy(0, rows, cosines)
+            continue
         elif kind is GuideTarget:
             features = torch.stack([g.features for g in goals])
             seed[rows] = _best_matches(features, activation[rows])
@@ -117,6 +124,41 @@ def _along(activation: Tensor, members: Mapping[int, DirectionTarget], place_of:
     shape = [1] * activation.dim()
     shape[0], shape[channels] = vectors.shape
     return torch.where(chosen, vectors.view(shape), 0)
+
+
+def _alike(
+    activation: Tensor, goals: Sequence[CosineTarget], place_of: PlaceOf
+) -> tuple[Tensor, Tensor]:
+    """The cosine of each image's pooled activation a and a code c, and its gradient.
+
+    By a, it is (c/‖c‖ - cos·a/‖a‖)/‖a‖.
+
+    Args:
+        activation: n×… of one layer.
+        goals: One for each image.
+        place_of: Where a neuron is in the layer's activation.
+
+    Returns:
+        n, float64; and the gradient by the activation.
+    """
+    channel_dim = 1
+    if activation.dim() > 2:
+        channel_dim = place_of(NeuronTarget(goals[0].layer, -1)).index(-1) + 1
+    units, lengths = _unit(pooled(activation.double(), channel_dim))
+    codes, _ = _unit(torch.stack([goal.code for goal in goals]).double())
+    cosines = (units * codes).sum(1)
+    slope = torch.where(lengths > 0, (codes - cosines[:, None] * units) / lengths, 0)
+    shape = [len(goals)] + [1] * (activation.dim() - 1)
+    shape[channel_dim] = -1
+    place_count = activation[0].numel() // activation.shape[channel_dim]
+    spread = (slope / place_count).view(shape).expand_as(activation)
+    return cosines, spread.to(activation.dtype)
+
+
+def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors, n×K, at length 1, and their lengths, n×1; what has none stays 0."""
+    lengths = vectors.square().sum(1, keepdim=True).sqrt()
+    return torch.where(lengths > 0, vectors / lengths, 0), lengths
 
 
 def _best_matches(features: Tensor, activation: Tensor) -> Tensor:

@@ -218,6 +218,8 @@ class Work:
             layer_gradients=self._by_layer("layer_gradients"),
             attention=self._kept.get(("attention", "")),
             made=self._kept.get(("made", "")),
+            peaks=self._by_layer("peaks"),
+            peak_places=self._by_layer("peak_places"),
         )
 
     def _by_layer(self, name: str) -> dict[str, Tensor]:

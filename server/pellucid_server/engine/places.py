@@ -37,6 +37,17 @@ def chosen_neurons(activation: Tensor, rows: Sequence[int], places: Sequence[Pla
     return chosen
 
 
+def pooled(activation: Tensor, channel_dim: int) -> Tensor:
+    """The mean over all places, n×channels, of an activation of n×…; what has none as it is.
+
+    Args:
+        activation: Of any layer.
+        channel_dim: The dimension of its channels.
+    """
+    places = [dim for dim in range(1, activation.dim()) if dim != channel_dim]
+    return activation.mean(places) if places else activation
+
+
 def upload(
     numbers: list[int] | list[bool] | list[float] | list[list[int]], device: torch.device
 ) -> Tensor:

@@ -7,7 +7,7 @@ to the image.
 import enum
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
@@ -245,6 +245,26 @@ class DiversityTarget:
         return self.layer
 
 
+@dataclass(frozen=True, eq=False)
+class CosineTarget:
+    """How alike a layer's pooled activation is to a code: the cosine of their angle, -1 to 1.
+
+    The activation is pooled by its mean over places. Where it, or the code, is 0, so are the
+    cosine and its gradient.
+
+    Attributes:
+        layer: Of channels, or of channels × height × width in any order.
+        code: One number a channel, in the activation's dtype, on its device.
+    """
+
+    layer: str
+    code: Tensor
+
+    @property
+    def tap(self) -> str:
+        return self.layer
+
+
 Resolved = ClassTarget | ClassesTarget | NeuronTarget | PermutedTarget
 Goal = (
     Resolved
@@ -255,6 +275,7 @@ Goal = (
     | DiversityTarget
     | MarginTarget
     | GramTarget
+    | CosineTarget
 )
 
 
@@ -282,7 +303,10 @@ class SumTarget:
 
 
 Target = Resolved | TopTarget
-Aim = Target | SumTarget
+Single = Target | CosineTarget
+"""What each image of some rows can have as its own."""
+
+Aim = Single | SumTarget
 
 
 class Want(enum.Flag):
@@ -333,6 +357,7 @@ class Rows:
         want: What to compute besides the score.
         rule: How gradients pass rectifiers, or relevance passes layers.
         layers: Those of ACTIVATION and LAYER_GRADIENT.
+        peak_layers: Those of whose channels only the largest activation and its place are wanted.
         epsilon: Of LRP's rules: keeps divisors away from 0.
         references: n×3×H×W for DeepLIFT: each image's own, which rides with it.
         model: Whose network they go through, where it is not the job's: another one that the
@@ -343,7 +368,7 @@ class Rows:
     """
 
     images: Tensor
-    target: Aim | tuple[Target, ...]
+    target: Aim | tuple[Single, ...]
     want: Want = Want.SCORE
     rule: Rule = Rule.GRADIENT
     layers: tuple[str, ...] = ()
@@ -352,6 +377,7 @@ class Rows:
     model: Model | None = None
     bucket_size: int | None = None
     may_fail: bool = False
+    peak_layers: tuple[str, ...] = ()
 
     @property
     def lane(self) -> Lane:
@@ -380,7 +406,7 @@ class Rows:
         taps = {goal.tap for goal in goals}
         if self.want & (Want.LOGITS | Want.ATTENTION):  # attentions lie all the way
             taps.add(OUTPUT)
-        return frozenset(taps.union(self.layers))
+        return frozenset(taps.union(self.layers, self.peak_layers))
 
 
 @dataclass(frozen=True)
@@ -421,6 +447,8 @@ class Traces:
         layer_gradients: As activations, if wanted: of the score by the activation.
         attention: n×layers×heads×tokens×tokens on the device, if it was wanted.
         made: n×… on the device, of StyleRows, which bring nothing else: what the network made.
+        peaks: n×channels on the device, by layer: the largest activation of each channel.
+        peak_places: int32, likewise: its first place in the channel's map, row by row.
     """
 
     scores: Tensor
@@ -433,6 +461,8 @@ class Traces:
     layer_gradients: Mapping[str, Tensor]
     attention: Tensor | None
     made: Tensor | None
+    peaks: Mapping[str, Tensor] = field(default_factory=dict)
+    peak_places: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 Brought = dict[tuple[str, str], Tensor]

@@ -109,6 +109,17 @@ class Layer:
             return moved
         return activation.permute(0, 3, 1, 2) if self.layout in _CHANNELS_LAST else activation
 
+    def peaks(self, activation: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest number of each channel, n×channels, and its first place, row by row, int32.
+
+        Args:
+            activation: Of it, n×… .
+        """
+        if self.grid is None:
+            return activation, torch.zeros_like(activation, dtype=torch.int32)
+        largest = self.maps(activation).flatten(2).max(2)
+        return largest.values, largest.indices.int()
+
     @property
     def _prefix_count(self) -> int:
         assert self.grid is not None
@@ -590,6 +601,12 @@ class Network:
             if layer.spatial and (gradient is None or not layer.maps(gradient).any()):
                 layer = replace(layer, decisive=False)
             yield layer
+
+
+def channel_dim(network: Network, tap: str) -> int:
+    """The dimension of a tap's activation that has its channels, the batch's counted."""
+    layer = network.layer(tap)
+    return 1 if layer is None else layer.place(-1, None, None).index(-1) + 1
 
 
 def _classifier(module: nn.Module, name: str) -> Classifier:

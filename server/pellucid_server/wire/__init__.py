@@ -4,6 +4,7 @@ from .checkpoints import Collector, write_checkpoint
 from .events import write_optimize, write_queued
 from .failures import write_error
 from .fast import read_fast, write_fast, write_styles
+from .index import read_similar, read_top_patches, write_similar, write_top_patches
 from .limits import Call, Limits
 from .models import write_model, write_models
 from .optimize import AskedOptimize, read_optimize
@@ -81,7 +82,9 @@ __all__ = [
     "read_predict_batch",
     "read_problem",
     "read_project",
+    "read_similar",
     "read_stylize",
+    "read_top_patches",
     "read_video",
     "write_checkpoint",
     "write_error",
@@ -98,8 +101,10 @@ __all__ = [
     "write_progress",
     "write_project",
     "write_queued",
+    "write_similar",
     "write_started",
     "write_styles",
     "write_stylize",
     "write_stylize_queued",
+    "write_top_patches",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from pellucid import render
-from pellucid.v1 import data_pb2, inference_pb2, stylize_pb2
+from pellucid.v1 import data_pb2, index_pb2, inference_pb2, stylize_pb2
 
 from ..engine.job import Source, Spec
 from ..engine.rows import Target, TopTarget
@@ -357,7 +357,10 @@ def find_model(found: Violations, name: str, registry: Registry) -> Model | None
 
 def read_bucket_size(
     found: Violations,
-    request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest | stylize_pb2.Fast,
+    request: inference_pb2.PredictRequest
+    | inference_pb2.ExplainRequest
+    | stylize_pb2.Fast
+    | index_pb2.SimilarRequest,
     limits: Limits,
 ) -> int | None:
     """The batch size that rows are padded to, if it is fixed."""

@@ -1,0 +1,281 @@
+"""Makes an index: photos through an engine of its own, a bounded number of batches at a time."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engine.admission import QueueLimits
+from ..engine.device import TorchDevice, keep_freed_memory
+from ..engine.engine import Engine
+from ..engine.job import Job, Spec
+from ..engine.rows import TopTarget
+from ..errors import OutOfMemory, PellucidError, quoted
+from ..models.network import OUTPUT, PENULTIMATE, Layer
+from ..models.registry import Model
+from ..workers import Workers
+from .folder import MANIFEST_FILE, publish, read_manifest, tidy
+from .peaks import Files, Found, LoadedFiles, Peaks, Read, Unread
+from .progress import Brought, Progress, Refused, check_same
+
+_MAX_PIXELS = 40_000_000
+"""Of a photo, as a server takes it by default."""
+
+WORKER_COUNT = 2
+"""Threads that decode."""
+
+_IN_FLIGHT = WORKER_COUNT + 2
+"""Batches: one on the device, one that is ready for it, and those that are decoded."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an index is to be of.
+
+    Attributes:
+        layers: Those whose channels are looked at.
+        top_k: Patches that are kept of every channel.
+        bucket_size: Photos of a batch, which fixes the bits.
+        lossless: Whether pictures keep every pixel, and take three times the space.
+    """
+
+    layers: tuple[Layer, ...]
+    top_k: int
+    bucket_size: int
+    lossless: bool
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of it.
+
+    Attributes:
+        folder: Where it is.
+        about: The manifest.
+        earlier_count: Photos that an earlier run had done.
+        failures: Names of the photos that could not be used, and why.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    earlier_count: int
+    failures: tuple[tuple[str, str], ...]
+
+
+def choose_layers(model: Model, names: Sequence[str] | None) -> tuple[Layer, ...]:
+    """Layers by their names; "all": every one with maps; None: those of them with weights.
+
+    Raises:
+        Refused: One is not there, or has no channels; or nothing can be seen of the model.
+    """
+    network = model.network
+    if network.white_box_refusal is not None:
+        raise Refused(f"--model: {network.white_box_refusal}")
+    spatial = network.spatial_layers(OUTPUT)
+    if names is None:
+        weighted = set(network.weighted_layers)
+        return tuple(layer for layer in spatial if layer.name.partition("#")[0] in weighted)
+    if list(names) == ["all"]:
+        return spatial
+    chosen: dict[str, Layer] = {}
+    for name in names:
+        layer = network.layer(name)
+        if layer is None:
+            raise Refused(
+                f"--layers: {quoted(name)} is not a layer of {model.name}; those with maps are "
+                f"{', '.join(one.name for one in spatial)}"
+            )
+        if not layer.targetable:
+            why = layer.note or "its output is neither channels nor maps"
+            raise Refused(f"--layers: {name} cannot be indexed: {why}")
+        if name in chosen:
+            raise Refused(f"--layers: {name} is named twice")
+        chosen[name] = layer
+    return tuple(chosen.values())
+
+
+def settings_of(model: Model, options: Options) -> dict[str, Any]:
+    """All that an index depends on besides its photos, as JSON has it."""
+    network = model.network
+    code_layer = PENULTIMATE
+    if network.classifier is None:
+        code_layer = network.spatial_layers(OUTPUT)[-1].name
+    layer = network.layer(code_layer)
+    code_length = layer.channel_count if layer is not None else _feature_count(model)
+    steps = asdict(model.preprocessing)
+    return {
+        "model": model.name,
+        "model_version": model.version,
+        "architecture": model.architecture,
+        "preprocessing": {k: list(v) if isinstance(v, tuple) else v for k, v in steps.items()},
+        "precision": model.precision.value,
+        "layers": [
+            {
+                "name": layer.name,
+                "channel_count": layer.channel_count,
+                "height": 0 if layer.grid is None else layer.grid[0],
+                "width": 0 if layer.grid is None else layer.grid[1],
+            }
+            for layer in options.layers
+        ],
+        "channel_count": sum(layer.channel_count for layer in options.layers),
+        "code_layer": code_layer,
+        "code_length": code_length,
+        "top_k": options.top_k,
+        "bucket_size": options.bucket_size,
+        "picture_format": "webp" if options.lossless else "jpeg",
+    }
+
+
+def build(
+    model: Model,
+    options: Options,
+    photos: Path,
+    paths: Sequence[Path],
+    folder: Path,
+    on_progress: Callable[[int, int], None] = lambda done, count: None,
+) -> Built:
+    """Makes an index, or goes on with one that was begun.
+
+    Args:
+        model: Whose channels.
+        options: Which of them, and how.
+        photos: The folder of the photos.
+        paths: Of the photos in it, in the order of the index.
+        folder: Where it is written, made if it is not there.
+        on_progress: Called with the photos that are done and all of them, after each batch.
+
+    Raises:
+        Refused: The folder has another index, or a photo has changed meanwhile.
+        BadIndex: The index that it has was changed.
+        OSError: It cannot be written.
+    """
+    settings = settings_of(model, options)
+    _check(model, options, photos, paths)
+    if (folder / MANIFEST_FILE).exists():
+        return _finished(folder, settings, len(paths))
+    with Progress(folder, photos, settings) as progress, _engine(model, options) as engine:
+        done = progress.done()
+        waiting = [path for path in paths if path.relative_to(photos).as_posix() not in done]
+        earlier_count = done_count = len(paths) - len(waiting)
+        on_progress(done_count, len(paths))
+        for brought in _run(engine, model, options, settings["code_layer"], waiting):
+            progress.add(brought)
+            done_count += len(brought.outcomes)
+            on_progress(done_count, len(paths))
+        if not progress.photo_count:
+            raise Refused("none of the photos could be read: there is nothing to index")
+        failures = tuple(progress.failures())
+        publish(folder, progress, {**settings, "pellucid": version("pellucid")}, model)
+    return Built(folder, read_manifest(folder), earlier_count, failures)
+
+
+def _check(model: Model, options: Options, photos: Path, paths: Sequence[Path]) -> None:
+    """Raises Refused where the model, or the index, cannot take what it is given."""
+    most = model.limits.max_bucket_size
+    if most is not None and options.bucket_size > most:
+        raise Refused(f"--batch: is {options.bucket_size}; {model.name} takes at most {most}")
+    for path in paths:
+        name = path.relative_to(photos).as_posix()
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            raise Refused(f"{shown}: a photo's name must be UTF-8") from None
+
+
+def _feature_count(model: Model) -> int:
+    assert model.network.classifier is not None
+    return model.network.classifier.weight.shape[1]
+
+
+def _finished(folder: Path, settings: dict[str, Any], path_count: int) -> Built:
+    """What is there already.
+
+    Raises:
+        Refused: It is another one.
+    """
+    about = read_manifest(folder)
+    check_same(about, settings, "the folder has an index")
+    indexed = about["photo_count"] + about["failed_count"]
+    if indexed != path_count:
+        raise Refused(
+            f"the folder has an index of {indexed} photos, and there are {path_count} now; an "
+            "index is never changed: name another folder with --out, or remove this one"
+        )
+    tidy(folder)
+    return Built(folder, about, path_count, ())
+
+
+@contextmanager
+def _engine(model: Model, options: Options) -> Iterator[Engine]:
+    """One that runs batches of one size, however long they take."""
+    if model.network.device.type == "cpu":
+        keep_freed_memory()
+    workers = Workers(WORKER_COUNT, _IN_FLIGHT)
+    engine = Engine(
+        TorchDevice(model.network.device),
+        workers,
+        buckets=(options.bucket_size,),
+        limits=QueueLimits(device_ms=math.inf),
+    )
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
+        workers.shutdown()
+
+
+def _run(
+    engine: Engine, model: Model, options: Options, code_layer: str, paths: Sequence[Path]
+) -> Iterator[Brought]:
+    """The batches, in order; while one is kept, others are decoded and run."""
+
+    def submit(batch: tuple[Path, ...]) -> Job:
+        method = Peaks(options.layers, code_layer, len(batch))
+        source = Files(batch, _MAX_PIXELS, options.lossless)
+        bucket_size = options.bucket_size
+        return engine.submit(
+            Spec(model, method, source, TopTarget(), math.inf, bucket_size=bucket_size)
+        )
+
+    def outcome(batch: tuple[Path, ...], job: Job) -> Iterator[Brought]:
+        try:
+            done = job.future.result()
+        except OutOfMemory as error:
+            raise Refused(f"{error.message}: a smaller --batch needs less") from None
+        except PellucidError as error:
+            if len(batch) == 1:  # and it is this photo that has no finite activations
+                nothing = np.zeros((0, 0), np.float32)
+                unread = Unread(batch[0], error.message)
+                yield Brought([unread], nothing, nothing.astype(np.int32), nothing)
+                return
+            for path in batch:
+                yield from outcome((path,), submit((path,)))
+            return
+        yield _brought(done.loaded, done.result)
+
+    flying: deque[tuple[tuple[Path, ...], Job]] = deque()
+    for start in range(0, len(paths), options.bucket_size):
+        batch = tuple(paths[start : start + options.bucket_size])
+        flying.append((batch, submit(batch)))
+        if len(flying) == _IN_FLIGHT:
+            yield from outcome(*flying.popleft())
+    while flying:
+        yield from outcome(*flying.popleft())
+
+
+def _brought(loaded: LoadedFiles, found: Found | None) -> Brought:
+    if found is None:
+        found = Found(*(torch.zeros(0, 0) for _ in range(3)))
+    assert len(found.codes) == sum(isinstance(one, Read) for one in loaded.outcomes)
+    values, codes = (one.numpy().astype(np.float32) for one in (found.values, found.codes))
+    return Brought(loaded.outcomes, values, found.places.numpy().astype(np.int32), codes)
