@@ -37,6 +37,7 @@ bench: $(STAMP) $(STYLES)  ## Speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench.attached
 	$(BIN)/python -m tests.bench.load
 	$(BIN)/python -m tests.bench.optimize
+	$(BIN)/python -m tests.bench.maps
 
 tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
 	$(BIN)/python -m tests.oracle.tables
