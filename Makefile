@@ -39,6 +39,7 @@ bench: $(STAMP) $(STYLES)  ## Speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench.optimize
 	$(BIN)/python -m tests.bench.stylize
 	$(BIN)/python -m tests.bench.style_losses
+	$(BIN)/python -m tests.bench.maps
 
 tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
 	$(BIN)/python -m tests.oracle.tables

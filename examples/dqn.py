@@ -17,7 +17,6 @@ import gymnasium
 import numpy as np
 import pellucid
 import torch
-from local import server, wait_until_ready
 from numpy.typing import NDArray
 from pellucid import mapping
 from PIL import Image, ImageDraw
@@ -41,8 +40,10 @@ _TARGET_STEPS = 200
 """For so long the target stays as it is."""
 _EXPLORING_STEPS = 5_000
 _LEAST_EXPLORING = 0.05
-_SHOWN_EXPLORING = (0.0, 0.25, 0.5, 0.75)
-"""Of episodes in turn when states are collected: so that there are poles that fall, too."""
+_SHOWN_EXPLORING = (0.2, 0.5, 0.8, 1.0)
+"""Of episodes in turn when states are collected, so that poles fall in many ways."""
+_SHOWN_STEPS = 40
+"""Of each of them, the last ones."""
 
 
 class Agent(nn.Module):
@@ -134,18 +135,20 @@ def _learn(agent: Agent, target: Agent, adam: torch.optim.Adam, chosen: Tensor) 
 
 
 def visit(agent: Agent, count: int, seed: int = 1) -> Visited:
-    """So many states of its episodes."""
+    """So many states of the ends of its episodes."""
     draws, states, episode = np.random.default_rng(seed), [], 0
+    lived: list[NDArray[np.float32]] = []
     with gymnasium.make(TASK) as task, torch.no_grad():
         state, _ = task.reset(seed=seed)
         while len(states) < count:
-            states.append(state)
+            lived.append(state)
             exploring = _SHOWN_EXPLORING[episode % len(_SHOWN_EXPLORING)]
             state, _, ended, cut, _ = task.step(_push(agent, state, exploring, draws))
             if ended or cut:
+                states += lived[-_SHOWN_STEPS:]
+                lived, episode = [], episode + 1
                 state, _ = task.reset()
-                episode += 1
-        seen = np.stack(states)
+        seen = np.stack(states[:count])
         hidden = agent.hidden(torch.from_numpy(seen))
         return Visited(seen, hidden.numpy(), agent.head(hidden).amax(1).numpy())
 
@@ -180,6 +183,8 @@ def draw(points: NDArray[np.float32], seen: Visited) -> Image.Image:
 
 
 def main(output: Path, step_count: int = STEPS) -> None:
+    from local import server, wait_until_ready  # beside this file, where it is run by itself
+
     torch.set_num_threads(1)
     agent, rewards = train(step_count)
     print(f"{len(rewards)} episodes, the last 50 of {np.mean(rewards[-50:]):.0f} on average")

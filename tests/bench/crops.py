@@ -1,6 +1,11 @@
-"""Crops of the photos that scikit-image brings: a set that anybody can make again."""
+"""Crops of the photos that scikit-image brings: a set that anybody can make again.
 
+python -m tests.bench.crops FOLDER
+"""
+
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import skimage.data
@@ -49,3 +54,14 @@ def _rgb(name: str) -> NDArray[np.uint8]:
     if photo.ndim == 2:
         photo = np.stack([photo] * 3, 2)
     return np.ascontiguousarray(photo[:, :, :3]).astype(np.uint8)
+
+
+def main(folder: Path) -> None:
+    """Writes 500 of them, by photo."""
+    for number, (name, crop) in enumerate(crops(500)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(crop).save(folder / name / f"{number:03}.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -16,6 +16,7 @@ import pellucid
 import pytest
 from pellucid.cli import app
 from pellucid.v1 import codes_pb2, data_pb2, service_pb2_grpc
+from pellucid_server.errors import Unavailable
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -348,3 +349,35 @@ def test_what_is_wrong_with_a_command(served: Any, folder: Path, tmp_path: Path)
         made = run(source, *arguments[1:], "--server", served.grpc)
         assert made.exit_code == code, (arguments, made.output)
         assert complaint in made.output, arguments
+
+
+def test_a_full_queue_and_a_process_that_dies(served: Any) -> None:
+    processes = served.server.service._projecting._processes
+    usual, processes._most_waiting = processes._most_waiting, 0
+    try:
+        with (
+            pellucid.Client(served.grpc, max_retries=0) as client,
+            client.project(DIGITS, step_count=10_000) as making,
+        ):
+            while next(making).stage != "optimize":
+                pass
+            with pytest.raises(pellucid.ResourceExhausted) as caught:
+                client.project(DIGITS[:9], **SHORT).result()
+            assert caught.value.retry_delay_s
+            [process] = processes._running.values()
+            process.kill()  # as the kernel would
+            with pytest.raises(pellucid.Internal):
+                making.result()
+            assert client.project(DIGITS[:9], **SHORT).result().points.shape == (9, 2)
+    finally:
+        processes._most_waiting = usual
+
+
+def test_a_stopping_server_leaves_no_process(make_server: Any) -> None:
+    with make_server() as running, pellucid.Client(running.grpc) as client:
+        client.project(DIGITS[:9], "pca").result()
+        processes = running.server.service._projecting._processes
+        assert any(thread.is_alive() for thread in processes._threads)
+    assert not any(thread.is_alive() for thread in processes._threads)
+    with pytest.raises(Unavailable):
+        processes.submit("builtins:print", (), time.monotonic() + 1)
