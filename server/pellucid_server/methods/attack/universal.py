@@ -255,6 +255,7 @@ class UniversalAttack:
         if self.states:
             [state] = self.states
             perturbation, best = (lens.pixels(state.tensors[n]) for n in ("perturbation", "best"))
+            best = whole(best, self.universal.budget)  # as it was: half precision is close by
             arrived, score = int(state.numbers["arrived"]), state.numbers["score"]
             return _Course(state.octave, state.step, arrived, perturbation, best, score)
         shape = (3, model.network.height_px, model.network.width_px)
