@@ -332,14 +332,16 @@ def build_server(
 
 
 async def _receive_checkpoint(byte_count: int, intake: Intake[Any]) -> bytearray:
-    """Reads the checkpoint that follows, of so many bytes, to where it stays."""
-    checkpoint, end = bytearray(byte_count), 0
-    while end < byte_count:
+    """Reads the checkpoint that follows, of so many bytes, to where it stays.
+
+    It grows as they come: no memory is taken, or cleared while the loop waits, for what is said.
+    """
+    checkpoint = bytearray()
+    while len(checkpoint) < byte_count:
         chunk = (await intake.receive()).checkpoint_chunk  # a copy each time that it is asked for
-        if not 0 < len(chunk) <= byte_count - end:
+        if not 0 < len(chunk) <= byte_count - len(checkpoint):
             _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
-        checkpoint[end : end + len(chunk)] = chunk
-        end += len(chunk)
+        checkpoint += chunk
         intake.count(len(chunk))
     return checkpoint
 
