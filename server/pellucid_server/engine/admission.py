@@ -147,10 +147,11 @@ class Admission:
         finally:
             held.release()
 
-    def let_go(self, held: "Held") -> None:
+    def let_go(self, held: "Held", byte_count: int) -> None:
         with self._lock:
-            self._byte_count -= held.byte_count
-            held.byte_count = 0
+            dropped = min(byte_count, held.byte_count)
+            self._byte_count -= dropped
+            held.byte_count -= dropped
 
     def hold(self, held: "Held", byte_count: int) -> None:
         with self._lock:
@@ -312,6 +313,10 @@ class Held:
         """
         self._admission.hold(self, byte_count)
 
+    def drop(self, byte_count: int) -> None:
+        """So many of them are held no longer; of none nothing is left to drop."""
+        self._admission.let_go(self, byte_count)
+
     def release(self) -> None:
         """They are held no longer."""
-        self._admission.let_go(self)
+        self._admission.let_go(self, self.byte_count)

@@ -142,13 +142,17 @@ async def chunks(*parts: bytes) -> AsyncIterator[optimize_pb2.OptimizeRequest]:
 
 
 def test_a_checkpoint_takes_no_memory_before_it_comes() -> None:
-    """Of a petabyte that is announced three bytes come."""
+    """Of a petabyte that is announced three bytes come, while others are let in."""
     spec = optimize_pb2.OptimizeSpec(checkpoint_bytes=1 << 50)
-    admission = Admission(QueueLimits())
+    admission = Admission(QueueLimits(byte_count=100))
 
     async def test() -> None:
-        with admission.holding() as held:
+        with admission.holding() as held, admission.holding() as other:
+            other.add(1)
             with pytest.raises(InvalidArgument, match="the call has no message"):
                 await receiving(inbox(4))(spec, chunks(b"abc"), call(), held)
+            assert held.byte_count == 3
+            with pytest.raises(Overloaded, match="images of other requests"):
+                await receiving(inbox(4))(spec, chunks(bytes(97)), call(), held)
 
     run(test)
