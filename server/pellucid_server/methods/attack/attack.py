@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...engine.job import Elsewhere, Priority
-from ...engine.lockstep import Pace
+from ...engine.lockstep import Pace, Scale
 from ...engine.rows import Ask, Chore, Lane, Program, Rows, Target, TopTarget, Want, counted
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
@@ -124,11 +124,14 @@ class Attack:
 
     def pace(self, model: Model) -> Pace:
         size = model.network.height_px, model.network.width_px
-        algorithm = self.algorithm
-        scale = algorithm.scale
-        if scale is not None:
-            scale = f"attack.{algorithm.name}.{scale[0]}", scale[1]
+        algorithm, scale = self.algorithm, None
+        if algorithm.scale and not self.states:  # a checkpoint is of the settings that it is of
+            field, count = algorithm.scale, getattr(algorithm, algorithm.scale)
+            scale = Scale(f"attack.{algorithm.name}.{field}", count, self._scaled)
         return Pace(self._asks(model), size, algorithm.kind, scale)
+
+    def _scaled(self, count: int) -> "Attack":
+        return replace(self, algorithm=replace(self.algorithm, **{self.algorithm.scale: count}))
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""

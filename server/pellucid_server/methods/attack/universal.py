@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...engine.job import Priority
-from ...engine.lockstep import Pace
+from ...engine.lockstep import Pace, Scale
 from ...engine.rows import (
     Ask,
     Chore,
@@ -201,9 +201,12 @@ class UniversalAttack:
 
     def pace(self, model: Model) -> Pace:
         size = model.network.height_px, model.network.width_px
-        return Pace(
-            self._asks(), size, Rows, ("attack.universal.pass_count", self.universal.pass_count)
-        )
+        scale = Scale("attack.universal.pass_count", self.universal.pass_count, self._of_passes)
+        # A checkpoint is of the settings that it is of.
+        return Pace(self._asks(), size, Rows, None if self.states else scale)
+
+    def _of_passes(self, pass_count: int) -> "UniversalAttack":
+        return replace(self, universal=replace(self.universal, pass_count=pass_count))
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
