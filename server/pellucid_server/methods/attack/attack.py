@@ -142,7 +142,7 @@ class Attack:
         layers = [layer for name in self.layers if (layer := model.network.layer(name))]
         largest = max((math.prod(layer.shape) for layer in layers), default=0)
         each = self.buckets.bucket_size + 3 + self.image_count
-        shown = held_bytes(self, model, self.shows.checkpoint_every)
+        shown = held_bytes(self, model, self.shows)
         return images + 8 * each * largest + shown + self.algorithm.byte_count(model)
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Attacked]:

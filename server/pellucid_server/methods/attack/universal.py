@@ -217,7 +217,7 @@ class UniversalAttack:
         network, count = model.network, self.photos.photo_count
         images = 4 + 2 * self.universal.candidate_count + 2 * CHUNK_PHOTOS
         logits = 2 * 4 * count * network.class_count
-        shown = held_bytes(self, model, self.shows.checkpoint_every)
+        shown = held_bytes(self, model, self.shows)
         return logits + shown + images * 3 * network.pixel_count * 8
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Universalized]:

@@ -188,7 +188,7 @@ class Optimize:
         for layer, channel_count in self._layers_apart.items():
             slot += len(state_names(layer)) * channel_count**2
         slots = slot * dtype_of(model).itemsize * ascent.restart_count
-        shown = held_bytes(self, model, ascent.checkpoint_every)
+        shown = held_bytes(self, model, ascent)
         return slots + shown + self._goal_bytes(model)
 
     def _goal_bytes(self, model: Model) -> int:

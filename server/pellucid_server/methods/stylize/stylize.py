@@ -177,7 +177,7 @@ class Stylize:
         pictures = 3 * sum(map(math.prod, self.sizes)) * itemsize
         layers = [layer for layer, _ in (*self.content_layers, *self.style_layers)]
         looked = scoring_bytes(model, self.size, layers)
-        shown = held_bytes(self, model, self.neural.checkpoint_every)
+        shown = held_bytes(self, model, self.neural)
         return 2 * slot + 2 * pictures + looked + shown  # slots come in twos of what there was
 
     @property
