@@ -53,7 +53,8 @@ class Making(Connection):
             include_pixels: Whether they come as numbers, too.
             resume: Whether it goes on by itself, from the last checkpoint and within the deadline,
                 when a server leaves on the way: checkpoint_every is 50 steps then, unless it is
-                given. It is started over where that checkpoint is refused, and says so.
+                given, or none where they are too much for the server. It is started over where
+                that checkpoint is refused. The result's notes say either.
             resume_from: A checkpoint to go on from, of the same arguments.
             timeout_s: The deadline of all of it in seconds.
             **parameters: Those of the contract's Ascend: preset (which all others follow from:

@@ -107,8 +107,10 @@ class Course:
         self._ends_s = deadline_s(timeout_s)
         settings = getattr(spec, spec.WhichOneof("method") or "")
         long = "checkpoint_every" in settings.DESCRIPTOR.fields_by_name
+        self._chosen: Any = None  # settings, where it is not the caller who asks for checkpoints
         if resume and long and not settings.HasField("checkpoint_every"):
             settings.checkpoint_every = CHECKPOINT_EVERY
+            self._chosen = settings
         self._spec, self._resume = spec, resume
         self._photos = [(image, checked(photo)) for image, photo in photos]
         self._photo_set = listed(photo_set)
@@ -187,13 +189,19 @@ class Course:
         """How long to wait before a server is asked again.
 
         Only what has begun is gone on with: from its last checkpoint, or from its beginning
-        where a server refuses that.
+        where a server refuses that. Checkpoints that only this asked for are done without where
+        they are too much for a server.
 
         Raises:
             StatusError: None is to be asked, or there is no time left.
         """
         if self._lost is not None and isinstance(error, DeadlineExceeded) and not error.reason:
             raise self._lost from error  # time ran out, and this is on what
+        if self._chosen is not None and _is_of_making_checkpoints(error):
+            self._notes.append(f"it was made without checkpoints ({error})")
+            self._chosen.ClearField("checkpoint_every")
+            self._chosen = None
+            return 0.0
         if not (self._resume and self._begun):
             raise error
         if isinstance(error, Unavailable):
@@ -226,6 +234,16 @@ def _is_of_checkpoint(error: StatusError) -> bool:
     """Whether it is the checkpoint that a server refuses: its key, its model or its size."""
     return isinstance(error, InvalidArgument) and any(
         violation.field.startswith("checkpoint") for violation in error.violations
+    )
+
+
+def _is_of_making_checkpoints(error: StatusError) -> bool:
+    """Whether it is only that a job's checkpoints are too large, or too much for memory."""
+    fields = [violation.field for violation in error.violations]
+    return (
+        isinstance(error, InvalidArgument)
+        and bool(fields)
+        and all(field.endswith(".checkpoint_every") for field in fields)
     )
 
 

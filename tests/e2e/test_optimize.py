@@ -299,6 +299,23 @@ def test_what_follows_a_spec_is_not_taken_in_before_the_spec_is_right(served: An
     over.set()
 
 
+def test_a_checkpoint_counts_once(served: Any, client: pellucid.Client) -> None:
+    """What came of it is held, and its own bytes no longer."""
+    admission, long = served.server.engine.admission, {"step_count": 60, "resume": False}
+
+    def held(**options: Any) -> int:
+        assert idle(served)
+        with served.held(), client.optimize("goldfish", **long, **options) as optimization:
+            assert isinstance(next(iter(optimization)), pellucid.Queued)
+            byte_count: int = admission.byte_count
+        return byte_count
+
+    with client.optimize("goldfish", **long, checkpoint_every=1) as optimization:
+        checkpoint = next(one for one in optimization if isinstance(one, pellucid.Checkpoint))
+    more = held(resume_from=checkpoint) - held()
+    assert more == pytest.approx(len(checkpoint.data), rel=0.1)
+
+
 def test_a_form_brings_a_checkpoint(make_server: Any) -> None:
     """Of any number of events, and larger than a message may be; the end has the same bits."""
     given = {"method": "ascend", "class_index": "1", "step_count": "8", "checkpoint_every": "3"}

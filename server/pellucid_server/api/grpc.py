@@ -333,9 +333,8 @@ class PellucidServicer:
         held: Held,
     ) -> bytearray:
         """Reads what follows a spec that has been validated: its checkpoint, and its photos."""
-        held.add(spec.checkpoint_bytes)
         async with self._inbox.intake(messages, call) as intake:
-            checkpoint = await _receive_checkpoint(spec.checkpoint_bytes, intake)
+            checkpoint = await _receive_checkpoint(spec.checkpoint_bytes, intake, held)
             if isinstance(spec, optimize_pb2.OptimizeSpec):
                 await self._receive_photos(spec, intake, held)
         return checkpoint
@@ -409,15 +408,18 @@ def build_server(
     return server, health
 
 
-async def _receive_checkpoint(byte_count: int, intake: Intake[Any]) -> bytearray:
-    """Reads the checkpoint that follows, of so many bytes, to where it stays."""
-    checkpoint, end = bytearray(byte_count), 0
-    while end < byte_count:
+async def _receive_checkpoint(byte_count: int, intake: Intake[Any], held: Held) -> bytearray:
+    """Reads the checkpoint that follows, of so many bytes, to where it stays.
+
+    It grows, and is counted, as they come: what is only announced takes nothing.
+    """
+    checkpoint = bytearray()
+    while len(checkpoint) < byte_count:
         chunk = (await intake.receive()).checkpoint_chunk  # a copy each time that it is asked for
-        if not 0 < len(chunk) <= byte_count - end:
+        if not 0 < len(chunk) <= byte_count - len(checkpoint):
             _refuse("checkpoint_chunk", "must bring what checkpoint_bytes says is missing")
-        checkpoint[end : end + len(chunk)] = chunk
-        end += len(chunk)
+        held.add(len(chunk))
+        checkpoint += chunk
         intake.count(len(chunk))
     return checkpoint
 

@@ -336,7 +336,8 @@ class Service:
 
         follows = bool(request.checkpoint_bytes or request.photo_count)
         priority = Priority.OPTIMIZE
-        taken = self._taken_in(priority, request, call, read, receive if follows else None)
+        later = receive if follows else None
+        taken = self._taken_in(priority, request, call, held, read, later)
         return events(self._jobs, priority, call, held, taken, made, parts, write)
 
     def stylize(
@@ -376,7 +377,8 @@ class Service:
 
         priority = Priority.EXPLAIN if fast else Priority.OPTIMIZE
         follows = bool(request.checkpoint_bytes) and not fast
-        taken = self._taken_in(priority, request, call, read, receive if follows else None)
+        later = receive if follows else None
+        taken = self._taken_in(priority, request, call, held, read, later)
         return events(self._jobs, priority, call, held, taken, made, parts, write)
 
     async def stylize_video(
@@ -427,6 +429,7 @@ class Service:
         priority: Priority,
         request: optimize_pb2.OptimizeSpec | stylize_pb2.StylizeSpec,
         call: wire.Call,
+        held: Held,
         read: _Read[_Long],
         receive: Callable[[], Awaitable[bytearray]] | None,
     ) -> Callable[[Registry], Awaitable[_Long]]:
@@ -436,6 +439,7 @@ class Service:
             priority: Its class.
             request: What is asked.
             call: By whom, and until when.
+            held: What is counted of it.
             read: Validates it.
             receive: Returns the checkpoint that follows; None: nothing does.
         """
@@ -447,12 +451,11 @@ class Service:
                 await self._jobs.read(priority, call, first)
                 rest = await receive()
 
-            def read_all() -> _Long:
-                asked = read(registry, rest, follows=False)
-                request.ClearField("checkpoint")  # it has become states, counted instead
-                return asked
-
-            return await self._jobs.read(priority, call, read_all)
+            read_all = functools.partial(read, registry, rest, follows=False)
+            asked = await self._jobs.read(priority, call, read_all)
+            held.drop(len(request.checkpoint) + len(rest))  # it has become states, counted instead
+            request.ClearField("checkpoint")
+            return asked
 
         return taken_in
 

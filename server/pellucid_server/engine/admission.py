@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,10 +30,6 @@ _CAUTION_OF_OPTIMIZATIONS = 1.6
 """The same for optimizations, which last so long that slow times even out: those of a caller fill
 1/1.6 of their deadline. Of another, who comes later and gets half of the device, half as many are
 let in: all of them take 1.5/1.6 of it, and nobody is late."""
-
-_FITTING = 0.9
-"""The share of its time that what is advised takes: some of a cost is there however few steps are
-made, and time passes until it is asked for."""
 
 _RECENT_S = 5.0
 """Time constant of the mean of what each class takes of the device."""
@@ -100,8 +96,13 @@ class Admission:
         if len(refused) == len(priorities):
             raise refused[-1]
 
-    def admit(self, job: Job) -> None:
+    def admit(self, job: Job, advise: Callable[[float], str] = lambda _: "") -> None:
         """Takes a job in.
+
+        Args:
+            job: Which.
+            advise: What to ask for in place of a job that is too long for so many milliseconds, as
+                words to append.
 
         Raises:
             DeadlineExpired: Its deadline has passed.
@@ -114,7 +115,7 @@ class Admission:
         if job.cost_ms > left_ms:
             raise DeadlineTooShort(
                 f"this request needs about {job.cost_ms:.0f} ms of device time; its deadline "
-                f"leaves {left_ms:.0f} ms{_what_fits(job, left_ms)}"
+                f"leaves {left_ms:.0f} ms{advise(left_ms)}"
             )
         with self._lock:
             self._check_room(job.spec.method.priority)
@@ -147,10 +148,11 @@ class Admission:
         finally:
             held.release()
 
-    def let_go(self, held: "Held") -> None:
+    def let_go(self, held: "Held", byte_count: int) -> None:
         with self._lock:
-            self._byte_count -= held.byte_count
-            held.byte_count = 0
+            dropped = min(byte_count, held.byte_count)
+            self._byte_count -= dropped
+            held.byte_count -= dropped
 
     def hold(self, held: "Held", byte_count: int) -> None:
         with self._lock:
@@ -280,16 +282,6 @@ class _Load:
         )
 
 
-def _what_fits(job: Job, left_ms: float) -> str:
-    """What to ask for in place of a job whose own cost exceeds its time, as words to append."""
-    pace = job.spec.method.pace(job.spec.model)
-    if pace is None or pace.scale is None:
-        return ""
-    field, count = pace.scale
-    fitting = math.floor(_FITTING * count * left_ms / job.cost_ms)
-    return f": {field} of {fitting}, not {count}, would fit" if fitting else ""
-
-
 def _steps_with(job: Job) -> Hashable:
     """The same for all jobs that fill each other's batches, step by step; None for others."""
     spec = job.spec
@@ -312,6 +304,10 @@ class Held:
         """
         self._admission.hold(self, byte_count)
 
+    def drop(self, byte_count: int) -> None:
+        """So many of them are held no longer; of none nothing is left to drop."""
+        self._admission.let_go(self, byte_count)
+
     def release(self) -> None:
         """They are held no longer."""
-        self._admission.let_go(self)
+        self._admission.let_go(self, self.byte_count)

@@ -1,5 +1,6 @@
 """The engine: one thread that packs rows of many jobs into batches and runs them."""
 
+import bisect
 import functools
 import itertools
 import logging
@@ -43,6 +44,9 @@ _WARM_UP_RUNS = 3
 """The best of them counts: the first builds kernels."""
 
 _STOPPING = "the server is stopping; another replica will answer"
+
+_FITTING = 0.9
+"""The share of its time that what is advised takes: time passes until it is asked for."""
 
 _TOO_LITTLE_MEMORY = "the device has too little memory for this request"
 
@@ -169,7 +173,7 @@ class Engine:
         job = Job(spec, cost_ms, queued_ms, timing, number, row_count, outlet)
         if not self.alive:
             raise Unavailable("the engine has stopped; another replica will answer")
-        self.admission.admit(job)
+        self.admission.admit(job, functools.partial(self._what_fits, spec))
         try:
             self._offload(job, lambda: self._load(job), functools.partial(self._begin, job))
         except PellucidError:
@@ -229,6 +233,24 @@ class Engine:
             queued_ms += other.row_count * costs.shared_ms(lane, bucket_size)
             row_count += other.row_count
         return cost_ms, queued_ms, row_count
+
+    def _what_fits(self, spec: Spec[Any], left_ms: float) -> str:
+        """What to ask for in place of a spec whose own cost exceeds its time, as words to append.
+
+        The most that is predicted to fit, found by bisection; nothing is said where nothing does.
+        """
+        pace = spec.method.pace(spec.model)
+        if pace is None or pace.scale is None:
+            return ""
+        scale = pace.scale
+
+        def cost_ms(count: int) -> float:
+            return self.cost_ms(replace(spec, method=scale.at(count)))
+
+        fitting = bisect.bisect_right(range(1, scale.count), _FITTING * left_ms, key=cost_ms)
+        if not fitting:
+            return ""
+        return f": {scale.field} of {fitting}, not {scale.count}, would fit"
 
     def _offload(
         self, job: Job, function: Callable[[], _Returned], then: Callable[[_Returned], None]

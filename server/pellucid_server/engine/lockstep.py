@@ -73,6 +73,21 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """A field of a request that its rows grow with.
+
+    Attributes:
+        field: Which.
+        count: What it is.
+        at: The method, were it so many.
+    """
+
+    field: str
+    count: int
+    at: Callable[[int], Any]
+
+
+@dataclass(frozen=True)
 class Pace:
     """How a job asks for rows that wait for each other: for some, and then for the next.
 
@@ -81,14 +96,13 @@ class Pace:
         size: Of its images, height and width; of the last ones where there are several.
         kind: Only rows of jobs of one kind fill each other's batches, and of one model, size and
             bucket: a kind of stepper, or Rows of those that are in none.
-        scale: The field of the request that its rows grow with, and what that is; None: there is
-            none.
+        scale: What less may be asked for of; None: there is nothing.
     """
 
     asks: Sequence[Ask]
     size: tuple[int, int]
     kind: Hashable
-    scale: tuple[str, int] | None = None
+    scale: Scale | None = None
 
 
 def in_step(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -110,6 +111,14 @@ def _check_memory(found: Violations, method: Optimize, model: Model, most_bytes:
     """What a job holds by itself is to fit; beside others', the queue sees to that."""
     byte_count, ascent = method.byte_count(model), method.ascent
     if byte_count <= most_bytes:
+        return
+    plain = replace(method, ascent=replace(ascent, checkpoint_every=0)).byte_count(model)
+    if plain <= most_bytes:
+        found.invalid(
+            "ascend.checkpoint_every",
+            f"makes it hold {byte_count} bytes; must be at most {most_bytes}: no checkpoints would "
+            "fit",
+        )
         return
     size, each = (ascent.height_px, ascent.width_px), byte_count // ascent.restart_count
     fitting = most_bytes // each

@@ -1,7 +1,8 @@
 """Optimizations: specs from requests."""
 
+import bisect
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from pellucid import render
 from pellucid.v1 import attack_pb2, optimize_pb2
@@ -126,12 +127,8 @@ def read_optimize(
         bucket_size,
         method.elsewhere if isinstance(method, Attack) else (),
     )
-    if not isinstance(method, Optimize) and spec.byte_count > limits.max_optimize_bytes:
-        found.invalid(
-            "attack",
-            f"would hold {spec.byte_count} bytes; must be at most {limits.max_optimize_bytes}: ask "
-            "for fewer starts, layers or photos",
-        )
+    if not isinstance(method, Optimize):
+        _check_memory(found, spec, method, limits.max_optimize_bytes)
     settings: optimize_pb2.Ascend | attack_pb2.Attack
     match method:
         case Attack():
@@ -152,6 +149,37 @@ def read_optimize(
         found.raise_any()
         spec = replace(spec, method=replace(method, states=states))
     return AskedOptimize(spec, request, settings, cast(render.Format, picture), notes)
+
+
+def _check_memory(
+    found: Violations, spec: Spec, method: Attack | UniversalAttack, most_bytes: int
+) -> None:
+    """What an attack holds by itself is to fit; beside others', the queue sees to that."""
+    if spec.byte_count <= most_bytes:
+        return
+
+    def byte_count(**changed: Any) -> int:
+        return replace(spec, method=replace(method, **changed)).byte_count
+
+    field, fits = "attack", []
+    if isinstance(method, Attack) and method.image_count > 1:
+        algorithm = method.algorithm
+        starts = range(1, method.image_count)
+        fitting = bisect.bisect_right(
+            starts,
+            most_bytes,
+            key=lambda count: byte_count(algorithm=replace(algorithm, restart_count=count)),
+        )
+        if fitting:
+            field = f"attack.{algorithm.name}.restart_count"
+            fits.append(f"{fitting} starts")
+    if byte_count(shows=replace(method.shows, checkpoint_every=0)) <= most_bytes:
+        field = "attack.checkpoint_every"
+        fits.append("no checkpoints")
+    advice = f"{' or '.join(fits)} would fit" if fits else "ask for fewer layers or photos"
+    found.invalid(
+        field, f"makes it hold {spec.byte_count} bytes; must be at most {most_bytes}: {advice}"
+    )
 
 
 def _check_result(

@@ -439,6 +439,37 @@ def test_half_the_size_goes_on_close_by_and_says_so(fields: dict[str, Any]) -> N
         assert 0 < float(change.abs().max()) <= 8
 
 
+def test_more_starts_than_memory_holds() -> None:
+    """What is said to fit does, and one more does not."""
+    fields = {"checkpoint_every": 1, "linear_layers": ["blocks.1.1"]}
+
+    def asked(restart_count: int, most_bytes: int = 10**9, **changed: Any) -> wire.AskedOptimize:
+        parameters = pgd(restart_count=restart_count)
+        return wire.read_optimize(
+            request(**parameters, **fields | changed),
+            wire.Call("", time.monotonic() + 300),
+            Registry([model(NAME)]),
+            wire.Limits(10**6, (1,), 10**6, Buckets(4), KEY, most_bytes),
+        )
+
+    def told(restart_count: int, most_bytes: int, **changed: Any) -> dict[str, str]:
+        with pytest.raises(InvalidArgument) as caught:
+            asked(restart_count, most_bytes, **changed)
+        return {v.field: v.description for v in caught.value.violations}
+
+    three, four = asked(3).byte_count, asked(4).byte_count
+    needs = f"makes it hold {four} bytes; must be at most {four - 1}: 3 starts"
+    assert told(4, four - 1) == {"attack.checkpoint_every": f"{needs} or no checkpoints would fit"}
+    assert asked(4, four - 1, checkpoint_every=0)
+    assert asked(3, three)
+    assert "2 starts" in told(4, three - 1)["attack.checkpoint_every"]
+    least = asked(1, checkpoint_every=0).byte_count
+    assert told(2, least, checkpoint_every=0)["attack.pgd.restart_count"].endswith(
+        ": 1 starts would fit"
+    )
+    assert told(2, 1000)["attack"].endswith(": ask for fewer layers or photos")
+
+
 def test_a_precision_is_of_checkpoints() -> None:
     asked = request(**pgd(), checkpoint_precision=checkpoint_pb2.CHECKPOINT_PRECISION_HALF)
     assert refusal(asked) == {"attack.checkpoint_precision": "needs checkpoint_every"}

@@ -15,10 +15,11 @@ from pellucid_server.engine.schedule import Batch
 from pellucid_server.errors import DeadlineTooShort
 from pellucid_server.methods.attack.carlini_wagner_stepper import CarliniWagnerStepper
 from pellucid_server.methods.optimize.optimize import Buckets
+from pellucid_server.methods.optimize.snapshot import Snapshot
 from pellucid_server.methods.optimize.stepper import AscentStepper
 from pellucid_server.models.registry import Model, Registry
 
-from tests.harness import model, photo, running
+from tests.harness import Runner, model, photo, running
 
 BATCH_MS = 100.0
 LITE = "efficientnet_lite0"
@@ -144,21 +145,71 @@ def test_which_attacks_step_together() -> None:
     }
 
 
+def slow(runner: Runner) -> None:
+    """Every batch takes half a second."""
+    for lane in (Lane.FORWARD, Lane.GRADIENT):
+        runner.engine.costs_of(TWO[0]).record(lane, 4, 500.0)
+
+
+LAYERS = [one.name for one in TWO[0].network.layers if one.targetable][:15]
+PHOTOS = [corner(name) for name in ("cat", "coffee", "rocket")]
+
+
 @pytest.mark.parametrize(
-    ("name", "field"), [("carlini_wagner", "step_count"), ("pgd", "step_count")]
+    ("name", "field", "default", "timeout_s", "rest"),
+    [
+        ("carlini_wagner", "step_count", 1000, 600.0, {}),
+        ("pgd", "step_count", 40, 15.0, {}),
+        ("pgd", "step_count", 40, 26.0, {"linear_layers": LAYERS}),
+        ("universal", "pass_count", 10, 45.0, {"photos": PHOTOS}),
+    ],
+    ids=["carlini_wagner", "pgd", "layers beside", "passes that cost less than the first"],
 )
-def test_a_refusal_says_what_would_fit(name: str, field: str) -> None:
-    """At what is default: 1800 steps usually, and 41, of half a second."""
+def test_a_refusal_says_what_would_fit(
+    name: str, field: str, default: int, timeout_s: float, rest: dict[str, Any]
+) -> None:
+    """It is let in, and one more would take more than nine tenths of the time."""
+
+    def of(count: int | None = None) -> Any:
+        fields = {name: {} if count is None else {field: count}}
+        return asked(TWO, timeout_s=timeout_s, **fields, **rest).spec
+
     with running(buckets=(1, 4)) as runner:
-        for lane in (Lane.FORWARD, Lane.GRADIENT):
-            runner.engine.costs_of(TWO[0]).record(lane, 4, 500.0)
-        timeout_s = {"carlini_wagner": 600.0, "pgd": 15.0}[name]
+        slow(runner)
         with pytest.raises(DeadlineTooShort) as caught:
-            runner.engine.submit(asked(TWO, timeout_s=timeout_s, **{name: {}}).spec)
-        words, default = str(caught.value), {"carlini_wagner": 1000, "pgd": 40}[name]
+            runner.engine.submit(of())
+        words = str(caught.value)
         assert f"attack.{name}.{field} of " in words
         assert f", not {default}, would fit" in words
         fitting = int(words.rpartition(" of ")[2].partition(",")[0])
-        assert default / 4 < fitting < default
-        job = runner.engine.submit(asked(TWO, timeout_s=timeout_s, **{name: {field: fitting}}).spec)
+        assert runner.engine.cost_ms(of(fitting + 1)) > 0.9 * timeout_s * 1e3 - 500
+        job = runner.engine.submit(of(fitting))
         runner.engine.cancel(job)
+
+
+@pytest.mark.parametrize(
+    ("name", "timeout_s", "rest"),
+    [
+        ("pgd", 10.0, {"linear_layers": LAYERS}),
+        ("universal", 20.0, {"photos": PHOTOS}),
+        ("deep_fool", 1.0, {}),
+    ],
+)
+def test_where_nothing_fits_nothing_is_said(
+    name: str, timeout_s: float, rest: dict[str, Any]
+) -> None:
+    with running(buckets=(1, 4)) as runner:
+        slow(runner)
+        with pytest.raises(DeadlineTooShort, match=r"leaves \d+ ms$"):
+            runner.engine.submit(asked(TWO, timeout_s=timeout_s, **{name: {}}, **rest).spec)
+
+
+@pytest.mark.parametrize(("name", "rest"), [("pgd", {}), ("universal", {"photos": PHOTOS})])
+def test_what_goes_on_is_not_told_to_ask_for_less(name: str, rest: dict[str, Any]) -> None:
+    """Its checkpoint is of the settings that it is of."""
+    spec = asked(TWO, timeout_s=2.0, **{name: {}}, **rest).spec
+    states = (Snapshot(0, 0, 1, 1, {}),)
+    with running(buckets=(1, 4)) as runner:
+        slow(runner)
+        with pytest.raises(DeadlineTooShort, match=r"leaves \d+ ms$"):
+            runner.engine.submit(replace(spec, method=replace(spec.method, states=states)))

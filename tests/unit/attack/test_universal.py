@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pellucid.v1 import attack_pb2, data_pb2, optimize_pb2
+from pellucid.v1 import attack_pb2, checkpoint_pb2, data_pb2, optimize_pb2
 from pellucid_server import wire
 from pellucid_server.errors import InvalidArgument, Unavailable
 from pellucid_server.methods.attack.universal import Universalized
@@ -198,6 +198,29 @@ def test_going_on_from_any_checkpoint_ends_in_the_same_bits() -> None:
     fewer.checkpoint = packed(asked, snapshots[0])
     with pytest.raises(InvalidArgument, match="is of another photo"):
         read(fewer, on)
+
+
+@pytest.mark.parametrize("epsilon", [3.0, 5.0, 7.0, 10.0])
+def test_half_the_size_keeps_the_budget_and_whole_numbers(epsilon: float) -> None:
+    """From the last one, whose best perturbation is the result: no later pass is better."""
+    on, shown = tiny_model(Red()), list[Any]()
+    half = checkpoint_pb2.CHECKPOINT_PRECISION_HALF
+    request = spec(reds(90, 60), epsilon=epsilon, pass_count=3, checkpoint_every=1)
+    request.attack.checkpoint_precision = half
+    asked = read(request, on)
+    with running() as runner:
+        whole = run(runner, asked, shown)
+        *_, last = [one for one in shown if isinstance(one, Snapshot)]
+        request.checkpoint = packed(asked, last)
+        resumed = read(request, on)
+        assert resumed.notes == ("bits differ: the checkpoint is of half precision",)
+        rest = run(runner, resumed)
+    assert float(whole.perturbation.max()) == epsilon
+    assert torch.equal(rest.perturbation, whole.perturbation)
+    assert torch.equal(
+        rest.perturbed.int() - rest.photos.int(),
+        rest.perturbation.int()[None].expand(2, -1, -1, -1),
+    )
 
 
 @pytest.mark.parametrize("after", [0, 5])

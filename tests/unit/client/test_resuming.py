@@ -166,6 +166,28 @@ def test_where_its_checkpoint_is_refused_it_starts_over(
     assert own == "made on another device"
 
 
+def test_checkpoints_that_are_too_much_are_done_without(
+    optimize: Optimize, server: FakeServer
+) -> None:
+    """But for those that the caller asks for, and where anything else is wrong."""
+    too_much = refusal("ascend.checkpoint_every")
+    server.courses = [[too_much], [QUEUED, RESULT]]
+    found = optimize()
+    first, second = [messages[0].spec.ascend for messages in server.requests]
+    assert first.checkpoint_every == 50
+    assert not second.HasField("checkpoint_every")
+    without, own = found.result.notes
+    assert "without checkpoints (ascend.checkpoint_every: wrong)" in without
+    assert own == "made on another device"
+    for courses, options in (
+        ([[too_much]], {"checkpoint_every": 50}),
+        ([[too_much], [too_much]], {}),
+        ([[refusal("ascend.preset")]], {}),
+    ):
+        server.courses = courses
+        assert type(optimize(**options).result) is pellucid.InvalidArgument
+
+
 def test_a_checkpoint_of_the_callers_is_refused_to_the_caller(
     optimize: Optimize, server: FakeServer
 ) -> None:

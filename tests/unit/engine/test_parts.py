@@ -329,6 +329,10 @@ def test_bytes_are_bounded() -> None:
                     first.add(1)
         assert queue.byte_count == 80
         first.add(20)
+        second.drop(30)
+        second.drop(30)  # it holds 10 by now
+        assert queue.byte_count == 60
+        first.add(40)
     assert queue.byte_count == 0
 
 

@@ -459,10 +459,18 @@ def test_a_server_makes_none_that_it_would_not_take() -> None:
 
 
 def test_snapshots_count_as_memory() -> None:
-    """Four sets of those that a job makes, and those that it came from; by hand."""
+    """Three sets of those that a job makes, their halves, and those that it came from; by hand."""
     one = 4 * 4 * 3 * 96 * (96 // 2 + 1) * 2
-    counts = [read(spec(restart_count=2, checkpoint_every=every)).byte_count for every in (0, 1)]
-    assert counts[1] - counts[0] == 4 * 2 * one
+    counts = [
+        read(spec(restart_count=2, **options)).byte_count
+        for options in (
+            {"checkpoint_every": 0},
+            {"checkpoint_every": 1},
+            {"checkpoint_every": 1, "checkpoint_precision": HALF},
+        )
+    ]
+    assert counts[1] - counts[0] == 3 * 2 * one
+    assert counts[2] - counts[1] == one
     with running() as runner:
         _, [first, *_] = run(runner, read(spec(restart_count=2)))
     request = spec(restart_count=2, checkpoint_every=0)

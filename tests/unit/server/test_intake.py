@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from pellucid.v1 import optimize_pb2
 from pellucid_server import wire
+from pellucid_server.api.grpc import PellucidServicer
 from pellucid_server.api.rpc import Inbox, Intake
 from pellucid_server.config import Settings
+from pellucid_server.engine.admission import Admission, QueueLimits
 from pellucid_server.errors import DeadlineExpired, InvalidArgument, Overloaded
 
 MESSAGE_BYTES = 1024
@@ -124,5 +127,32 @@ def test_a_stream_does_not_wait_for_a_place_beyond_its_deadline() -> None:
                     pass
         async with box.intake(coming(0), call()) as intake:
             assert await intake.receive() == b"a"
+
+    run(test)
+
+
+def receiving(box: Inbox) -> Any:
+    """What reads the messages after the first."""
+    return PellucidServicer(cast(Any, None), Settings(), box)._receive_rest
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[optimize_pb2.OptimizeRequest]:
+    for part in parts:
+        yield optimize_pb2.OptimizeRequest(checkpoint_chunk=part)
+
+
+def test_a_checkpoint_takes_no_memory_before_it_comes() -> None:
+    """Of a petabyte that is announced three bytes come, while others are let in."""
+    spec = optimize_pb2.OptimizeSpec(checkpoint_bytes=1 << 50)
+    admission = Admission(QueueLimits(byte_count=100))
+
+    async def test() -> None:
+        with admission.holding() as held, admission.holding() as other:
+            other.add(1)
+            with pytest.raises(InvalidArgument, match="the call has no message"):
+                await receiving(inbox(4))(spec, chunks(b"abc"), call(), held)
+            assert held.byte_count == 3
+            with pytest.raises(Overloaded, match="images of other requests"):
+                await receiving(inbox(4))(spec, chunks(bytes(97)), call(), held)
 
     run(test)

@@ -139,6 +139,12 @@ def test_more_images_than_memory_holds() -> None:
         "ascend.restart_count": f"is too much for memory: an image of 32 × 32 takes {each} bytes "
         f"on its way; in the server's {3 * each}, 3 such images fit"
     }
+    paced = {"restart_count": 2, "checkpoint_every": 1}  # each with three sets of half its size
+    kept = refused(InvalidArgument, one, on=tiny, limits=limits, **paced)
+    assert kept == {
+        "ascend.checkpoint_every": f"makes it hold {5 * each} bytes; must be at most "
+        f"{limits.max_optimize_bytes}: no checkpoints would fit"
+    }
     limits = replace(LIMITS, max_optimize_bytes=each // 4)
     assert refused(InvalidArgument, one, on=tiny, limits=limits) == {
         "ascend.height_px": f"is too much for memory: an image of 32 × 32 takes {each} bytes on "

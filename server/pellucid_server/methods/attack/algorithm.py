@@ -117,6 +117,8 @@ class Algorithm(Parameters):
     name: ClassVar[str]
     """Of its message in the contract's Attack."""
     takes_goal: ClassVar[bool] = True
+    scale: ClassVar[str] = ""
+    """Its parameter that its rows grow with; empty: there is none."""
     kind: ClassVar[type] = AscentStepper
     """Of stepper, which its images step in with those of other jobs; Rows: they are in none."""
 
@@ -144,11 +146,6 @@ class Algorithm(Parameters):
         """
         rows = self.step_total * self.image_count - done
         return [in_step(max(1, rows), self.image_count, bucket_size)]
-
-    @property
-    def scale(self) -> tuple[str, int] | None:
-        """Its parameter that its rows grow with, and what that is; None: there is none."""
-        return None
 
     @property
     def budget(self) -> Budget | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...engine.job import Elsewhere, Priority
-from ...engine.lockstep import Pace
+from ...engine.lockstep import Pace, Scale
 from ...engine.rows import Ask, Chore, Lane, Program, Rows, Target, TopTarget, Want, counted
 from ...errors import InvalidArgument, Violation
 from ...models.registry import Model
@@ -124,11 +124,14 @@ class Attack:
 
     def pace(self, model: Model) -> Pace:
         size = model.network.height_px, model.network.width_px
-        algorithm = self.algorithm
-        scale = algorithm.scale
-        if scale is not None:
-            scale = f"attack.{algorithm.name}.{scale[0]}", scale[1]
+        algorithm, scale = self.algorithm, None
+        if algorithm.scale and not self.states:  # a checkpoint is of the settings that it is of
+            field, count = algorithm.scale, getattr(algorithm, algorithm.scale)
+            scale = Scale(f"attack.{algorithm.name}.{field}", count, self._scaled)
         return Pace(self._asks(model), size, algorithm.kind, scale)
+
+    def _scaled(self, count: int) -> "Attack":
+        return replace(self, algorithm=replace(self.algorithm, **{self.algorithm.scale: count}))
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -139,7 +142,7 @@ class Attack:
         layers = [layer for name in self.layers if (layer := model.network.layer(name))]
         largest = max((math.prod(layer.shape) for layer in layers), default=0)
         each = self.buckets.bucket_size + 3 + self.image_count
-        shown = held_bytes(self, model, self.shows.checkpoint_every)
+        shown = held_bytes(self, model, self.shows)
         return images + 8 * each * largest + shown + self.algorithm.byte_count(model)
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Attacked]:

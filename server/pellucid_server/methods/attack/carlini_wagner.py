@@ -49,6 +49,7 @@ class CarliniWagner(Algorithm):
     initial_weight: float = number(0.001, 1e-6, 1e6)
 
     name: ClassVar[str] = "carlini_wagner"
+    scale: ClassVar[str] = "step_count"
     kind: ClassVar[type] = CarliniWagnerStepper
 
     @property
@@ -60,10 +61,6 @@ class CarliniWagner(Algorithm):
         steps = self.search_count * min(self.step_count, usual)
         steps -= math.ceil(done * steps / self.step_total)
         return [in_step(max(1, steps), 1, bucket_size), *surviving.asks()]
-
-    @property
-    def scale(self) -> tuple[str, int] | None:
-        return "step_count", self.step_count
 
     def byte_count(self, model: Model) -> int:
         slot = (1 + len(STATE)) * 3 * model.network.pixel_count * dtype_of(model).itemsize

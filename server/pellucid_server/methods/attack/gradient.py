@@ -171,10 +171,7 @@ class Bim(GradientAttack):
     step_size: float = positive(_share(5), _epsilon)
 
     name: ClassVar[str] = "bim"
-
-    @property
-    def scale(self) -> tuple[str, int]:
-        return "step_count", self.step_count
+    scale: ClassVar[str] = "step_count"
 
     @property
     def step_total(self) -> int:
@@ -195,10 +192,7 @@ class Pgd(GradientAttack):
     restart_count: int = number(1, 1, MOST_RESTARTS)
 
     name: ClassVar[str] = "pgd"
-
-    @property
-    def scale(self) -> tuple[str, int]:
-        return "step_count", self.step_count
+    scale: ClassVar[str] = "step_count"
 
     @property
     def step_total(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...engine.job import Priority
-from ...engine.lockstep import Pace
+from ...engine.lockstep import Pace, Scale
 from ...engine.rows import (
     Ask,
     Chore,
@@ -201,9 +201,12 @@ class UniversalAttack:
 
     def pace(self, model: Model) -> Pace:
         size = model.network.height_px, model.network.width_px
-        return Pace(
-            self._asks(), size, Rows, ("attack.universal.pass_count", self.universal.pass_count)
-        )
+        scale = Scale("attack.universal.pass_count", self.universal.pass_count, self._of_passes)
+        # A checkpoint is of the settings that it is of.
+        return Pace(self._asks(), size, Rows, None if self.states else scale)
+
+    def _of_passes(self, pass_count: int) -> "UniversalAttack":
+        return replace(self, universal=replace(self.universal, pass_count=pass_count))
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -214,7 +217,7 @@ class UniversalAttack:
         network, count = model.network, self.photos.photo_count
         images = 4 + 2 * self.universal.candidate_count + 2 * CHUNK_PHOTOS
         logits = 2 * 4 * count * network.class_count
-        shown = held_bytes(self, model, self.shows.checkpoint_every)
+        shown = held_bytes(self, model, self.shows)
         return logits + shown + images * 3 * network.pixel_count * 8
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Universalized]:
@@ -255,6 +258,7 @@ class UniversalAttack:
         if self.states:
             [state] = self.states
             perturbation, best = (lens.pixels(state.tensors[n]) for n in ("perturbation", "best"))
+            best = whole(best, self.universal.budget)  # as it was: half precision is close by
             arrived, score = int(state.numbers["arrived"]), state.numbers["score"]
             return _Course(state.octave, state.step, arrived, perturbation, best, score)
         shape = (3, model.network.height_px, model.network.width_px)

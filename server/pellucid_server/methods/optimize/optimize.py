@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...engine.job import Priority
-from ...engine.lockstep import Climb, Pace, in_step
+from ...engine.lockstep import Climb, Pace, Scale, in_step
 from ...engine.rows import (
     Ask,
     Chore,
@@ -171,8 +171,16 @@ class Optimize:
 
     def pace(self, model: Model) -> Pace:
         ascent = self.ascent
-        scale = "ascend.step_count", ascent.step_count
-        return Pace(self._asks(model), (ascent.height_px, ascent.width_px), AscentStepper, scale)
+        scale = Scale("ascend.step_count", ascent.step_count, self._of_steps)
+        return Pace(
+            self._asks(model),
+            (ascent.height_px, ascent.width_px),
+            AscentStepper,
+            None if self.states else scale,  # a checkpoint is of the settings that it is of
+        )
+
+    def _of_steps(self, step_count: int) -> "Optimize":
+        return replace(self, ascent=replace(self.ascent, step_count=step_count))
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         """No time ends it."""
@@ -185,7 +193,7 @@ class Optimize:
         for layer, channel_count in self._layers_apart.items():
             slot += len(state_names(layer)) * channel_count**2
         slots = slot * dtype_of(model).itemsize * ascent.restart_count
-        shown = held_bytes(self, model, ascent.checkpoint_every)
+        shown = held_bytes(self, model, ascent)
         return slots + shown + self._goal_bytes(model)
 
     def _goal_bytes(self, model: Model) -> int:

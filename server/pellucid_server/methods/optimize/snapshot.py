@@ -80,9 +80,18 @@ class Resumable(Protocol):
         ...
 
 
-_SHOWN = 4
+_SHOWN = 3
 """Sets of snapshots that there can be at once: the one that waits to be taken, the one that is
-being completed, and the one that is being sent, which halves of another precision are made of."""
+being completed, and the one that is being sent."""
+
+
+class Paced(Protocol):
+    """Which checkpoints are made: see the contract's Ascend, Attack and Neural."""
+
+    @property
+    def checkpoint_every(self) -> int: ...
+    @property
+    def checkpoint_precision(self) -> str: ...
 
 
 def snapshot_bytes(method: Resumable, model: Model) -> int:
@@ -94,7 +103,11 @@ def snapshot_bytes(method: Resumable, model: Model) -> int:
     return method.image_count * max(each, default=0)
 
 
-def held_bytes(method: Resumable, model: Model, checkpoint_every: int) -> int:
+def held_bytes(method: Resumable, model: Model, paced: Paced) -> int:
     """Of all snapshots that a job holds on the host: those it makes, and those it came from."""
-    sets = _SHOWN * (checkpoint_every > 0) + (len(method.states) > 0)
-    return sets * snapshot_bytes(method, model)
+    each, byte_count = snapshot_bytes(method, model), 0
+    if paced.checkpoint_every:
+        byte_count += _SHOWN * each
+        if paced.checkpoint_precision == "half":
+            byte_count += each // 2  # made of the set that is being sent
+    return byte_count + (each if method.states else 0)

@@ -188,7 +188,7 @@ class Stylize:
         shapes = model.network.shapes_at(*self.size)
         map_counts = [shapes[layer][0] for layer, _ in self.style_layers]
         grams = (len(self.styles) + 1) * sum(count**2 for count in map_counts) * itemsize
-        shown = held_bytes(self, model, self.neural.checkpoint_every)
+        shown = held_bytes(self, model, self.neural)
         twos = 2 * (slot + pictures)  # slots come in twos of what there was
         return twos + looked + grams + shown
 
