@@ -13,6 +13,7 @@ DTYPES = {
     data_pb2.DATA_TYPE_FLOAT32: "<f4",
     data_pb2.DATA_TYPE_FLOAT64: "<f8",
     data_pb2.DATA_TYPE_INT64: "<i8",
+    data_pb2.DATA_TYPE_FLOAT16: "<f2",
 }
 
 

@@ -8,7 +8,14 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
-from pellucid.v1 import inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import (
+    codes_pb2,
+    inference_pb2,
+    inspect_pb2,
+    model_pb2,
+    optimize_pb2,
+    stylize_pb2,
+)
 
 from .. import wire
 from ..config import Settings
@@ -89,6 +96,16 @@ class PellucidServicer:
                     stylize_pb2.StylizeRequest.FromString,
                     stylize_pb2.StylizeResponse.SerializeToString,
                 ),
+                "Inspect": grpc.stream_unary_rpc_method_handler(
+                    self.Inspect,
+                    inspect_pb2.InspectRequest.FromString,
+                    inspect_pb2.InspectResponse.SerializeToString,
+                ),
+                "Embed": grpc.stream_unary_rpc_method_handler(
+                    self.Embed,
+                    codes_pb2.EmbedRequest.FromString,
+                    codes_pb2.EmbedResponse.SerializeToString,
+                ),
                 "ListStyles": grpc.unary_unary_rpc_method_handler(
                     self.ListStyles,
                     stylize_pb2.ListStylesRequest.FromString,
@@ -133,6 +150,20 @@ class PellucidServicer:
     ) -> inference_pb2.ExplainBatchResponse:
         empty, method = inference_pb2.ExplainBatchRequest(), self._service.explain_batch
         answer = self._serve(empty, messages, context, Priority.EXPLAIN, method)
+        return await answer_or_abort(context, answer)
+
+    async def Inspect(
+        self, messages: AsyncIterator[inspect_pb2.InspectRequest], context: Context
+    ) -> inspect_pb2.InspectResponse:
+        empty = inspect_pb2.InspectRequest()
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.inspect)
+        return await answer_or_abort(context, answer)
+
+    async def Embed(
+        self, messages: AsyncIterator[codes_pb2.EmbedRequest], context: Context
+    ) -> codes_pb2.EmbedResponse:
+        empty = codes_pb2.EmbedRequest()
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.embed)
         return await answer_or_abort(context, answer)
 
     async def ExplainStream(

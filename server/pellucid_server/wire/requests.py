@@ -2,12 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pellucid import render
-from pellucid.v1 import data_pb2, inference_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import (
+    codes_pb2,
+    data_pb2,
+    inference_pb2,
+    inspect_pb2,
+    optimize_pb2,
+    stylize_pb2,
+)
 
 from .. import photos
 from ..engine.job import Source, Spec
@@ -57,6 +64,8 @@ LONGEST_SIDE_PX = 1024
 LEAST_SIDE_PX, MOST_SIDE_PX = 32, 4096
 MOST_ATTACHED = 8
 MOST_IMAGES = 64
+
+_Asked = TypeVar("_Asked")
 
 
 @dataclass(frozen=True)
@@ -206,15 +215,20 @@ def read_explain_batch(
     return _read_explain(inner, request.explain, call, registry, limits, images)
 
 
-_Image = tuple[Violations, data_pb2.Image]
+BatchedImage = tuple[Violations, data_pb2.Image]
 """An image, and where what is wrong with it is noted."""
 
 
 def _read_images(
     found: Violations, images: Sequence[data_pb2.Image], has_image: bool, inner: str
-) -> list[_Image]:
+) -> list[BatchedImage]:
     if has_image:
         found.invalid(f"{inner}.image", "must be unset; the images are in images")
+    return read_images(found, images)
+
+
+def read_images(found: Violations, images: Sequence[data_pb2.Image]) -> list[BatchedImage]:
+    """The images of a batch; none where they are too few or too many."""
     if not 1 <= len(images) <= MOST_IMAGES:
         found.invalid("images", f"has {len(images)}; must have 1 to {MOST_IMAGES}")
         return []
@@ -227,7 +241,7 @@ def _read_predict(
     call: Call,
     registry: Registry,
     limits: Limits,
-    images: Sequence[_Image],
+    images: Sequence[BatchedImage],
 ) -> list[Asked | PellucidError]:
     """The request for each image; raises what is wrong with all of them."""
     model = find_model(found, request.model, registry)
@@ -247,7 +261,7 @@ def _read_predict(
         spec = Spec(model, method, source, TopTarget(), call.deadline_s, call.caller, bucket_size)
         return Asked(spec, attached=attached, explain_budget_ms=budget_ms)
 
-    return _of_each(found, images, model, limits, canvas_px, asked)
+    return of_each(found, images, model, limits, canvas_px, asked)
 
 
 def _read_explain(
@@ -256,7 +270,7 @@ def _read_explain(
     call: Call,
     registry: Registry,
     limits: Limits,
-    images: Sequence[_Image],
+    images: Sequence[BatchedImage],
     *,
     watched: bool = False,
 ) -> list[Asked | PellucidError]:
@@ -275,21 +289,21 @@ def _read_explain(
         )
 
     canvas_px = None if explained is None else explained.view.canvas_px
-    return _of_each(found, images, model, limits, canvas_px, asked)
+    return of_each(found, images, model, limits, canvas_px, asked)
 
 
-def _of_each(
+def of_each(
     found: Violations,
-    images: Sequence[_Image],
+    images: Sequence[BatchedImage],
     model: Model | None,
     limits: Limits,
     canvas_px: int | None,
-    asked: Callable[[Source], Asked],
-) -> list[Asked | PellucidError]:
+    asked: Callable[[Source], _Asked],
+) -> list[_Asked | PellucidError]:
     """The request for each image, or what is wrong with it; raises what is wrong with all."""
     sources = [read_image(of_one, image, model, limits, canvas_px) for of_one, image in images]
     found.raise_any()
-    each: list[Asked | PellucidError] = []
+    each: list[_Asked | PellucidError] = []
     for (of_one, _), source in zip(images, sources, strict=True):
         if source is not None:
             each.append(asked(source))
@@ -337,7 +351,7 @@ def _read_explained(
     before = len(found)
     name = request.WhichOneof("method") or ""
     kind = METHODS.get(name)
-    target = _read_target(found, request.target, model, kind)
+    target = read_target(found, request.target, model, kind)
     method: ExplainMethod | None = None
     if kind is None:
         found.invalid("method", f"required; one of {', '.join(METHODS)}")
@@ -390,7 +404,11 @@ def find_model(found: Violations, name: str, registry: Registry) -> Model | None
 
 def read_bucket_size(
     found: Violations,
-    request: inference_pb2.PredictRequest | inference_pb2.ExplainRequest | stylize_pb2.Fast,
+    request: inference_pb2.PredictRequest
+    | inference_pb2.ExplainRequest
+    | stylize_pb2.Fast
+    | inspect_pb2.InspectRequest
+    | codes_pb2.EmbedRequest,
     limits: Limits,
 ) -> int | None:
     """The batch size that rows are padded to, if it is fixed."""
@@ -478,13 +496,13 @@ def _read_prepared_tensor(
     return PreparedInput(array, canvas_px)
 
 
-def _read_target(
+def read_target(
     found: Violations,
     target: inference_pb2.Target,
     model: Model | None,
     method: type[ExplainMethod] | None,
 ) -> Target | None:
-    """The target; None where it is wrong, or cannot be told without a model."""
+    """The request's field target; None where it is wrong, or cannot be told without a model."""
     fields = Fields(found, "target", target)
     before = len(found)
     default = Score.LOGIT if method is None else method.score
