@@ -1,13 +1,12 @@
 """Looking inside a network: what is asked, and what was seen."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-from google.protobuf.message import Message
 from pellucid import render, tiles
-from pellucid.v1 import data_pb2, inference_pb2, inspect_pb2
+from pellucid.v1 import data_pb2, inspect_pb2
 from torch import Tensor
 
 from ..engine.job import Done, Source, Spec
@@ -30,8 +29,6 @@ from .fields import (
     Violations,
     find_layer,
     most_picture_bytes,
-    outside,
-    times,
     why_not,
     write_picture,
     write_tensor,
@@ -278,7 +275,7 @@ def _read_sheet(
             f"the response may take {byte_count} bytes; at most {limits.max_response_bytes} are "
             f"sent{_smaller(asked, method, network)}",
         )
-    usual = method.signed and method.name == Gradients.name or height * width == 1
+    usual = method.shared or height * width == 1
     shared = scale == "shared" if scale else usual
     return Sheet(tile_px, shared, cast(render.Format, file_format), pixels)
 
@@ -298,6 +295,7 @@ def _smaller(asked: inspect_pb2.Sheet, method: LookAtLayer, network: Network) ->
 
 def write_inspect(asked: AskedInspect, done: Done) -> inspect_pb2.InspectResponse:
     """What was seen, drawn."""
+    started_s = time.monotonic()
     response = inspect_pb2.InspectResponse()
     match done.result:
         case LayerView() as view:
@@ -307,7 +305,7 @@ def write_inspect(asked: AskedInspect, done: Done) -> inspect_pb2.InspectRespons
             response.walk.CopyFrom(_write_walk(asked.spec, seen))
         case Seen() as column:
             response.column.CopyFrom(_write_column(asked.spec.model.network, column))
-    response.run.CopyFrom(write_run(asked.spec, done))
+    response.run.CopyFrom(write_run(asked.spec, done, (time.monotonic() - started_s) * 1e3))
     return response
 
 

@@ -57,6 +57,8 @@ class LookAtLayer(ABC):
     name: ClassVar[str]
     signed: ClassVar[bool]
     """Whether zero is in the middle of what is seen."""
+    shared: ClassVar[bool] = False
+    """Whether tiles have one scale unless it is asked for otherwise."""
     priority: ClassVar[Priority] = Priority.EXPLAIN
 
     @abstractmethod
@@ -64,6 +66,7 @@ class LookAtLayer(ABC):
 
     def pace(self, model: Model) -> None:
         """All of its rows can come at once."""
+        return
 
     def most_ms(self, model: Model, row_ms: float) -> float:
         return row_ms
@@ -206,6 +209,7 @@ class Gradients(LookAtLayer):
 
     name: ClassVar[str] = "gradients"
     signed: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
 
     def row_counts(self, model: Model, target: Target) -> Mapping[Lane, int]:
         return {Lane.GRADIENT: 1}

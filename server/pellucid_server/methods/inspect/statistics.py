@@ -10,6 +10,8 @@ _AT_ONCE = 1 << 22
 def statistics_of(numbers: Tensor) -> Tensor:
     """The least, the largest, the mean, the standard deviation over n, and the share that is 0.
 
+    Parts are merged by Chan, Golub and LeVeque 1983, doi:10.2307/2683386.
+
     Args:
         numbers: Of any shape but none; float.
 
@@ -17,10 +19,16 @@ def statistics_of(numbers: Tensor) -> Tensor:
         Five, float64, on their device.
     """
     count = numbers.numel()
-    parts = numbers.split(max(1, _AT_ONCE * len(numbers) // count))
+    shares, means, squares, zeros = [], [], [], []
+    for part in numbers.split(max(1, _AT_ONCE * len(numbers) // count)):
+        zeros.append((part == 0).view(torch.int8).sum())  # many times as fast as of bool
+        doubles = part.to(torch.float64, copy=True)
+        shares.append(part.numel() / count)
+        means.append(doubles.mean())
+        squares.append(doubles.sub_(means[-1]).square_().sum())
+    mean = sum((w * m for w, m in zip(shares, means, strict=True)), start=numbers.new_zeros(()))
+    between = sum(w * (m - mean).square() for w, m in zip(shares, means, strict=True))
+    variance = torch.stack(squares).sum() / count + between
     low, high = numbers.aminmax()
-    mean = torch.stack([part.sum(dtype=torch.float64) for part in parts]).sum() / count
-    squares = torch.stack([(part.double() - mean).square().sum() for part in parts]).sum()
-    zeros = torch.stack([(part == 0).sum() for part in parts]).sum()
-    deviation = (squares / count).sqrt()
-    return torch.stack([low.double(), high.double(), mean, deviation, zeros.double() / count])
+    share = torch.stack(zeros).sum().double() / count
+    return torch.stack([low.double(), high.double(), mean, variance.sqrt(), share])

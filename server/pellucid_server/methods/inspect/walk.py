@@ -67,18 +67,24 @@ class Walk:
         for layer in layers:
             activation = traces.activations[layer.name][0]
             channels, bound = layer.by_channel(activation), network.upper_bound_of(layer.name)
+            least, most = channels.amin(1), channels.amax(1)
             statistics.append(statistics_of(activation))
-            dead.append((channels == 0).all(1).sum())
+            dead.append(((least == 0) & (most == 0)).sum())
             full = torch.zeros_like(dead[-1])
-            saturated.append(full if bound is None else (channels == bound).all(1).sum())
+            saturated.append(full if bound is None else (least >= bound).sum())
         return Walked(
             torch.stack(statistics), torch.stack(dead), torch.stack(saturated), traces.logits[0]
         )
 
 
+_IDLE = ("Identity", "Dropout", "StochasticDepth", "DropPath")
+"""Kinds of layers that do nothing, once a network is trained."""
+
+
 def walked(network: Network) -> tuple[Layer, ...]:
-    """The layers that are told truly, in the order of the forward pass."""
-    return tuple(layer for layer in network.layers if layer.targetable)
+    """The layers that are told truly and do something, in the order of the forward pass."""
+    told = (layer for layer in network.layers if layer.targetable)
+    return tuple(layer for layer in told if layer.kind not in _IDLE)
 
 
 @dataclass(frozen=True)
