@@ -6,13 +6,14 @@ from contextlib import aclosing
 from typing import Any
 
 from . import _stylize, _wire, stylizing, types
+from ._looking_aio import AsyncLooking
 from ._making_aio import AsyncMaking
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import StatusError
 from .v1 import model_pb2, stylize_pb2
 
 
-class AsyncClient(AsyncMaking):
+class AsyncClient(AsyncMaking, AsyncLooking):
     """The client of client.py for asyncio: the same arguments, results and errors.
 
     Belongs to the loop that its first call runs in.

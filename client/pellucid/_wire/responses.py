@@ -19,7 +19,7 @@ def predict_result(response: inference_pb2.PredictResponse) -> types.PredictResu
         receipt=receipt_of(response.receipt),
         run=run_of(response.run),
         explanations=tuple(
-            _failure(attached.failure)
+            failure_part(attached.failure)
             if attached.HasField("failure")
             else explain_result(attached.explanation)
             for attached in response.explanations
@@ -31,7 +31,7 @@ def predict_results(
     response: inference_pb2.PredictBatchResponse,
 ) -> tuple[types.PredictResult | StatusError, ...]:
     return tuple(
-        _failure(result.failure)
+        failure_part(result.failure)
         if result.HasField("failure")
         else predict_result(result.prediction)
         for result in response.results
@@ -42,14 +42,14 @@ def explain_results(
     response: inference_pb2.ExplainBatchResponse,
 ) -> tuple[types.ExplainResult | StatusError, ...]:
     return tuple(
-        _failure(result.failure)
+        failure_part(result.failure)
         if result.HasField("failure")
         else explain_result(result.explanation)
         for result in response.results
     )
 
 
-def _failure(failure: data_pb2.Failure) -> StatusError:
+def failure_part(failure: data_pb2.Failure) -> StatusError:
     """The exception for what one part of a request ended with."""
     delayed = failure.HasField("retry_delay_ms")
     return _BY_NUMBER.get(failure.code, Unknown)(
@@ -72,7 +72,7 @@ def explain_result(response: inference_pb2.ExplainResponse) -> types.ExplainResu
     return types.ExplainResult(
         method=method,
         parameters=parameters_of(getattr(response, method)) if method else {},
-        target=_resolved_target(response.target),
+        target=resolved_target(response.target),
         attribution=array_of(response.attribution) if has_attribution else None,
         heatmap_png=heatmap.image.data if heatmap and heatmap.HasField("image") else None,
         color_scale=scale,
@@ -212,7 +212,7 @@ def _preprocessing(message: model_pb2.Preprocessing) -> types.Preprocessing:
     )
 
 
-def _resolved_target(target: inference_pb2.ResolvedTarget) -> types.ResolvedTarget:
+def resolved_target(target: inference_pb2.ResolvedTarget) -> types.ResolvedTarget:
     return read(
         types.ResolvedTarget,
         target,

@@ -13,6 +13,7 @@ from .attack import attack
 from .connect import Access, access, connected
 from .evidence import compare, evidence
 from .explain import explain
+from .inspect import embed, inspect
 from .optimize import optimize
 from .options import (
     AsJson,
@@ -188,6 +189,8 @@ optimize.command()(universal)
 app.add_typer(optimize, name="optimize")
 
 app.command()(stylize)
+app.add_typer(inspect, name="inspect")
+app.command()(embed)
 app.add_typer(styles, name="styles")
 
 
