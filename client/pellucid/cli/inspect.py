@@ -211,8 +211,9 @@ def column(
         response = client._call("Inspect", request, timeout_s)
         result = _inspect.layer_column(response)
         if raw is not None:
+            arrays: dict[str, Any] = {one.layer: one.activation for one in result.places}
             with raw.open("wb") as file:
-                np.savez(file, **{place.layer: place.activation for place in result.places})
+                np.savez(file, **arrays)
     if as_json:
         print_json(response)
     else:
