@@ -6,14 +6,14 @@ from contextlib import aclosing
 from typing import Any
 
 from . import _stylize, _wire, stylizing, types
-from ._looking_aio import AsyncLooking
+from ._inspecting_aio import AsyncInspecting
 from ._making_aio import AsyncMaking
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import StatusError
 from .v1 import model_pb2, stylize_pb2
 
 
-class AsyncClient(AsyncMaking, AsyncLooking):
+class AsyncClient(AsyncMaking, AsyncInspecting):
     """The client of client.py for asyncio: the same arguments, results and errors.
 
     Belongs to the loop that its first call runs in.

@@ -6,14 +6,14 @@ from contextlib import closing
 from typing import Any
 
 from . import _stylize, _wire, stylizing, types
-from ._looking import Looking
+from ._inspecting import Inspecting
 from ._making import Making
 from .compare import CONCURRENCY, EVIDENCE, Compared, Comparison, Question, questions
 from .errors import StatusError
 from .v1 import model_pb2, stylize_pb2
 
 
-class Client(Making, Looking):
+class Client(Making, Inspecting):
     """A client of one Pellucid server; safe to share between threads.
 
     Connects at the first call. Calls that meet an unavailable server are tried up to four times;

@@ -34,6 +34,7 @@ from .show import (
 )
 from .styles import styles
 from .stylize import stylize
+from .unit import unit
 from .universal import universal
 
 # numpy, PIL and gRPC are imported where they are used: --help and serve need none of them.
@@ -191,6 +192,7 @@ app.add_typer(optimize, name="optimize")
 app.command()(stylize)
 app.add_typer(inspect, name="inspect")
 app.command()(embed)
+app.command()(unit)
 app.add_typer(styles, name="styles")
 
 

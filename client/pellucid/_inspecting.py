@@ -6,7 +6,7 @@ from . import _inspect, types
 from ._connection import Connection
 
 
-class Looking(Connection):
+class Inspecting(Connection):
     """The part of Client that looks inside networks."""
 
     def filters(

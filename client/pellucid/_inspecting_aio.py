@@ -1,4 +1,4 @@
-"""Calls that look inside a network, for asyncio: the twin of _looking.py."""
+"""Calls that look inside a network, for asyncio: the twin of _inspecting.py."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from . import _inspect, types
 from ._connection import AsyncConnection
 
 
-class AsyncLooking(AsyncConnection):
+class AsyncInspecting(AsyncConnection):
     """The part of AsyncClient that looks inside networks."""
 
     async def filters(
