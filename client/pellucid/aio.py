@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from . import _stylize, _wire, stylizing, types
+from ._inspecting_aio import AsyncInspecting
 from ._looking import AsyncLooking
 from ._making_aio import AsyncMaking
 from ._projecting import AsyncProjecting
@@ -14,7 +15,7 @@ from .errors import StatusError
 from .v1 import model_pb2, stylize_pb2
 
 
-class AsyncClient(AsyncMaking, AsyncProjecting, AsyncLooking):
+class AsyncClient(AsyncMaking, AsyncProjecting, AsyncLooking, AsyncInspecting):
     """The client of client.py for asyncio: the same arguments, results and errors.
 
     Belongs to the loop that its first call runs in.

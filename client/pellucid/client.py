@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Any
 
 from . import _stylize, _wire, stylizing, types
+from ._inspecting import Inspecting
 from ._looking import Looking
 from ._making import Making
 from ._projecting import Projecting
@@ -14,7 +15,7 @@ from .errors import StatusError
 from .v1 import model_pb2, stylize_pb2
 
 
-class Client(Making, Projecting, Looking):
+class Client(Making, Projecting, Looking, Inspecting):
     """A client of one Pellucid server; safe to share between threads.
 
     Connects at the first call. Calls that meet an unavailable server are tried up to four times;

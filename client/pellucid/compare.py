@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BadArgument, StatusError
-from .types import EvidenceResult, ExplainResult, Model, Until
+from .types import EvidenceResult, ExplainResult, Model, ResolvedTarget, Until
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -337,9 +337,11 @@ def _caption(row: Compared) -> str:
 
 def target_words(result: ExplainResult | None) -> str:
     """What was explained, for a human."""
-    if result is None:
-        return ""
-    target = result.target
+    return "" if result is None else resolved_words(result.target)
+
+
+def resolved_words(target: ResolvedTarget) -> str:
+    """A target, for a human."""
     if target.neuron is not None:
         neuron = target.neuron
         channel = "all channels" if neuron.channel is None else f"channel {neuron.channel}"

@@ -140,11 +140,7 @@ def explain_request(
 ) -> inference_pb2.ExplainRequest:
     request = inference_pb2.ExplainRequest()
     _set_method(request, method, method_parameters)
-    _set_target(request.target, target)
-    if against is not None:
-        field = "against_label" if isinstance(against, str) else "against_class_index"
-        set_fields(request.target, **{field: against})
-    set_fields(request.target, score=score)
+    set_target(request.target, target, against, score)
     set_fields(request, model=model, outputs=outputs, bucket_size=bucket_size)
     set_fields(request.rendering, **rendering)
     _set_until(request.until, until)
@@ -261,6 +257,20 @@ def evidence_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         else:
             parameters[option] = parsed
     return evidence
+
+
+def set_target(
+    message: inference_pb2.Target,
+    target: "types.Target | None",
+    against: int | str | None,
+    score: str | None,
+) -> None:
+    """Sets whose score is meant; what is None is left to the server."""
+    _set_target(message, target)
+    if against is not None:
+        field = "against_label" if isinstance(against, str) else "against_class_index"
+        set_fields(message, **{field: against})
+    set_fields(message, score=score)
 
 
 def _set_target(message: inference_pb2.Target, target: "types.Target | None") -> None:

@@ -72,7 +72,7 @@ def explain_result(response: inference_pb2.ExplainResponse) -> types.ExplainResu
     return types.ExplainResult(
         method=method,
         parameters=parameters_of(getattr(response, method)) if method else {},
-        target=_resolved_target(response.target),
+        target=resolved_target(response.target),
         attribution=array_of(response.attribution) if has_attribution else None,
         heatmap_png=heatmap.image.data if heatmap and heatmap.HasField("image") else None,
         color_scale=scale,
@@ -212,7 +212,7 @@ def _preprocessing(message: model_pb2.Preprocessing) -> types.Preprocessing:
     )
 
 
-def _resolved_target(target: inference_pb2.ResolvedTarget) -> types.ResolvedTarget:
+def resolved_target(target: inference_pb2.ResolvedTarget) -> types.ResolvedTarget:
     return read(
         types.ResolvedTarget,
         target,

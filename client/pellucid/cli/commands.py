@@ -14,6 +14,7 @@ from .connect import Access, access, connected
 from .evidence import compare, evidence
 from .explain import explain
 from .index import patches, similar
+from .inspect import embed, inspect
 from .map import map_photos
 from .optimize import optimize
 from .options import (
@@ -35,6 +36,7 @@ from .show import (
 )
 from .styles import styles
 from .stylize import stylize
+from .unit import unit
 from .universal import universal
 from .video import video
 
@@ -195,6 +197,9 @@ app.add_typer(optimize, name="optimize")
 stylize.command()(video)
 app.add_typer(stylize, name="stylize")
 app.command("map")(map_photos)
+app.add_typer(inspect, name="inspect")
+app.command()(embed)
+app.command()(unit)
 app.add_typer(styles, name="styles")
 
 

@@ -26,45 +26,45 @@ from pellucid.v1 import data_pb2 as pellucid_dot_v1_dot_data__pb2
 from pellucid.v1 import inference_pb2 as pellucid_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pellucid/v1/inspect.proto\x12\x0bpellucid.v1\x1a\x16pellucid/v1/data.proto\x1a\x1bpellucid/v1/inference.proto\"\xbb\x01\n\x05Sheet\x12\x17\n\ntile_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07tile_px\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12&\n\x05scale\x18\x03 \x01(\x0e\x32\x17.pellucid.v1.SheetScale\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.pellucid.v1.ImageFormat\x12\x16\n\x0einclude_tensor\x18\x05 \x01(\x08\x42\r\n\x0b_tile_countB\n\n\x08_tile_px\"p\n\x0eInspectFilters\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x1a\n\rinput_channel\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12!\n\x05sheet\x18\x03 \x01(\x0b\x32\x12.pellucid.v1.SheetB\x10\n\x0e_input_channel\"i\n\x12InspectActivations\x12\r\n\x05layer\x18\x01 \x01(\t\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x12.pellucid.v1.Image\x12!\n\x05sheet\x18\x03 \x01(\x0b\x32\x12.pellucid.v1.Sheet\"\x8c\x01\n\x10InspectGradients\x12\r\n\x05layer\x18\x01 \x01(\t\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x12.pellucid.v1.Image\x12#\n\x06target\x18\x03 \x01(\x0b\x32\x13.pellucid.v1.Target\x12!\n\x05sheet\x18\x04 \x01(\x0b\x32\x12.pellucid.v1.Sheet\"N\n\x0bInspectWalk\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.pellucid.v1.Image\x12\x12\n\x05top_k\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_top_k\"j\n\rInspectColumn\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.pellucid.v1.Image\x12\x11\n\x04x_px\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\x04y_px\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x07\n\x05_x_pxB\x07\n\x05_y_px\"\xc6\x02\n\x0eInspectRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x07\x66ilters\x18\x02 \x01(\x0b\x32\x1b.pellucid.v1.InspectFiltersH\x00\x12\x36\n\x0b\x61\x63tivations\x18\x03 \x01(\x0b\x32\x1f.pellucid.v1.InspectActivationsH\x00\x12\x32\n\tgradients\x18\x04 \x01(\x0b\x32\x1d.pellucid.v1.InspectGradientsH\x00\x12(\n\x04walk\x18\x05 \x01(\x0b\x32\x18.pellucid.v1.InspectWalkH\x00\x12,\n\x06\x63olumn\x18\x06 \x01(\x0b\x32\x1a.pellucid.v1.InspectColumnH\x00\x12\x18\n\x0b\x62ucket_size\x18\x07 \x01(\x05H\x01\x88\x01\x01\x42\x07\n\x05queryB\x0e\n\x0c_bucket_size\"d\n\nStatistics\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\x12\x0c\n\x04mean\x18\x03 \x01(\x01\x12\x1a\n\x12standard_deviation\x18\x04 \x01(\x01\x12\x12\n\nzero_share\x18\x05 \x01(\x01\"n\n\x0eReceptiveField\x12\x11\n\theight_px\x18\x01 \x01(\x05\x12\x10\n\x08width_px\x18\x02 \x01(\x05\x12\x13\n\x0bstride_y_px\x18\x03 \x01(\x05\x12\x13\n\x0bstride_x_px\x18\x04 \x01(\x05\x12\r\n\x05whole\x18\x05 \x01(\x08\"\xa1\x01\n\tTileSheet\x12(\n\x05image\x18\x01 \x01(\x0b\x32\x19.pellucid.v1.EncodedImage\x12\x10\n\x08\x63hannels\x18\x02 \x03(\x05\x12\x11\n\tstrengths\x18\x03 \x03(\x01\x12\x0c\n\x04lows\x18\x04 \x03(\x01\x12\r\n\x05highs\x18\x05 \x03(\x01\x12\x14\n\x0c\x63olumn_count\x18\x06 \x01(\x05\x12\x12\n\ntile_shape\x18\x07 \x03(\x05\"\xc1\x01\n\nLayerSheet\x12\r\n\x05layer\x18\x01 \x01(\t\x12%\n\x05sheet\x18\x02 \x01(\x0b\x32\x16.pellucid.v1.TileSheet\x12+\n\nstatistics\x18\x03 \x01(\x0b\x32\x17.pellucid.v1.Statistics\x12#\n\x06tensor\x18\x04 \x01(\x0b\x32\x13.pellucid.v1.Tensor\x12+\n\x06target\x18\x05 \x01(\x0b\x32\x1b.pellucid.v1.ResolvedTarget\"\xdd\x01\n\x08LayerRow\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12+\n\nstatistics\x18\x04 \x01(\x0b\x32\x17.pellucid.v1.Statistics\x12\x12\n\ndead_count\x18\x05 \x01(\x05\x12\x17\n\x0fsaturated_count\x18\x06 \x01(\x05\x12\x15\n\rchannel_count\x18\x07 \x01(\x05\x12\x34\n\x0freceptive_field\x18\x08 \x01(\x0b\x32\x1b.pellucid.v1.ReceptiveField\"^\n\tLayerWalk\x12#\n\x04rows\x18\x01 \x03(\x0b\x32\x15.pellucid.v1.LayerRow\x12,\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x17.pellucid.v1.Prediction\"y\n\nLayerPlace\x12\r\n\x05layer\x18\x01 \x01(\t\x12\t\n\x01y\x18\x02 \x01(\x05\x12\t\n\x01x\x18\x03 \x01(\x05\x12\x1d\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x10.pellucid.v1.Box\x12\'\n\nactivation\x18\x05 \x01(\x0b\x32\x13.pellucid.v1.Tensor\"6\n\x0bLayerColumn\x12\'\n\x06places\x18\x01 \x03(\x0b\x32\x17.pellucid.v1.LayerPlace\"\xb8\x01\n\x0fInspectResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.pellucid.v1.Run\x12(\n\x05layer\x18\x02 \x01(\x0b\x32\x17.pellucid.v1.LayerSheetH\x00\x12&\n\x04walk\x18\x03 \x01(\x0b\x32\x16.pellucid.v1.LayerWalkH\x00\x12*\n\x06\x63olumn\x18\x04 \x01(\x0b\x32\x18.pellucid.v1.LayerColumnH\x00\x42\x08\n\x06result*W\n\nSheetScale\x12\x1b\n\x17SHEET_SCALE_UNSPECIFIED\x10\x00\x12\x14\n\x10SHEET_SCALE_EACH\x10\x01\x12\x16\n\x12SHEET_SCALE_SHARED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pellucid/v1/inspect.proto\x12\x0bpellucid.v1\x1a\x16pellucid/v1/data.proto\x1a\x1bpellucid/v1/inference.proto\"\xbb\x01\n\x05Sheet\x12\x17\n\ntile_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07tile_px\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12&\n\x05scale\x18\x03 \x01(\x0e\x32\x17.pellucid.v1.SheetScale\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.pellucid.v1.ImageFormat\x12\x16\n\x0einclude_tensor\x18\x05 \x01(\x08\x42\r\n\x0b_tile_countB\n\n\x08_tile_px\"p\n\x0eInspectFilters\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x1a\n\rinput_channel\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12!\n\x05sheet\x18\x03 \x01(\x0b\x32\x12.pellucid.v1.SheetB\x10\n\x0e_input_channel\"F\n\x12InspectActivations\x12\r\n\x05layer\x18\x01 \x01(\t\x12!\n\x05sheet\x18\x02 \x01(\x0b\x32\x12.pellucid.v1.Sheet\"i\n\x10InspectGradients\x12\r\n\x05layer\x18\x01 \x01(\t\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.pellucid.v1.Target\x12!\n\x05sheet\x18\x03 \x01(\x0b\x32\x12.pellucid.v1.Sheet\"+\n\x0bInspectWalk\x12\x12\n\x05top_k\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_top_k\"G\n\rInspectColumn\x12\x11\n\x04x_px\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\x04y_px\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x07\n\x05_x_pxB\x07\n\x05_y_px\"\xea\x02\n\x0eInspectRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x12.pellucid.v1.Image\x12.\n\x07\x66ilters\x18\x03 \x01(\x0b\x32\x1b.pellucid.v1.InspectFiltersH\x00\x12\x36\n\x0b\x61\x63tivations\x18\x04 \x01(\x0b\x32\x1f.pellucid.v1.InspectActivationsH\x00\x12\x32\n\tgradients\x18\x05 \x01(\x0b\x32\x1d.pellucid.v1.InspectGradientsH\x00\x12(\n\x04walk\x18\x06 \x01(\x0b\x32\x18.pellucid.v1.InspectWalkH\x00\x12,\n\x06\x63olumn\x18\x07 \x01(\x0b\x32\x1a.pellucid.v1.InspectColumnH\x00\x12\x18\n\x0b\x62ucket_size\x18\x08 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06methodB\x0e\n\x0c_bucket_size\"d\n\nStatistics\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\x12\x0c\n\x04mean\x18\x03 \x01(\x01\x12\x1a\n\x12standard_deviation\x18\x04 \x01(\x01\x12\x12\n\nzero_share\x18\x05 \x01(\x01\"n\n\x0eReceptiveField\x12\x11\n\theight_px\x18\x01 \x01(\x05\x12\x10\n\x08width_px\x18\x02 \x01(\x05\x12\x13\n\x0bstride_y_px\x18\x03 \x01(\x05\x12\x13\n\x0bstride_x_px\x18\x04 \x01(\x05\x12\r\n\x05whole\x18\x05 \x01(\x08\"\xa1\x01\n\tTileSheet\x12(\n\x05image\x18\x01 \x01(\x0b\x32\x19.pellucid.v1.EncodedImage\x12\x10\n\x08\x63hannels\x18\x02 \x03(\x05\x12\x11\n\tstrengths\x18\x03 \x03(\x01\x12\x0c\n\x04lows\x18\x04 \x03(\x01\x12\r\n\x05highs\x18\x05 \x03(\x01\x12\x14\n\x0c\x63olumn_count\x18\x06 \x01(\x05\x12\x12\n\ntile_shape\x18\x07 \x03(\x05\"\xc1\x01\n\nLayerSheet\x12\r\n\x05layer\x18\x01 \x01(\t\x12%\n\x05sheet\x18\x02 \x01(\x0b\x32\x16.pellucid.v1.TileSheet\x12+\n\nstatistics\x18\x03 \x01(\x0b\x32\x17.pellucid.v1.Statistics\x12#\n\x06tensor\x18\x04 \x01(\x0b\x32\x13.pellucid.v1.Tensor\x12+\n\x06target\x18\x05 \x01(\x0b\x32\x1b.pellucid.v1.ResolvedTarget\"\xdd\x01\n\x08LayerRow\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12+\n\nstatistics\x18\x04 \x01(\x0b\x32\x17.pellucid.v1.Statistics\x12\x12\n\ndead_count\x18\x05 \x01(\x05\x12\x17\n\x0fsaturated_count\x18\x06 \x01(\x05\x12\x15\n\rchannel_count\x18\x07 \x01(\x05\x12\x34\n\x0freceptive_field\x18\x08 \x01(\x0b\x32\x1b.pellucid.v1.ReceptiveField\"^\n\tLayerWalk\x12#\n\x04rows\x18\x01 \x03(\x0b\x32\x15.pellucid.v1.LayerRow\x12,\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x17.pellucid.v1.Prediction\"y\n\nLayerPlace\x12\r\n\x05layer\x18\x01 \x01(\t\x12\t\n\x01y\x18\x02 \x01(\x05\x12\t\n\x01x\x18\x03 \x01(\x05\x12\x1d\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x10.pellucid.v1.Box\x12\'\n\nactivation\x18\x05 \x01(\x0b\x32\x13.pellucid.v1.Tensor\"6\n\x0bLayerColumn\x12\'\n\x06places\x18\x01 \x03(\x0b\x32\x17.pellucid.v1.LayerPlace\"\xb8\x01\n\x0fInspectResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.pellucid.v1.Run\x12(\n\x05layer\x18\x02 \x01(\x0b\x32\x17.pellucid.v1.LayerSheetH\x00\x12&\n\x04walk\x18\x03 \x01(\x0b\x32\x16.pellucid.v1.LayerWalkH\x00\x12*\n\x06\x63olumn\x18\x04 \x01(\x0b\x32\x18.pellucid.v1.LayerColumnH\x00\x42\x08\n\x06result*W\n\nSheetScale\x12\x1b\n\x17SHEET_SCALE_UNSPECIFIED\x10\x00\x12\x14\n\x10SHEET_SCALE_EACH\x10\x01\x12\x16\n\x12SHEET_SCALE_SHARED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pellucid.v1.inspect_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SHEETSCALE']._serialized_start=2426
-  _globals['_SHEETSCALE']._serialized_end=2513
+  _globals['_SHEETSCALE']._serialized_start=2321
+  _globals['_SHEETSCALE']._serialized_end=2408
   _globals['_SHEET']._serialized_start=96
   _globals['_SHEET']._serialized_end=283
   _globals['_INSPECTFILTERS']._serialized_start=285
   _globals['_INSPECTFILTERS']._serialized_end=397
   _globals['_INSPECTACTIVATIONS']._serialized_start=399
-  _globals['_INSPECTACTIVATIONS']._serialized_end=504
-  _globals['_INSPECTGRADIENTS']._serialized_start=507
-  _globals['_INSPECTGRADIENTS']._serialized_end=647
-  _globals['_INSPECTWALK']._serialized_start=649
-  _globals['_INSPECTWALK']._serialized_end=727
-  _globals['_INSPECTCOLUMN']._serialized_start=729
-  _globals['_INSPECTCOLUMN']._serialized_end=835
-  _globals['_INSPECTREQUEST']._serialized_start=838
-  _globals['_INSPECTREQUEST']._serialized_end=1164
-  _globals['_STATISTICS']._serialized_start=1166
-  _globals['_STATISTICS']._serialized_end=1266
-  _globals['_RECEPTIVEFIELD']._serialized_start=1268
-  _globals['_RECEPTIVEFIELD']._serialized_end=1378
-  _globals['_TILESHEET']._serialized_start=1381
-  _globals['_TILESHEET']._serialized_end=1542
-  _globals['_LAYERSHEET']._serialized_start=1545
-  _globals['_LAYERSHEET']._serialized_end=1738
-  _globals['_LAYERROW']._serialized_start=1741
-  _globals['_LAYERROW']._serialized_end=1962
-  _globals['_LAYERWALK']._serialized_start=1964
-  _globals['_LAYERWALK']._serialized_end=2058
-  _globals['_LAYERPLACE']._serialized_start=2060
-  _globals['_LAYERPLACE']._serialized_end=2181
-  _globals['_LAYERCOLUMN']._serialized_start=2183
-  _globals['_LAYERCOLUMN']._serialized_end=2237
-  _globals['_INSPECTRESPONSE']._serialized_start=2240
-  _globals['_INSPECTRESPONSE']._serialized_end=2424
+  _globals['_INSPECTACTIVATIONS']._serialized_end=469
+  _globals['_INSPECTGRADIENTS']._serialized_start=471
+  _globals['_INSPECTGRADIENTS']._serialized_end=576
+  _globals['_INSPECTWALK']._serialized_start=578
+  _globals['_INSPECTWALK']._serialized_end=621
+  _globals['_INSPECTCOLUMN']._serialized_start=623
+  _globals['_INSPECTCOLUMN']._serialized_end=694
+  _globals['_INSPECTREQUEST']._serialized_start=697
+  _globals['_INSPECTREQUEST']._serialized_end=1059
+  _globals['_STATISTICS']._serialized_start=1061
+  _globals['_STATISTICS']._serialized_end=1161
+  _globals['_RECEPTIVEFIELD']._serialized_start=1163
+  _globals['_RECEPTIVEFIELD']._serialized_end=1273
+  _globals['_TILESHEET']._serialized_start=1276
+  _globals['_TILESHEET']._serialized_end=1437
+  _globals['_LAYERSHEET']._serialized_start=1440
+  _globals['_LAYERSHEET']._serialized_end=1633
+  _globals['_LAYERROW']._serialized_start=1636
+  _globals['_LAYERROW']._serialized_end=1857
+  _globals['_LAYERWALK']._serialized_start=1859
+  _globals['_LAYERWALK']._serialized_end=1953
+  _globals['_LAYERPLACE']._serialized_start=1955
+  _globals['_LAYERPLACE']._serialized_end=2076
+  _globals['_LAYERCOLUMN']._serialized_start=2078
+  _globals['_LAYERCOLUMN']._serialized_end=2132
+  _globals['_INSPECTRESPONSE']._serialized_start=2135
+  _globals['_INSPECTRESPONSE']._serialized_end=2319
 # @@protoc_insertion_point(module_scope)

@@ -43,48 +43,41 @@ class InspectFilters(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., input_channel: _Optional[int] = ..., sheet: _Optional[_Union[Sheet, _Mapping]] = ...) -> None: ...
 
 class InspectActivations(_message.Message):
-    __slots__ = ("layer", "image", "sheet")
+    __slots__ = ("layer", "sheet")
     LAYER_FIELD_NUMBER: _ClassVar[int]
-    IMAGE_FIELD_NUMBER: _ClassVar[int]
     SHEET_FIELD_NUMBER: _ClassVar[int]
     layer: str
-    image: _data_pb2.Image
     sheet: Sheet
-    def __init__(self, layer: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., sheet: _Optional[_Union[Sheet, _Mapping]] = ...) -> None: ...
+    def __init__(self, layer: _Optional[str] = ..., sheet: _Optional[_Union[Sheet, _Mapping]] = ...) -> None: ...
 
 class InspectGradients(_message.Message):
-    __slots__ = ("layer", "image", "target", "sheet")
+    __slots__ = ("layer", "target", "sheet")
     LAYER_FIELD_NUMBER: _ClassVar[int]
-    IMAGE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     SHEET_FIELD_NUMBER: _ClassVar[int]
     layer: str
-    image: _data_pb2.Image
     target: _inference_pb2.Target
     sheet: Sheet
-    def __init__(self, layer: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., target: _Optional[_Union[_inference_pb2.Target, _Mapping]] = ..., sheet: _Optional[_Union[Sheet, _Mapping]] = ...) -> None: ...
+    def __init__(self, layer: _Optional[str] = ..., target: _Optional[_Union[_inference_pb2.Target, _Mapping]] = ..., sheet: _Optional[_Union[Sheet, _Mapping]] = ...) -> None: ...
 
 class InspectWalk(_message.Message):
-    __slots__ = ("image", "top_k")
-    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("top_k",)
     TOP_K_FIELD_NUMBER: _ClassVar[int]
-    image: _data_pb2.Image
     top_k: int
-    def __init__(self, image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., top_k: _Optional[int] = ...) -> None: ...
+    def __init__(self, top_k: _Optional[int] = ...) -> None: ...
 
 class InspectColumn(_message.Message):
-    __slots__ = ("image", "x_px", "y_px")
-    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("x_px", "y_px")
     X_PX_FIELD_NUMBER: _ClassVar[int]
     Y_PX_FIELD_NUMBER: _ClassVar[int]
-    image: _data_pb2.Image
     x_px: int
     y_px: int
-    def __init__(self, image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., x_px: _Optional[int] = ..., y_px: _Optional[int] = ...) -> None: ...
+    def __init__(self, x_px: _Optional[int] = ..., y_px: _Optional[int] = ...) -> None: ...
 
 class InspectRequest(_message.Message):
-    __slots__ = ("model", "filters", "activations", "gradients", "walk", "column", "bucket_size")
+    __slots__ = ("model", "image", "filters", "activations", "gradients", "walk", "column", "bucket_size")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
     FILTERS_FIELD_NUMBER: _ClassVar[int]
     ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_FIELD_NUMBER: _ClassVar[int]
@@ -92,13 +85,14 @@ class InspectRequest(_message.Message):
     COLUMN_FIELD_NUMBER: _ClassVar[int]
     BUCKET_SIZE_FIELD_NUMBER: _ClassVar[int]
     model: str
+    image: _data_pb2.Image
     filters: InspectFilters
     activations: InspectActivations
     gradients: InspectGradients
     walk: InspectWalk
     column: InspectColumn
     bucket_size: int
-    def __init__(self, model: _Optional[str] = ..., filters: _Optional[_Union[InspectFilters, _Mapping]] = ..., activations: _Optional[_Union[InspectActivations, _Mapping]] = ..., gradients: _Optional[_Union[InspectGradients, _Mapping]] = ..., walk: _Optional[_Union[InspectWalk, _Mapping]] = ..., column: _Optional[_Union[InspectColumn, _Mapping]] = ..., bucket_size: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[_data_pb2.Image, _Mapping]] = ..., filters: _Optional[_Union[InspectFilters, _Mapping]] = ..., activations: _Optional[_Union[InspectActivations, _Mapping]] = ..., gradients: _Optional[_Union[InspectGradients, _Mapping]] = ..., walk: _Optional[_Union[InspectWalk, _Mapping]] = ..., column: _Optional[_Union[InspectColumn, _Mapping]] = ..., bucket_size: _Optional[int] = ...) -> None: ...
 
 class Statistics(_message.Message):
     __slots__ = ("min", "max", "mean", "standard_deviation", "zero_share")

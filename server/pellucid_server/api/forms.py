@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from pellucid.v1 import codes_pb2, data_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import codes_pb2, data_pb2, inspect_pb2, optimize_pb2, stylize_pb2
 
 from ..errors import Violation
 from ..wire import MOST_PHOTOS
@@ -142,14 +142,15 @@ def _is_bytes(field: FieldDescriptor) -> bool:
 
 def files_are_optional(request: Descriptor) -> bool:
     """Whether what else is asked for says which of the files there must be."""
-    return len(file_fields(request)) > 1
+    return len(file_fields(request)) > 1 or request is inspect_pb2.InspectRequest.DESCRIPTOR
 
 
 def asked_of_each(request: Descriptor) -> FieldDescriptor | None:
-    """The field of a batch that says what is asked of each image; None: it is no batch."""
+    """The message of a batch that says what is asked of each image; None: there is none."""
     if IMAGES not in request.fields_by_name:
         return None
-    return next(field for field in request.fields if field.name != IMAGES)
+    messages = (field for field in request.fields if field.message_type is not None)
+    return next((field for field in messages if field.name != IMAGES), None)
 
 
 def attachable(request: Descriptor) -> tuple[str, ...]:

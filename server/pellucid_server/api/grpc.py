@@ -12,6 +12,7 @@ from pellucid.v1 import (
     codes_pb2,
     index_pb2,
     inference_pb2,
+    inspect_pb2,
     model_pb2,
     optimize_pb2,
     stylize_pb2,
@@ -126,6 +127,16 @@ class PellucidServicer:
                     index_pb2.SimilarRequest.FromString,
                     index_pb2.SimilarResponse.SerializeToString,
                 ),
+                "Inspect": grpc.stream_unary_rpc_method_handler(
+                    self.Inspect,
+                    inspect_pb2.InspectRequest.FromString,
+                    inspect_pb2.InspectResponse.SerializeToString,
+                ),
+                "Embed": grpc.stream_unary_rpc_method_handler(
+                    self.Embed,
+                    codes_pb2.EmbedRequest.FromString,
+                    codes_pb2.EmbedResponse.SerializeToString,
+                ),
                 "ListStyles": grpc.unary_unary_rpc_method_handler(
                     self.ListStyles,
                     stylize_pb2.ListStylesRequest.FromString,
@@ -170,6 +181,20 @@ class PellucidServicer:
     ) -> inference_pb2.ExplainBatchResponse:
         empty, method = inference_pb2.ExplainBatchRequest(), self._service.explain_batch
         answer = self._serve(empty, messages, context, Priority.EXPLAIN, method)
+        return await answer_or_abort(context, answer)
+
+    async def Inspect(
+        self, messages: AsyncIterator[inspect_pb2.InspectRequest], context: Context
+    ) -> inspect_pb2.InspectResponse:
+        empty = inspect_pb2.InspectRequest()
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.inspect)
+        return await answer_or_abort(context, answer)
+
+    async def Embed(
+        self, messages: AsyncIterator[codes_pb2.EmbedRequest], context: Context
+    ) -> codes_pb2.EmbedResponse:
+        empty = codes_pb2.EmbedRequest()
+        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.embed)
         return await answer_or_abort(context, answer)
 
     async def ExplainStream(

@@ -6,7 +6,15 @@ from importlib.metadata import version
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from pellucid.v1 import codes_pb2, index_pb2, inference_pb2, model_pb2, optimize_pb2, stylize_pb2
+from pellucid.v1 import (
+    codes_pb2,
+    index_pb2,
+    inference_pb2,
+    inspect_pb2,
+    model_pb2,
+    optimize_pb2,
+    stylize_pb2,
+)
 
 from ..errors import CODES, Unauthenticated, Unavailable
 from . import forms
@@ -28,11 +36,17 @@ _REQUIRED = {
     "Code": ("layer",),
     "Direction": ("layer", "vector"),
     "Diversity": ("layer",),
+    "EmbedRequest": ("images",),
     "Energy": ("layer",),
     "ExplainBatchRequest": ("explain", "images"),
     "ExplainRequest": ("image", "method"),
     "Guide": ("layer",),
     "Image": ("kind",),
+    "InspectActivations": ("layer",),
+    "InspectColumn": ("x_px", "y_px"),
+    "InspectFilters": ("layer",),
+    "InspectGradients": ("layer",),
+    "InspectRequest": ("method",),
     "NamedStyle": ("name",),
     "Neuron": ("layer",),
     "Objective": ("kind",),
@@ -71,16 +85,20 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
     stylized = stylize_pb2.DESCRIPTOR.message_types_by_name
     stylize = stylized["StylizeSpec"]
     projected = codes_pb2.DESCRIPTOR.message_types_by_name
-    project = projected["ProjectSpec"]
+    project, embed = projected["ProjectSpec"], projected["EmbedRequest"]
     indexed = index_pb2.DESCRIPTOR.message_types_by_name
     patches, similar = indexed["TopPatchesRequest"], indexed["SimilarRequest"]
-    requests = [predict, explain, *batches, optimize, stylize, project, patches, similar]
+    inspect = inspect_pb2.DESCRIPTOR.message_types_by_name["InspectRequest"]
+    looking = [inspect, embed, project, patches, similar]
+    requests = [predict, explain, *batches, optimize, stylize, *looking]
     roots = [
         *requests,
         messages["PredictResponse"],
         messages["ExplainResponse"],
         messages["PredictBatchResponse"],
         messages["ExplainBatchResponse"],
+        inspect_pb2.DESCRIPTOR.message_types_by_name["InspectResponse"],
+        codes_pb2.DESCRIPTOR.message_types_by_name["EmbedResponse"],
         optimized["OptimizeResponse"],
         stylized["StylizeResponse"],
         projected["ProjectResponse"],
@@ -167,6 +185,16 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
             "/v1/similar": {
                 "post": _call(similar, "Similar", "Photos that are alike, and why", pictures=False)
             },
+            "/v1/inspect": {
+                "post": _call(
+                    inspect,
+                    "Inspect",
+                    "What is inside a network: filters, activations, gradients, every layer in "
+                    "numbers",
+                    pictures=True,
+                )
+            },
+            "/v1/embed": {"post": _call(embed, "Embed", "Codes of a layer", pictures=False)},
             "/v1/styles": {"get": _get("ListStyles", "The styles that Stylize knows by name")},
             "/v1/models": {"get": _get("ListModels", "The models of the server")},
             "/v1/models/{name}": {

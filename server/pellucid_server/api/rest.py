@@ -22,6 +22,7 @@ from pellucid.v1 import (
     data_pb2,
     index_pb2,
     inference_pb2,
+    inspect_pb2,
     model_pb2,
     optimize_pb2,
     stylize_pb2,
@@ -79,6 +80,8 @@ def build_app(service: Service, settings: Settings, lock: Lock | None = None) ->
     app.add_route("/v1/explain", rest.explain, methods=["POST"])
     app.add_route("/v1/explain/batch", rest.explain_batch, methods=["POST"])
     app.add_route("/v1/explain/stream", rest.explain_stream, methods=["POST"])
+    app.add_route("/v1/inspect", rest.inspect, methods=["POST"])
+    app.add_route("/v1/embed", rest.embed, methods=["POST"])
     app.add_route("/v1/optimize", rest.optimize, methods=["POST"])
     app.add_route("/v1/stylize", rest.stylize, methods=["POST"])
     video = VideoSocket(service, settings, _error_content)
@@ -156,6 +159,35 @@ class _Rest:
             )
             answer.headers["vary"] = "accept"
             return answer
+
+    async def inspect(self, request: Request) -> Response:
+        """As explain; or the sheet alone."""
+        message = inspect_pb2.InspectRequest()
+        with self._service.arrival(lambda: message) as held:
+            media = _accepted(request, [JSON, *PICTURES])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            write: Callable[[inspect_pb2.InspectResponse], Response] = self._write_json
+            if media in PICTURES:
+                name = message.WhichOneof("method") or ""
+                if name not in _WITH_SHEETS:
+                    raise NotAcceptable(f"{name or 'this'} has no picture; answers are {JSON}")
+                sheet = getattr(message, name).sheet
+                sheet.format, sheet.include_tensor = PICTURES[media], False
+                write = functools.partial(self._write_sheet, media=media)
+            answer = await http.unless_gone(
+                request, self._service.inspect(message, call, held, write)
+            )
+            answer.headers["vary"] = "accept"
+            return answer
+
+    async def embed(self, request: Request) -> Response:
+        message = codes_pb2.EmbedRequest()
+        with self._service.arrival(lambda: message) as held:
+            _accepted(request, [JSON])
+            call = await self._read(request, message, Priority.EXPLAIN, held)
+            return await http.unless_gone(
+                request, self._service.embed(message, call, held, self._write_json)
+            )
 
     async def explain_stream(self, request: Request) -> Response:
         """Server-sent events: what is wrong before the first one is an error like any other."""
@@ -366,14 +398,29 @@ class _Rest:
 
     def _write_picture(self, response: inference_pb2.ExplainResponse, media: str) -> Response:
         """In a worker: the rendering alone."""
-        headers = {
-            "pellucid-model": response.run.model,
-            "pellucid-model-version": response.run.model_version,
-            "pellucid-target": _name_of(response.target),
-            "pellucid-score": repr(response.target.score),
-        }
-        check_size(len(response.rendering.data), self._settings.max_message_bytes)
-        return Response(response.rendering.data, 200, _quoted(headers), media)
+        return self._picture(response.rendering, response.run, response.target, media)
+
+    def _write_sheet(self, response: inspect_pb2.InspectResponse, media: str) -> Response:
+        """In a worker: the sheet alone."""
+        layer = response.layer
+        target = layer.target if layer.HasField("target") else None
+        return self._picture(layer.sheet.image, response.run, target, media)
+
+    def _picture(
+        self,
+        picture: data_pb2.EncodedImage,
+        run: inference_pb2.Run,
+        target: inference_pb2.ResolvedTarget | None,
+        media: str,
+    ) -> Response:
+        headers = {"pellucid-model": run.model, "pellucid-model-version": run.model_version}
+        if target is not None:
+            headers |= {
+                "pellucid-target": _name_of(target),
+                "pellucid-score": repr(target.score),
+            }
+        check_size(len(picture.data), self._settings.max_message_bytes)
+        return Response(picture.data, 200, _quoted(headers), media)
 
 
 def _quoted(headers: Mapping[str, str]) -> dict[str, str]:
@@ -398,6 +445,9 @@ async def _events(
                 log.exception("a stream failed")
             yield _event("error", json.dumps(_error_content(told)))
 
+
+_WITH_SHEETS = ("filters", "activations", "gradients")
+"""What of Inspect is a picture."""
 
 _NAMES = {False: "estimate", True: "result"}
 """Of an explanation's events, by whether they are the last."""

@@ -14,6 +14,7 @@ from pellucid.v1 import (
     codes_pb2,
     index_pb2,
     inference_pb2,
+    inspect_pb2,
     model_pb2,
     optimize_pb2,
     stylize_pb2,
@@ -53,6 +54,7 @@ _OPTIMIZE_BUCKETS = {"cpu": 4, "cuda": 16}
 _Long = TypeVar("_Long", wire.AskedOptimize, wire.AskedStylize, covariant=True)
 _Answer = TypeVar("_Answer")
 _Returned = TypeVar("_Returned")
+_Question = TypeVar("_Question", wire.Asked, wire.AskedInspect, wire.AskedEmbed)
 
 
 class _Read(Protocol[_Long]):
@@ -97,6 +99,7 @@ class Service:
             settings.queue_bytes,
             settings.max_checkpoint_bytes,
             max_photo_set_bytes=settings.max_photo_set_bytes,
+            max_response_bytes=settings.max_message_bytes,
         )
         self._videos = Videos(
             engine,
@@ -235,6 +238,35 @@ class Service:
             read,
             self._explained,
             lambda outcomes: write(wire.write_explain_batch(outcomes)),
+        )
+
+    async def inspect(
+        self,
+        request: inspect_pb2.InspectRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[inspect_pb2.InspectResponse], _Answer],
+    ) -> _Answer:
+        """As predict."""
+        read = functools.partial(wire.read_inspect, request, call, limits=self._limits)
+        return await self._one(Priority.EXPLAIN, call, held, read, self._inspected, write)
+
+    async def embed(
+        self,
+        request: codes_pb2.EmbedRequest,
+        call: wire.Call,
+        held: Held,
+        write: Callable[[codes_pb2.EmbedResponse], _Answer],
+    ) -> _Answer:
+        """As predict_batch."""
+        read = functools.partial(wire.read_embed, request, call, limits=self._limits)
+        return await self._each(
+            Priority.EXPLAIN,
+            call,
+            held,
+            read,
+            self._embedded,
+            lambda outcomes: write(wire.write_embed(outcomes)),
         )
 
     async def explain_stream(
@@ -525,8 +557,8 @@ class Service:
         priority: Priority,
         call: wire.Call,
         held: Held,
-        read: Callable[[Registry], wire.Asked],
-        run: Callable[[wire.Asked, float], Awaitable[Callable[[], _Returned]]],
+        read: Callable[[Registry], _Question],
+        run: Callable[[_Question, float], Awaitable[Callable[[], _Returned]]],
         write: Callable[[_Returned], _Answer],
     ) -> _Answer:
         """Validates, runs and renders a request."""
@@ -541,14 +573,14 @@ class Service:
         priority: Priority,
         call: wire.Call,
         held: Held,
-        read: Callable[[Registry], Sequence[wire.Asked | PellucidError]],
-        run: Callable[[wire.Asked, float], Awaitable[Callable[[], _Returned]]],
+        read: Callable[[Registry], Sequence[_Question | PellucidError]],
+        run: Callable[[_Question, float], Awaitable[Callable[[], _Returned]]],
         write: Callable[[Sequence[_Returned | PellucidError]], _Answer],
     ) -> _Answer:
         """The same of all images of a request; what goes wrong with one is its outcome."""
         async with self._underway(priority, call) as (registry, arrived_s):
 
-            async def one(asked: wire.Asked | PellucidError) -> _Returned | PellucidError:
+            async def one(asked: _Question | PellucidError) -> _Returned | PellucidError:
                 if isinstance(asked, PellucidError):
                     return asked
                 try:
@@ -558,7 +590,7 @@ class Service:
                     return error
 
             each = await self._jobs.read(priority, call, lambda: read(registry))
-            held.add(sum(asked.byte_count for asked in each if isinstance(asked, wire.Asked)))
+            held.add(sum(of.byte_count for of in each if not isinstance(of, PellucidError)))
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(asked)) for asked in each]
             outcomes = [task.result() for task in tasks]
@@ -593,6 +625,18 @@ class Service:
         spec = asked.spec
         done = await self._jobs.run(spec, arrived_s=arrived_s)
         return lambda: self._jobs.write(spec, done, lambda of: wire.write_similar(spec, of))
+
+    async def _inspected(
+        self, asked: wire.AskedInspect, arrived_s: float
+    ) -> Callable[[], inspect_pb2.InspectResponse]:
+        """As _predicted."""
+        done = await self._jobs.run(asked.spec, arrived_s=arrived_s)
+        return lambda: self._jobs.write(asked.spec, done, lambda of: wire.write_inspect(asked, of))
+
+    async def _embedded(self, asked: wire.AskedEmbed, arrived_s: float) -> Callable[[], wire.Code]:
+        """As _predicted, of one image."""
+        done = await self._jobs.run(asked.spec, arrived_s=arrived_s)
+        return lambda: self._jobs.write(asked.spec, done, lambda of: wire.write_code(asked, of))
 
     def _rendered(
         self, asked: wire.Asked, done: Done
@@ -631,6 +675,10 @@ def _method_of(request: Message) -> str:
         return "top_patches"
     if isinstance(request, index_pb2.SimilarRequest):
         return "similar"
+    if isinstance(request, inspect_pb2.InspectRequest):
+        return request.WhichOneof("method") or "inspect"
+    if isinstance(request, codes_pb2.EmbedRequest):
+        return "embed"
     if isinstance(request, inference_pb2.ExplainBatchRequest):
         request = request.explain
     if isinstance(request, inference_pb2.ExplainRequest):

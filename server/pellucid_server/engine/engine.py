@@ -224,7 +224,7 @@ class Engine:
             shared_ms = costs.shared_ms(ask.lane, spec.bucket_size)
             cost_ms += ask.times * asked_ms
             queued_ms += ask.times * ask.row_count * shared_ms
-        row_count = sum(rows.values())
+        row_count = max(1, sum(rows.values()))  # a method may ask for none
         most_ms = spec.method.most_ms(spec.model, cost_ms / row_count)
         cost_ms, queued_ms = min(cost_ms, most_ms), min(queued_ms, most_ms)
         for other in spec.elsewhere:
@@ -571,7 +571,9 @@ class Engine:
         """What came of a job, or has come of it so far."""
         job.timing.finished_s = time.monotonic()
         result = self._device.download(result)
-        return Done(result, job.loaded, tuple(job.rides), replace(job.timing))
+        launched_s = job.timing.launched_s or job.timing.finished_s  # it may have had no rows
+        timing = replace(job.timing, launched_s=launched_s)
+        return Done(result, job.loaded, tuple(job.rides), timing)
 
     def _next(self, job: Job, answer: Any) -> Rows | StyleRows | Chore | Event | State | Climb:
         if job.program is not None:

@@ -42,6 +42,32 @@ class Axis:
         low, high = int(self.low[chosen].min()), int(self.high[chosen].max())
         return (low, high) if low < high else (0, 0)
 
+    def nearest(self, pixel: int, place_count: int, length_px: int) -> int:
+        """The place whose middle is nearest to a pixel's; of two, the first.
+
+        What a place sees beyond the border counts, as if the image went on there. Places of which
+        every one sees all of the image count as evenly spread.
+
+        Args:
+            pixel: From 0.
+            place_count: Of the layer, of which one may stand for all here.
+            length_px: Of the image, along this axis.
+        """
+        middle_px = pixel + 0.5
+        sees = self.low < self.high
+        inner = np.flatnonzero(sees & (self.low > 0) & (self.high < length_px))
+        middles = (self.low + self.high) / 2
+        if len(self.low) == place_count and not len(inner):  # cut off at one end, or at both
+            inner = np.flatnonzero(sees & ((self.low > 0) | (self.high < length_px)))
+            by_low, by_high = self.low + self.size_px / 2, self.high - self.size_px / 2
+            middles = np.where(self.low > 0, by_low, by_high)
+        if len(self.low) != place_count or not len(inner):
+            return int(middle_px * place_count / length_px)
+        places = np.arange(place_count)
+        known = inner[np.abs(places[:, None] - inner).argmin(1)]
+        middles = middles[known] + (places - known) * self.stride_px
+        return int(np.abs(middles - middle_px).argmin())
+
     def gathered(self, sources: Sequence[Sequence[int]], step: int = 1, reach: int = 1) -> "Axis":
         """Each place sees what those of its sources see, those that are none left out.
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .attention import Attention
 from .fields import Field
-from .fold import fold_batch_norms
+from .fold import FoldedNorm, fold_batch_norms
 from .gates import GateReport, Gates, Rule, Undefined, report_gates
 from .relevance import Relevance
 from .rescale import Rescale
@@ -119,6 +119,11 @@ class Layer:
             return activation, torch.zeros_like(activation, dtype=torch.int32)
         largest = self.maps(activation).flatten(2).max(2)
         return largest.values, largest.indices.int()
+
+    def by_channel(self, activation: Tensor) -> Tensor:
+        """An activation of it, of one image, as channels × places, other tokens counted."""
+        moved = activation.movedim(-1, 0) if self.layout in _CHANNELS_LAST else activation
+        return moved.reshape(len(moved), -1)
 
     @property
     def _prefix_count(self) -> int:
@@ -360,6 +365,10 @@ class Network:
         taps = (OUTPUT, PENULTIMATE)
         return None if place is None or name in taps else self.layers[int(place)]
 
+    def precedes(self, name: str, tap: str) -> bool:
+        """Whether a layer ends before a tap does, or is it."""
+        return self._order[name] <= self._order[tap]
+
     def place_of(self, neuron: NeuronLike) -> tuple[int | None, ...]:
         """Where a neuron is along each axis of its layer's activation."""
         layer = self.layer(neuron.layer)
@@ -376,6 +385,15 @@ class Network:
         """Names of the layers with weights of their own, in the order of the forward pass."""
         names = dict.fromkeys(layer.name.partition("#")[0] for layer in self.layers)
         return tuple(name for name in names if self.parameters_of(name))
+
+    def filters_of(self, name: str) -> Tensor | None:
+        """The weights of a convolution, O×I×h×w, or of a dense layer, O×I; None of any other."""
+        module = self._module.get_submodule(name.partition("#")[0])
+        return module.weight if isinstance(module, nn.Conv2d | nn.Linear) else None
+
+    def upper_bound_of(self, name: str) -> float | None:
+        """Where the activation function that a layer is, or ends in, is cut off; None: nowhere."""
+        return _upper_bound(self._module.get_submodule(name.partition("#")[0]))
 
     def parameters_of(self, layer: str) -> Mapping[str, Tensor]:
         """The weights of a layer with their biases, by full names; norms have none."""
@@ -613,6 +631,19 @@ def _classifier(module: nn.Module, name: str) -> Classifier:
     dense = module.get_submodule(name)
     assert isinstance(dense, nn.Linear)
     return Classifier(name, dense.weight, dense.bias)
+
+
+def _upper_bound(module: nn.Module) -> float | None:
+    match module:
+        case nn.Hardtanh():  # ReLU6 is one
+            return float(module.max_val)
+        case nn.Hardsigmoid():
+            return 1.0
+        case nn.Sequential() if len(module):
+            return _upper_bound(module[-1])
+        case FoldedNorm():
+            return _upper_bound(module.act)
+    return None
 
 
 def _call_name(module_name: str, calls: dict[str, int]) -> str:

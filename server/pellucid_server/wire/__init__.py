@@ -1,10 +1,12 @@
 """Between protobuf messages and what the server works with: Spec in, results out."""
 
 from .checkpoints import Collector, write_checkpoint
+from .embed import AskedEmbed, Code, read_embed, write_code, write_embed
 from .events import write_optimize, write_queued
 from .failures import write_error
 from .fast import read_fast, write_fast, write_styles
 from .index import read_similar, read_top_patches, write_similar, write_top_patches
+from .inspect import AskedInspect, read_inspect, write_inspect
 from .limits import Call, Limits
 from .models import write_model, write_models
 from .optimize import AskedOptimize, read_optimize
@@ -56,11 +58,14 @@ __all__ = [
     "MOST_IMAGES",
     "MOST_PHOTOS",
     "Asked",
+    "AskedEmbed",
+    "AskedInspect",
     "AskedOptimize",
     "AskedProject",
     "AskedStylize",
     "AskedVideo",
     "Call",
+    "Code",
     "Collector",
     "Embeddings",
     "FrameReader",
@@ -73,9 +78,11 @@ __all__ = [
     "named_code",
     "parts_of",
     "read_codes",
+    "read_embed",
     "read_explain",
     "read_explain_batch",
     "read_fast",
+    "read_inspect",
     "read_optimize",
     "read_photo",
     "read_predict",
@@ -87,12 +94,15 @@ __all__ = [
     "read_top_patches",
     "read_video",
     "write_checkpoint",
+    "write_code",
+    "write_embed",
     "write_error",
     "write_explain",
     "write_explain_batch",
     "write_failed",
     "write_fast",
     "write_frame",
+    "write_inspect",
     "write_model",
     "write_models",
     "write_optimize",

@@ -397,13 +397,13 @@ def check_finite(found: Violations, field: str, array: NDArray[Any]) -> None:
 
 
 def write_tensor(tensor: Tensor) -> data_pb2.Tensor:
-    """A tensor on the host as a message: float32, or int64 where it holds integers."""
-    integers = not tensor.is_floating_point()
-    array = np.ascontiguousarray(
-        tensor.to(torch.int64 if integers else torch.float32).numpy(),
-        dtype="<i8" if integers else "<f4",
-    )
-    data_type = data_pb2.DATA_TYPE_INT64 if integers else data_pb2.DATA_TYPE_FLOAT32
+    """A tensor on the host as a message: float32, or what it is of half floats and integers."""
+    data_type, dtype = data_pb2.DATA_TYPE_FLOAT32, torch.float32
+    if not tensor.is_floating_point():
+        data_type, dtype = data_pb2.DATA_TYPE_INT64, torch.int64
+    elif tensor.dtype is torch.float16:
+        data_type, dtype = data_pb2.DATA_TYPE_FLOAT16, torch.float16
+    array = np.ascontiguousarray(tensor.to(dtype).numpy(), dtype=DTYPES[data_type])
     return data_pb2.Tensor(data_type=data_type, shape=array.shape, data=array.tobytes())
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 from pellucid import render
-from pellucid.v1 import data_pb2, index_pb2, inference_pb2, stylize_pb2
+from pellucid.v1 import codes_pb2, data_pb2, index_pb2, inference_pb2, inspect_pb2, stylize_pb2
 
 from ..engine.job import Source, Spec
 from ..engine.rows import Target, TopTarget
@@ -47,6 +47,8 @@ LONGEST_SIDE_PX = 1024
 LEAST_SIDE_PX, MOST_SIDE_PX = 32, 4096
 MOST_ATTACHED = 8
 MOST_IMAGES = 64
+
+_Asked = TypeVar("_Asked")
 
 
 @dataclass(frozen=True)
@@ -173,15 +175,20 @@ def read_explain_batch(
     return _read_explain(inner, request.explain, call, registry, limits, images)
 
 
-_Image = tuple[Violations, data_pb2.Image]
+BatchedImage = tuple[Violations, data_pb2.Image]
 """An image, and where what is wrong with it is noted."""
 
 
 def _read_images(
     found: Violations, images: Sequence[data_pb2.Image], has_image: bool, inner: str
-) -> list[_Image]:
+) -> list[BatchedImage]:
     if has_image:
         found.invalid(f"{inner}.image", "must be unset; the images are in images")
+    return read_images(found, images)
+
+
+def read_images(found: Violations, images: Sequence[data_pb2.Image]) -> list[BatchedImage]:
+    """The images of a batch; none where they are too few or too many."""
     if not 1 <= len(images) <= MOST_IMAGES:
         found.invalid("images", f"has {len(images)}; must have 1 to {MOST_IMAGES}")
         return []
@@ -194,7 +201,7 @@ def _read_predict(
     call: Call,
     registry: Registry,
     limits: Limits,
-    images: Sequence[_Image],
+    images: Sequence[BatchedImage],
 ) -> list[Asked | PellucidError]:
     """The request for each image; raises what is wrong with all of them."""
     model = find_model(found, request.model, registry)
@@ -214,7 +221,7 @@ def _read_predict(
         spec = Spec(model, method, source, TopTarget(), call.deadline_s, call.caller, bucket_size)
         return Asked(spec, attached=attached, explain_budget_ms=budget_ms)
 
-    return _of_each(found, images, model, limits, canvas_px, asked)
+    return of_each(found, images, model, limits, canvas_px, asked)
 
 
 def _read_explain(
@@ -223,7 +230,7 @@ def _read_explain(
     call: Call,
     registry: Registry,
     limits: Limits,
-    images: Sequence[_Image],
+    images: Sequence[BatchedImage],
     *,
     watched: bool = False,
 ) -> list[Asked | PellucidError]:
@@ -242,21 +249,21 @@ def _read_explain(
         )
 
     canvas_px = None if explained is None else explained.view.canvas_px
-    return _of_each(found, images, model, limits, canvas_px, asked)
+    return of_each(found, images, model, limits, canvas_px, asked)
 
 
-def _of_each(
+def of_each(
     found: Violations,
-    images: Sequence[_Image],
+    images: Sequence[BatchedImage],
     model: Model | None,
     limits: Limits,
     canvas_px: int | None,
-    asked: Callable[[Source], Asked],
-) -> list[Asked | PellucidError]:
+    asked: Callable[[Source], _Asked],
+) -> list[_Asked | PellucidError]:
     """The request for each image, or what is wrong with it; raises what is wrong with all."""
     sources = [read_image(of_one, image, model, limits, canvas_px) for of_one, image in images]
     found.raise_any()
-    each: list[Asked | PellucidError] = []
+    each: list[_Asked | PellucidError] = []
     for (of_one, _), source in zip(images, sources, strict=True):
         if source is not None:
             each.append(asked(source))
@@ -360,7 +367,9 @@ def read_bucket_size(
     request: inference_pb2.PredictRequest
     | inference_pb2.ExplainRequest
     | stylize_pb2.Fast
-    | index_pb2.SimilarRequest,
+    | index_pb2.SimilarRequest
+    | inspect_pb2.InspectRequest
+    | codes_pb2.EmbedRequest,
     limits: Limits,
 ) -> int | None:
     """The batch size that rows are padded to, if it is fixed."""

@@ -53,20 +53,9 @@ def write_predict(
     method, result = spec.method, done.result
     assert isinstance(method, Predict)
     assert isinstance(result, PredictResult)
-    logits = result.logits.double()
-    probabilities = logits.softmax(0)
-    best = probabilities.topk(method.top_k).indices.tolist()
     return inference_pb2.PredictResponse(
         run=write_run(spec, done),
-        predictions=[
-            inference_pb2.Prediction(
-                class_index=index,
-                label=spec.model.labels[index],
-                probability=float(probabilities[index]),
-                logit=float(logits[index]),
-            )
-            for index in best
-        ],
+        predictions=write_predictions(spec.model, result.logits, method.top_k),
         logits=write_tensor(result.logits) if method.include_logits else None,
         receipt=_write_receipt(spec, done, result.logits, predict=_write_predict_request(spec)),
         explanations=[
@@ -74,6 +63,21 @@ def write_predict(
             for explained, outcome in zip(attached, outcomes, strict=True)
         ],
     )
+
+
+def write_predictions(model: Model, logits: Tensor, top_k: int) -> list[inference_pb2.Prediction]:
+    """The best classes, best first."""
+    logits = logits.double()
+    probabilities = logits.softmax(0)
+    return [
+        inference_pb2.Prediction(
+            class_index=index,
+            label=model.labels[index],
+            probability=float(probabilities[index]),
+            logit=float(logits[index]),
+        )
+        for index in probabilities.topk(top_k).indices.tolist()
+    ]
 
 
 def _write_attached(
@@ -177,11 +181,16 @@ def _color_scale(short_name: str) -> inference_pb2.ColorScale:
 
 
 def _write_target(spec: Spec, result: Explanation) -> inference_pb2.ResolvedTarget:
+    return write_target(spec, result.target, result.score)
+
+
+def write_target(spec: Spec, resolved: Resolved, score: float) -> inference_pb2.ResolvedTarget:
+    """What a request's target has turned out to be, and its score."""
     labels = spec.model.labels
     response = inference_pb2.ResolvedTarget(
-        score=result.score, top_prediction=isinstance(spec.target, TopTarget)
+        score=score, top_prediction=isinstance(spec.target, TopTarget)
     )
-    match result.target:
+    match resolved:
         case NeuronTarget(layer=layer, channel=channel, y=y, x=x):
             response.neuron.CopyFrom(inference_pb2.Neuron(layer=layer, channel=channel, y=y, x=x))
         case ClassTarget() | ClassesTarget() as target:

@@ -575,7 +575,9 @@ def test_a_network_without_rectifiers_refuses_their_rules(name: str) -> None:
 
 # Images that are refused.
 
-DATA_TYPES = "DATA_TYPE_UINT8, DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64 or DATA_TYPE_INT64"
+DATA_TYPES = (
+    "DATA_TYPE_UINT8, DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DATA_TYPE_INT64 or DATA_TYPE_FLOAT16"
+)
 BAD_TENSORS: list[tuple[str, data_pb2.Image, str, list[str]]] = [
     (
         "no data type",
