@@ -119,7 +119,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.style_losses", description=__doc__)
     parser.add_argument("--all", action="store_true", help="every photo in every painting")
     parser.add_argument("--only", choices=("pairs", "scales"))
-    parser.add_argument("--scaled-steps", type=int, default=50, help="at each scale")
+    parser.add_argument("--scaled-steps", type=int, default=40, help="at each scale")
+    parser.add_argument("--scaled-side", type=int, default=256, help="of scales, in pixels")
     parser.add_argument("--pictures", type=Path, help="folder that the images are written to")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
@@ -140,6 +141,7 @@ def main() -> None:
                 on,
                 count,
                 options.scaled_steps,
+                side_px=options.scaled_side,
                 normalization=NORMALIZATIONS[norm],
                 start=STARTS[start],
             )
