@@ -448,7 +448,7 @@ def test_the_best_image_of_a_half_is_as_far_as_it_is_now() -> None:
     """Not as it was: what is nearer than it is better."""
     generator = torch.Generator().manual_seed(0)
     photo, change = torch.rand(2, 3, 4, 4, generator=generator)
-    photo, best = 250 * photo, 250 * photo + change
+    photo, best = 200 + 50 * photo, 200 + 50 * photo + change
     made = restored(*halved((best / 127.5 - 1).flatten()), torch.float32)
     before = float((best - photo).norm() / 255)
     zero = torch.zeros(48)
@@ -463,7 +463,7 @@ def test_the_best_image_of_a_half_is_as_far_as_it_is_now() -> None:
     found = stepper.stop(stepper.join(search)).end
     now = float((found.pixels.double() - photo.double()).norm() / 255)
     assert abs(now - before) > 1e-3 * before
-    assert found.norm == pytest.approx(now, rel=1e-5)
+    assert found.norm == pytest.approx(now, rel=1e-4)
 
 
 def test_more_starts_than_memory_holds() -> None:
