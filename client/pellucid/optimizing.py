@@ -158,7 +158,8 @@ class OptimizedImage:
             were not asked for. Of an attack: before they were rounded to 8 bits.
         seed: Its seed.
         progress: Its score, as it is.
-        stop_reason: Why it ended before its last step; empty where it did not.
+        stop_reason: Why it ended before its last step, or why an attack shows the photo; empty
+            where neither is so.
         adversarial: How it fares as an attack; None where it is none.
     """
 

@@ -107,7 +107,11 @@ def unpack(data: bytes | bytearray, key: bytes) -> Checkpoint:
 
 
 def _of_safetensors(file: memoryview) -> Iterator[tuple[str, Tensor]]:
-    """The way back of _as_safetensors."""
+    """The way back of _as_safetensors.
+
+    The library's own load takes bytes, of which this is a part, and so two copies of the whole at
+    once; here each tensor is copied once, and nothing else is.
+    """
     start = 8 + int.from_bytes(file[:8], "little")
     entries, contents = json.loads(bytes(file[8:start])), file[start:]
     for name, entry in entries.items():

@@ -214,7 +214,7 @@ class Admission:
                 f"the request's images need about {together_ms:.0f} ms of device time; "
                 f"its deadline leaves {left_ms:.0f} ms"
             )
-        least_ms = job.cost_ms if spec.method.pace(spec.model) else 0.0
+        least_ms = 0.0 if job.steps_with is None else job.cost_ms
         own_ms = max(least_ms, job.queued_ms + kin.mates_ms + sooner.mates_ms)
         own_ms += kin.apart_ms + sooner.apart_ms
         mates_ms, apart_ms = sooner.mates_ms, urgent_ms + sooner.apart_ms
@@ -256,12 +256,12 @@ class _Load:
     """
 
     def __init__(self, job: Job) -> None:
-        self._own = _steps_with(job)
+        self._own = job.steps_with
         self._shared_ms: dict[Hashable, float] = defaultdict(float)
         self._alone_ms: dict[Hashable, float] = defaultdict(float)
 
     def add(self, job: Job, left_ms: float) -> None:
-        kind = _steps_with(job)
+        kind = job.steps_with
         self._shared_ms[kind] += left_ms
         if kind is not None and job.queued_ms:
             alone_ms = left_ms / job.queued_ms * job.cost_ms
@@ -280,13 +280,6 @@ class _Load:
             for kind, ms in self._shared_ms.items()
             if kind is None or kind != self._own
         )
-
-
-def _steps_with(job: Job) -> Hashable:
-    """The same for all jobs that fill each other's batches, step by step; None for others."""
-    spec = job.spec
-    pace = spec.method.pace(spec.model)
-    return None if pace is None else (spec.model.name, pace.size, spec.bucket_size, pace.kind)
 
 
 class Held:

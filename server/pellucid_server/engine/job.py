@@ -1,7 +1,8 @@
 """A job: a validated request in flight."""
 
 import enum
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol
@@ -264,6 +265,13 @@ class Job:
     def __post_init__(self) -> None:
         # Whoever waits for the future cannot cancel it: cancelling is the engine's.
         self.future.set_running_or_notify_cancel()
+
+    @functools.cached_property
+    def steps_with(self) -> Hashable:
+        """The same for all jobs that fill each other's batches, step by step; None for others."""
+        spec = self.spec
+        pace = spec.method.pace(spec.model)
+        return None if pace is None else (spec.model.name, pace.size, spec.bucket_size, pace.kind)
 
     @property
     def row_ms(self) -> float:

@@ -104,6 +104,10 @@ def _write_ends(
             step = end.progress.step
             written.stop_reason = f"its score or gradient was not finite after step {step}"
         scores.append(end.progress.score)
+    if isinstance(result, Attacked):
+        for written, known in zip(made.images, result.known, strict=True):
+            if not known and not written.stop_reason:
+                written.stop_reason = "at 8 bits its output was not finite: this is the photo"
     finite = np.array([score for score in scores if math.isfinite(score)])
     if len(scores) > 1 and len(finite):
         made.spread.least, made.spread.largest = float(finite.min()), float(finite.max())

@@ -1,5 +1,6 @@
 """Attacks as they are asked for: what is refused, what comes of them, and how they go on."""
 
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 import torch
 from pellucid.v1 import attack_pb2, checkpoint_pb2, data_pb2, optimize_pb2
 from pellucid_server import wire
-from pellucid_server.engine.rows import ClassTarget, SumTarget
+from pellucid_server.checkpoints import halved, restored
+from pellucid_server.engine.rows import ClassTarget, MarginTarget, SumTarget
 from pellucid_server.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -18,7 +20,8 @@ from pellucid_server.errors import (
     Unavailable,
 )
 from pellucid_server.inputs import ArrayPhoto
-from pellucid_server.methods.attack.algorithm import Budget
+from pellucid_server.methods.attack.algorithm import Budget, Shows
+from pellucid_server.methods.attack.carlini_wagner_stepper import CarliniWagnerStepper, Search
 from pellucid_server.methods.attack.gradient import within
 from pellucid_server.methods.optimize.optimize import Buckets, Optimize, stepper_of
 from pellucid_server.methods.optimize.snapshot import Snapshot
@@ -431,12 +434,36 @@ def test_half_the_size_goes_on_close_by_and_says_so(fields: dict[str, Any]) -> N
         assert resumed.notes == ("bits differ: the checkpoint is of half precision",)
         rest, _ = run(runner, resumed)
     assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.02)
-    difference = (rest.result.unrounded - whole.result.unrounded).abs()
-    assert float(difference.max()) > 0
-    assert float(difference.mean()) < 0.5  # of 255, where a pixel's sign may turn
-    change = rest.result.pixels.double() - rest.result.base.pixels.double().cpu()
+    base = whole.result.base.pixels.double().cpu()
+    apart = float((rest.result.unrounded - whole.result.unrounded).double().norm())
+    changed = float((whole.result.unrounded.double().cpu() - base).norm())
+    assert 0 < apart < 0.05 * changed  # where a pixel's sign may turn
+    for one in (whole.result, rest.result):
+        assert all(one.succeeded(one.unrounded_logits))
     if "pgd" in fields:
-        assert 0 < float(change.abs().max()) <= 8
+        assert 0 < float((rest.result.pixels.double() - base).abs().max()) <= 8
+
+
+def test_the_best_image_of_a_half_is_as_far_as_it_is_now() -> None:
+    """Not as it was: what is nearer than it is better."""
+    generator = torch.Generator().manual_seed(0)
+    photo, change = torch.rand(2, 3, 4, 4, generator=generator)
+    photo, best = 200 + 50 * photo, 200 + 50 * photo + change
+    made = restored(*halved((best / 127.5 - 1).flatten()), torch.float32)
+    before = float((best - photo).norm() / 255)
+    zero = torch.zeros(48)
+    tensors = {"parameters": zero, "first": zero, "second": zero, "best": made}
+    numbers = dict.fromkeys(("weight", "lower", "upper", "succeeded", "checked_loss"), 1.0)
+    state = Snapshot(0, 0, 1, 1, tensors, {**numbers, "best_norm": before})
+    search = Search(
+        MarginTarget(1, True, 0.0), photo, 0.01, 9, Shows(), 0, 1.0, 0.0, math.inf, None, 0.0, state
+    )
+    single = (torch.float32, torch.float32, torch.device("cpu"))
+    stepper = CarliniWagnerStepper((4, 4), [0.5] * 3, [0.2] * 3, 2, *single)
+    found = stepper.stop(stepper.join(search)).end
+    now = float((found.pixels.double() - photo.double()).norm() / 255)
+    assert abs(now - before) > 1e-3 * before
+    assert found.norm == pytest.approx(now, rel=1e-4)
 
 
 def test_more_starts_than_memory_holds() -> None:

@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -446,6 +446,24 @@ def test_attacks_of_another_kind_fill_nobodys_batches(clock: Clock, other: type)
     assert not device.ask(1, within_s=1.6 * 40 + 39, kind=other)
     assert device.ask(1, within_s=1.6 * 40 + 41, kind=other)
     assert beside.ask(1, within_s=42.0)
+
+
+def test_a_jobs_pace_is_asked_for_once(clock: Clock) -> None:
+    """Not by every job that comes after it."""
+    paces: list[int] = []
+
+    class Counting(Classed):
+        def pace(self, model: Any) -> Pace | None:
+            paces.append(1)
+            return super().pace(model)
+
+    device = Stepping(clock)
+    for _ in range(8):
+        made = device._job(600.0, "", 1, AscentStepper)
+        method = Counting(OPTIMIZE, made.spec.method.pace(made.spec.model))
+        made.spec = replace(made.spec, method=method)
+        device.queue.admit(made)
+    assert len(paces) == 8
 
 
 def test_one_optimization_alone_needs_all_of_its_batches(clock: Clock) -> None:

@@ -40,6 +40,8 @@ class Attacked:
         pixels: n×3×H×W, uint8: the images at 8 bits.
         logits: n×classes: theirs.
         ends: n: how far each of them came.
+        known: n: whether the network's output is finite at 8 bits; where it is not, the image at 8
+            bits is the photo.
         linear: n: of each, for the source, and for the goal or else for what it is taken for.
         transfer: n: of each, what every model that was to look makes of it.
     """
@@ -50,6 +52,7 @@ class Attacked:
     pixels: Tensor
     logits: Tensor
     ends: tuple[Crafted, ...]
+    known: tuple[bool, ...]
     linear: tuple[tuple[LinearView, ...], ...]
     transfer: tuple[tuple[Transferred, ...], ...]
 
@@ -166,7 +169,7 @@ class Attack:
         host = pixels.cpu()
         ends = tuple(
             replace(one, finite=one.finite and fine)
-            for one, fine in zip(crafted, finite.view(2, count).all(0).tolist(), strict=True)
+            for one, fine in zip(crafted, finite[:count].tolist(), strict=True)
         )
         classes = [
             dict.fromkeys((base.source, best if base.goal is None else base.goal))
@@ -181,6 +184,7 @@ class Attack:
             host,
             after,
             ends,
+            tuple(finite[count:].tolist()),
             tuple(views),
             tuple(seen),
         )

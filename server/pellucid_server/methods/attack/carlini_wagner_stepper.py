@@ -148,6 +148,11 @@ class CarliniWagnerStepper:
             **({} if state is None else state.numbers),
             "learning_rate": start.learning_rate,
         }
+        if state is not None and math.isfinite(numbers["best_norm"]):
+            # Of the image as it is now, which half precision has changed; in a bucket's bits.
+            change = (self._stacked["best"][slot] - photo) / 2
+            norms = _norms(change.repeat(self._bucket_size, 1))
+            numbers["best_norm"] = float(norms[0])
         for name, value in numbers.items():
             self._numbers[name][slot] = value
         self._steps[slot] = 0 if state is None else state.step
@@ -189,7 +194,6 @@ class CarliniWagnerStepper:
         rows, colors, padded = looked.rows, looked.colors, looked.padded
         state = {name: self._stacked[name][rows] for name in STATE}
         change = (colors - self._stacked["photo"][rows]) / 2
-        squares = change.square().sum(1)
         by_colors = (gradient.to(self._dtype) / (2 * self._std)).flatten(1) - change
         slope = by_colors * (1 - colors.square())
         rate, count = self._numbers["learning_rate"][padded], self._steps[padded] + 1.0
@@ -204,7 +208,7 @@ class CarliniWagnerStepper:
         )
         after = state["parameters"] + added
         # The one time that the host waits for the device.
-        kept = torch.stack([squares.sqrt().double(), after.abs().amax(1).isfinite()], 1)
+        kept = torch.stack([_norms(change), after.abs().amax(1).isfinite()], 1)
         norms, finite = kept.cpu().numpy().T
         going = [place for place in sorted(moved) if finite[place]]
         self._note_best(looked, norms, terms[:, 0].numpy() >= 0, sorted(moved))
@@ -299,3 +303,8 @@ class CarliniWagnerStepper:
         """Steps that it has made, over all searches; those that one was spared count."""
         start = self._start(slot)
         return start.search * start.step_count + int(self._steps[slot])
+
+
+def _norms(changes: Tensor) -> Tensor:
+    """L2 of each of n×(3·H·W), in float64."""
+    return changes.square().sum(1).sqrt().double()
