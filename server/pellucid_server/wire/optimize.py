@@ -163,7 +163,7 @@ def _check_memory(
 
     field, fits = "attack", []
     if isinstance(method, Attack) and method.image_count > 1:
-        algorithm = method.algorithm
+        algorithm: Any = method.algorithm  # one that has starts
         starts = range(1, method.image_count)
         fitting = bisect.bisect_right(
             starts,
