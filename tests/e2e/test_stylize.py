@@ -86,7 +86,7 @@ def test_over_rest(served: Any, client: pellucid.Client, cat_jpg: Path) -> None:
     made = client.stylize(cat_jpg, STYLE, side_px=64, step_count=3).result()
     assert made.encoded == picture.content
     options: Any = {"side_px": 64, "step_count": 3, "update": "lbfgs", "checkpoint_every": 2}
-    shown = list(client.stylize(cat_jpg, STYLE, **options))
+    shown = list(client.stylize(cat_jpg, style.getvalue(), **options))
     [kept] = [event for event in shown if isinstance(event, pellucid.Checkpoint)]
     resumed = body | {"checkpoint": base64.b64encode(kept.data).decode()}
     resumed["neural"] = {"sidePx": 64, "stepCount": 3, "update": "STYLE_UPDATE_LBFGS"}
