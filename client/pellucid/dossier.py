@@ -7,19 +7,21 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .compare import CONCURRENCY
 from .errors import BadArgument, StatusError
-from .types import Box, ExplainResult, Model, Neuron, Photo, Preprocessing, format_of
+from .types import Box, Model, Neuron, Preprocessing, format_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .optimizing import Optimization, OptimizedImage
+    from .client import Client
+    from .looking import Patch, TopPatches
+    from .optimizing import OptimizedImage
 
 METHODS = ("guided_backprop", "deconvnet")
 """What shows which pixels of a patch excite the unit: the first that the model supports."""
@@ -28,45 +30,6 @@ PATCH_COUNT = 9
 """As many as the toolbox shows."""
 
 _Made = TypeVar("_Made")
-
-
-class PatchLike(Protocol):
-    """A part of a photo that excites a unit: see looking.Patch."""
-
-    @property
-    def photo(self) -> str: ...
-    @property
-    def activation(self) -> float: ...
-    @property
-    def y(self) -> int: ...
-    @property
-    def x(self) -> int: ...
-    @property
-    def box(self) -> Box: ...
-    @property
-    def image(self) -> "Image": ...
-    @property
-    def input(self) -> "Image | None": ...
-
-
-class PatchesLike(Protocol):
-    """The patches that excite a unit most, and how often it is excited how much."""
-
-    @property
-    def patches(self) -> Sequence[PatchLike]: ...
-    @property
-    def edges(self) -> NDArray[np.float64]: ...
-    @property
-    def counts(self) -> NDArray[np.int64]: ...
-
-
-class Asked(Protocol):
-    """What is asked of a client."""
-
-    def get_model(self, name: str = "", *, timeout_s: float | None = None) -> Model: ...
-    def top_patches(self, layer: str, channel: int, **options: Any) -> PatchesLike: ...
-    def explain(self, photo: Photo, method: str, **options: Any) -> ExplainResult: ...
-    def optimize(self, objectives: Neuron, **options: Any) -> "Optimization": ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +52,7 @@ class Dossier:
     model: str
     layer: str
     channel: int
-    found: PatchesLike | None = field(repr=False)
+    found: "TopPatches | None" = field(repr=False)
     method: str
     explanations: tuple[NDArray[np.float32] | None, ...] = field(repr=False)
     optimized: "Image | None" = field(repr=False)
@@ -139,7 +102,7 @@ class Dossier:
 
 
 def unit(
-    client: "Asked",
+    client: "Client",
     layer: str,
     channel: int,
     *,
@@ -175,14 +138,14 @@ def unit(
             return None
 
     def optimized() -> "OptimizedImage":
-        steps = {} if step_count is None else {"step_count": step_count}
+        steps: dict[str, Any] = {} if step_count is None else {"step_count": step_count}
         whole = Neuron(layer, channel)
         making = client.optimize(whole, model=model, preset="olah", timeout_s=timeout_s, **steps)
         return making.result().best
 
     image = tried("optimized image", optimized)
 
-    def patches_of_index() -> PatchesLike:
+    def patches_of_index() -> "TopPatches":
         return client.top_patches(
             layer,
             channel,
@@ -198,7 +161,7 @@ def unit(
     refusals = {one.method: one.reason for one in known.methods if not one.supported}
     method = next((name for name in METHODS if name not in refusals), "")
 
-    def explained(patch: PatchLike) -> NDArray[np.float32] | None:
+    def explained(patch: "Patch") -> NDArray[np.float32] | None:
         if patch.input is None or not method:
             return None
         where = (patch.y, patch.x) if has_places else (None, None)
@@ -218,7 +181,7 @@ def unit(
             return None
         return _cut(result.attribution, patch.box)
 
-    patches: Sequence[PatchLike] = [] if found is None else found.patches
+    patches: Sequence[Patch] = [] if found is None else found.patches
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         explanations = tuple(pool.map(explained, patches))
     missing = [f"{name}: {error.message}" for name, error in failures.items()]

@@ -1,7 +1,7 @@
 """The command line of what a unit is after: pellucid unit."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -38,7 +38,7 @@ def unit(
 
         format_of(output)
         made = dossier.unit(
-            cast("dossier.Asked", client),
+            client,
             layer,
             channel,
             patch_count=patch_count,
