@@ -8,6 +8,7 @@ PellucidError
 ├── OutOfMemory          it needs more memory than there is: no retry helps
 ├── DeadlineTooShort     its own cost exceeds its deadline: no retry helps
 ├── DeadlineExpired      its deadline passed while it waited or ran
+├── ReceivedTooSlowly    what follows its first message comes below the pace (gRPC)
 ├── Cancelled            its caller went away
 ├── Unauthenticated      it came without a token of the server's
 ├── Unavailable          the server is starting or stopping: another replica will answer
@@ -79,6 +80,10 @@ class DeadlineExpired(PellucidError):
     reason = "DEADLINE_EXPIRED"
 
 
+class ReceivedTooSlowly(PellucidError):
+    reason = "RECEIVED_TOO_SLOWLY"
+
+
 class Cancelled(PellucidError):
     reason = "CANCELLED"
 
@@ -130,6 +135,7 @@ CODES: dict[type[PellucidError], Codes] = {
     OutOfMemory: Codes(StatusCode.RESOURCE_EXHAUSTED, 507),
     DeadlineTooShort: Codes(StatusCode.DEADLINE_EXCEEDED, 504),
     DeadlineExpired: Codes(StatusCode.DEADLINE_EXCEEDED, 504),
+    ReceivedTooSlowly: Codes(StatusCode.DEADLINE_EXCEEDED, 504),
     Cancelled: Codes(StatusCode.CANCELLED, 499),
     Unauthenticated: Codes(StatusCode.UNAUTHENTICATED, 401),
     Unavailable: Codes(StatusCode.UNAVAILABLE, 503),

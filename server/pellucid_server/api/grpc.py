@@ -65,6 +65,7 @@ class PellucidServicer:
         self._service = service
         self._max_message_bytes = settings.max_message_bytes
         self._max_photo_set_bytes = settings.max_photo_set_bytes
+        self._max_checkpoint_bytes = settings.max_checkpoint_bytes
         self._inbox = inbox
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -358,6 +359,7 @@ class PellucidServicer:
         held: Held,
     ) -> bytearray:
         """Reads what follows a spec that has been validated: its checkpoint, and its photos."""
+        assert 0 <= spec.checkpoint_bytes <= self._max_checkpoint_bytes
         async with self._inbox.intake(messages, call) as intake:
             checkpoint = await _receive_checkpoint(spec.checkpoint_bytes, intake, held)
             if isinstance(spec, optimize_pb2.OptimizeSpec):

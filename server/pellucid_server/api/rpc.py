@@ -14,7 +14,14 @@ from grpc_status import rpc_status
 
 from .. import wire
 from ..config import Settings
-from ..errors import DeadlineExpired, Internal, InvalidArgument, Overloaded, PellucidError
+from ..errors import (
+    DeadlineExpired,
+    Internal,
+    InvalidArgument,
+    Overloaded,
+    PellucidError,
+    ReceivedTooSlowly,
+)
 from .service import CALLER_KEY
 
 log = logging.getLogger(__name__)
@@ -121,7 +128,8 @@ class Intake(Generic[_Request]):
         """The next message.
 
         Raises:
-            DeadlineExpired: It did not come, or the messages come too slowly.
+            DeadlineExpired: It did not come.
+            ReceivedTooSlowly: The messages come too slowly.
             InvalidArgument: The call has ended its messages.
         """
         return await self._in_time(_receive(self._messages))
@@ -130,7 +138,8 @@ class Intake(Generic[_Request]):
         """The next message; None: the call has ended its messages.
 
         Raises:
-            DeadlineExpired: Neither came, or the messages come too slowly.
+            DeadlineExpired: Neither came.
+            ReceivedTooSlowly: The messages come too slowly.
         """
         return await self._in_time(_receive(self._messages, None))
 
@@ -147,7 +156,7 @@ class Intake(Generic[_Request]):
         except TimeoutError:
             if self._call.deadline_s <= pace_s:
                 raise DeadlineExpired("the messages did not arrive in time") from None
-            raise DeadlineExpired(
+            raise ReceivedTooSlowly(
                 f"what follows the first message came too slowly, {self._byte_count} bytes of it "
                 f"in {time.monotonic() - self._started_s:.1f} s: there are {RECEIVE_TIMEOUT_S:g} "
                 f"s, and as many more for each {self._message_bytes} bytes"

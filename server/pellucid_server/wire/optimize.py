@@ -13,6 +13,7 @@ from ..engine.rows import (
 )
 from ..inputs import Photos, PhotoSet
 from ..methods.attack.attack import Attack
+from ..methods.attack.gradient import Pgd
 from ..methods.attack.universal import SHOWN_PHOTOS, UniversalAttack
 from ..methods.optimize.optimize import Optimize
 from ..methods.optimize.snapshot import Snapshot
@@ -162,8 +163,8 @@ def _check_memory(
         return replace(spec, method=replace(method, **changed)).byte_count
 
     field, fits = "attack", []
-    if isinstance(method, Attack) and method.image_count > 1:
-        algorithm: Any = method.algorithm  # one that has starts
+    if isinstance(method, Attack) and isinstance(method.algorithm, Pgd):
+        algorithm = method.algorithm
         starts = range(1, method.image_count)
         fitting = bisect.bisect_right(
             starts,

@@ -463,7 +463,7 @@ def test_the_best_image_of_a_half_is_as_far_as_it_is_now() -> None:
     found = stepper.stop(stepper.join(search)).end
     now = float((found.pixels.double() - photo.double()).norm() / 255)
     assert abs(now - before) > 1e-3 * before
-    assert found.norm == pytest.approx(now, rel=1e-4)
+    assert found.norm == pytest.approx(now, rel=5e-4)  # a photo in w is off by its edge
 
 
 def test_more_starts_than_memory_holds() -> None:

@@ -166,6 +166,16 @@ def test_where_its_checkpoint_is_refused_it_starts_over(
     assert own == "made on another device"
 
 
+def test_a_checkpoint_that_comes_too_slowly_is_told(optimize: Optimize, server: FakeServer) -> None:
+    """And not that a server left before."""
+    slowly = error_details_pb2.ErrorInfo(reason="RECEIVED_TOO_SLOWLY")
+    late = failure(grpc.StatusCode.DEADLINE_EXCEEDED, "came too slowly", slowly)
+    server.courses = [[QUEUED, checkpoint(50, b"a"), LEFT], [late]]
+    found = optimize().result
+    assert type(found) is pellucid.DeadlineExceeded
+    assert found.reason == "RECEIVED_TOO_SLOWLY"
+
+
 def test_checkpoints_that_are_too_much_are_done_without(
     optimize: Optimize, server: FakeServer
 ) -> None:

@@ -12,7 +12,7 @@ from pellucid_server.api.grpc import PellucidServicer
 from pellucid_server.api.rpc import Inbox, Intake
 from pellucid_server.config import Settings
 from pellucid_server.engine.admission import Admission, QueueLimits
-from pellucid_server.errors import DeadlineExpired, InvalidArgument, Overloaded
+from pellucid_server.errors import DeadlineExpired, InvalidArgument, Overloaded, ReceivedTooSlowly
 
 MESSAGE_BYTES = 1024
 
@@ -56,7 +56,7 @@ def test_whoever_dribbles_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with inbox(4).intake(coming(0.05), call()) as intake:
             with pytest.raises(
-                DeadlineExpired, match=r"came too slowly, \d+ bytes .* 0.5 s"
+                ReceivedTooSlowly, match=r"came too slowly, \d+ bytes .* 0.5 s"
             ) as end:
                 await taken(intake, 1)
         assert "as many more for each 1024 bytes" in str(end.value)
@@ -133,7 +133,9 @@ def test_a_stream_does_not_wait_for_a_place_beyond_its_deadline() -> None:
 
 def receiving(box: Inbox) -> Any:
     """What reads the messages after the first."""
-    return PellucidServicer(cast(Any, None), Settings(), box)._receive_rest
+    return PellucidServicer(
+        cast(Any, None), Settings(max_checkpoint_bytes=1 << 50), box
+    )._receive_rest
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[optimize_pb2.OptimizeRequest]:
