@@ -225,7 +225,7 @@ def test_the_twins_have_the_same_methods() -> None:
 
     blocking, asynchronous = methods(Client), methods(AsyncClient)
     # What they return is each one's own.
-    for name in ("explain_stream", "optimize", "attack", "universal", "stylize"):
+    for name in ("explain_stream", "optimize", "attack", "universal", "stylize", "project"):
         assert blocking.pop(name).parameters == asynchronous.pop(name).parameters
     # So are the frames that it takes.
     taken, taken_aio = (of.pop("stylize_video").parameters for of in (blocking, asynchronous))
