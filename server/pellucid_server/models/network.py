@@ -117,8 +117,12 @@ class Layer:
         """
         if self.grid is None:
             return activation, torch.zeros_like(activation, dtype=torch.int32)
-        largest = self.maps(activation).flatten(2).max(2)
-        return largest.values, largest.indices.int()
+        # Row by row first: indices of all places at once take four times as long on a CPU.
+        maps = self.maps(activation).permute(0, 2, 3, 1)  # as they lie in memory
+        width = maps.shape[2]
+        largest, row = maps.amax(2).max(1)
+        of_row = maps.gather(1, row[:, None, None].expand(-1, 1, width, -1))[:, 0]
+        return largest, (row * width + of_row.max(1).indices).int()
 
     def by_channel(self, activation: Tensor) -> Tensor:
         """An activation of it, of one image, as channels × places, other tokens counted."""
