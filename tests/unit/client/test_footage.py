@@ -63,6 +63,29 @@ def test_a_part_of_it(tmp_path: Path) -> None:
     assert len(list(footage.frames(0.2))) == 5
 
 
+DAYS_S = 864_000
+
+
+@pytest.mark.parametrize("camera", [False, True])
+def test_times_count_from_the_start(tmp_path: Path, camera: bool) -> None:
+    """Cameras stamp frames by a clock that runs for days; files may, too."""
+    source, out = tmp_path / "a.mkv", tmp_path / "b.mp4"
+    with Film(source, Fraction(25), Fraction(1, 25)) as film:
+        for i in range(10):
+            film.add(flat(9, 9, 9), DAYS_S * 1000 + i * 40.0)
+    with av.open(str(source)) as container:
+        assert container.start_time == DAYS_S * 10**6
+    footage = Footage(source, camera=camera, kind="matroska")
+    with Film(out, footage.rate, footage.time_base) as film:
+        times_ms = []
+        for pixels, time_ms in footage.frames(0.2):
+            times_ms.append(time_ms)
+            film.add(pixels, time_ms)
+    assert times_ms == [0, 40, 80, 120, 160]
+    with av.open(str(out)) as container:
+        assert container.duration == 200_000  # µs
+
+
 def test_a_turned_picture_is_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As phones make them: the file says how to turn it, counterclockwise."""
     path = tmp_path / "a.mp4"
@@ -84,6 +107,7 @@ def test_a_turned_picture_is_upright(tmp_path: Path, monkeypatch: pytest.MonkeyP
     decoded = [Turned(one) for one in footage._container.decode(footage._stream)]
 
     class Container:
+        start_time = 0
         decode = staticmethod(lambda _: iter(decoded))
         close = footage._container.close
 
