@@ -66,5 +66,7 @@ def test_what_was_dropped_is_known_without_a_summary() -> None:
         True,
     )
     assert (stopped.count, stopped.dropped_count) == (2, 8)
-    closed = _run(course(frame(0), frame(5, dropped_count=4)), lambda one: not one.index, None, True)
+    closed = _run(
+        course(frame(0), frame(5, dropped_count=4)), lambda one: not one.index, None, True
+    )
     assert (closed.count, closed.dropped_count) == (1, 4)
