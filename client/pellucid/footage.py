@@ -95,22 +95,25 @@ class Footage:
     def frames(self, seconds: float | None = None) -> Iterator[tuple[NDArray[np.uint8], float]]:
         """Its frames, upright, height × width × 3, each with its time in milliseconds.
 
-        Closes it.
+        Times count from the file's start, of a camera from the first frame. Closes it.
 
         Args:
-            seconds: How many of them, from the first on; all when None.
+            seconds: How many of them, from the start on; all when None.
 
         Raises:
             BadArgument: It is damaged, or has no frame.
         """
-        number, first_s = 0, Fraction()
+        number = 0
+        start_s = None if self._camera else _start_s(self._container)
         try:
             for number, frame in zip(count(1), self._container.decode(self._stream)):
                 time_s: Fraction = (number - 1) / self.rate
                 if frame.pts is not None:
-                    time_s = frame.pts * Fraction(frame.time_base or self.time_base)
-                first_s = time_s if number == 1 else first_s
-                if seconds is not None and float(time_s - first_s) >= seconds:
+                    stamp_s = frame.pts * Fraction(frame.time_base or self.time_base)
+                    # Of cameras it is the system's clock, which may run for months.
+                    start_s = stamp_s if start_s is None else start_s
+                    time_s = stamp_s - start_s
+                if seconds is not None and float(time_s) >= seconds:
                     break
                 # Phones turn the picture when it is shown, counterclockwise.
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
@@ -137,6 +140,12 @@ def _is_picture(stream: Any) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
+def _start_s(container: Any) -> Fraction | None:
+    """On its own clock, the earliest of all its tracks; None: nothing says."""
+    start = container.start_time
+    return None if start is None else start * _MICROSECOND
+
+
 def check_name(path: str | os.PathLike[str]) -> None:
     """Raises BadArgument where a film cannot be written to a file of this name."""
     if Path(path).suffix.lower() not in SUFFIXES:
@@ -153,7 +162,7 @@ class Film:
         path: A .mp4, .mov or .mkv file.
         rate: Frames a second, about: each has its own time.
         time_base: What times are multiples of, in seconds.
-        sound: Whose sound tracks it has.
+        sound: Whose sound tracks it has; their times, too, count from that file's start.
         sound_s: Seconds of them; all when None.
 
     Raises:
@@ -255,9 +264,14 @@ class Film:
 
     def _sounds(self, copies: Mapping[int, Any]) -> Iterator[tuple[Fraction, Any]]:
         """The packets of the sound, each with its time in seconds."""
+        start_s = _start_s(self._heard) or Fraction()
         for packet in self._heard.demux(*self._heard.streams.audio):
             if packet.dts is None:  # the mark of an end
                 continue
+            start = round(start_s / packet.time_base)
+            packet.dts -= start
+            if packet.pts is not None:
+                packet.pts -= start
             time_s = packet.dts * Fraction(packet.time_base)
             if self._sound_s is not None and float(time_s) >= self._sound_s:
                 break

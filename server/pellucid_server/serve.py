@@ -9,7 +9,7 @@ import threading
 
 import uvicorn
 
-from .api.connections import HttpServer
+from .api.connections import HttpServer, WebSocketConnection
 from .api.grpc import build_server
 from .api.locked import Lock
 from .api.probes import ProbeServer, build_wsgi
@@ -194,7 +194,7 @@ class Server:
         config = uvicorn.Config(
             build_app(self.service, self.settings, lock),
             lifespan="off",
-            ws="websockets-sansio",
+            ws=WebSocketConnection,
             ws_max_size=self.settings.max_message_bytes,
             ws_ping_interval=None,  # answers would wait behind frames that flow control holds back
             ws_per_message_deflate=False,

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,8 @@ from .show import print_part
 from .stylize import weighted
 
 if TYPE_CHECKING:
-    from ..video import StylizedFrame, StylizedVideo, VideoSummary
+    from ..errors import StatusError
+    from ..video import StylizedFrame, StylizedVideo
 
 Source = Annotated[
     str | None, typer.Argument(metavar="[VIDEO]", help="A video file; not with --webcam.")
@@ -135,15 +137,31 @@ def video(
 
         started_s = time.monotonic()
         total = None if seconds is not None else seen.frame_count
-        count, summary = _run(stream, take, total, webcam)
+        run = _run(stream, take, total, webcam)
         taken_s = time.monotonic() - started_s
     table = Table.grid(padding=(0, 2))
-    table.add_row("frames", f"{count} in {taken_s:.1f} s, {count / taken_s:.1f} a second")
-    if summary is not None and summary.dropped_count:
-        table.add_row("dropped", str(summary.dropped_count))
-    if output is not None and count:
+    rate = f"{run.count / taken_s:.1f} a second"
+    table.add_row("frames", f"{run.count} in {taken_s:.1f} s, {rate}")
+    if run.dropped_count:
+        table.add_row("dropped", str(run.dropped_count))
+    if run.failed_count:
+        table.add_row("failed", str(run.failed_count))
+    if output is not None and run.count:
         table.add_row("written", Text(str(output)))
     print_part(table)
+
+
+_MOST_FAILED = 10
+"""Of a camera's frames, as long as none came back."""
+
+
+@dataclass
+class _Run:
+    """What became of frames so far."""
+
+    count: int = 0
+    failed_count: int = 0
+    dropped_count: int = 0
 
 
 def _run(
@@ -151,27 +169,46 @@ def _run(
     take: "Callable[[StylizedFrame], bool]",
     total: int | None,
     webcam: bool,
-) -> "tuple[int, VideoSummary | None]":
-    """Hands frames on until they are not wanted: how many there were, and their summary.
+) -> _Run:
+    """Hands frames on until they are not wanted.
 
-    Of a camera frames that failed are left out, and Ctrl-C is a way to end.
+    Of a camera frames that failed are left out, unless none is stylized; and Ctrl-C is a way to
+    end.
     """
-    count = 0
+    run = _Run()
+    first: StatusError | None = None
     with closing(stream), progress_bar("{task.fields[rate]}") as progress:
         task = progress.add_task("frames", total=total, rate="")
         started_s = time.monotonic()
         with suppress(*((KeyboardInterrupt,) if webcam else ())):
             for frame in stream:
+                run.dropped_count = frame.dropped_count
                 if webcam and frame.error is not None:
+                    run.failed_count += 1
+                    if first is None:
+                        first = frame.error
+                        progress.console.print(Text(_told(first)), soft_wrap=True)
+                    if not run.count and run.failed_count == _MOST_FAILED:
+                        break
                     continue
                 if not take(frame):
-                    return count, None
-                count += 1
-                rate = count / (time.monotonic() - started_s)
+                    return run
+                run.count += 1
+                rate = run.count / (time.monotonic() - started_s)
                 dropped = f", {frame.dropped_count} dropped" if frame.dropped_count else ""
-                progress.update(task, completed=count, rate=f"{rate:.1f} a second{dropped}")
-            return count, stream.result()
-    return count, None
+                progress.update(task, completed=run.count, rate=f"{rate:.1f} a second{dropped}")
+            else:
+                run.dropped_count = stream.result().dropped_count
+    if first is not None and not run.count:
+        raise first
+    return run
+
+
+def _told(error: "StatusError") -> str:
+    """A camera's frame failed; and by which option its size is set, if it may be that."""
+    sized = any(one.field in ("frame.image", "fast.side_px") for one in error.violations)
+    hint = "; --side sets the size of frames" if sized else ""
+    return f"pellucid: a frame failed: {error.message}{hint}"
 
 
 def _footage() -> ModuleType:

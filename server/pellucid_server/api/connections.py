@@ -8,12 +8,16 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 HEAD_TIMEOUT_S = 10.0
 """How long a connection may take to shake hands, and to bring all of a call's head."""
 
 _CLOSE_S = 5.0
 """How long a peer may take to answer the end of TLS."""
+
+LEAVE_TIMEOUT_S = 10.0
+"""How long a WebSocket's peer may take to read what is left for it, and to answer the end."""
 
 SPARE_CONNECTIONS = 256
 """Beyond max_requests: health, models, refusals with a delay, and those between two calls."""
@@ -109,3 +113,13 @@ class _Connection(H11Protocol):
             self._ending = None
         elif not calling and self._ending is None:
             self._ending = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+
+class WebSocketConnection(WebSocketsSansIOProtocol):
+    """Uvicorn's, which keeps a connection for ever whose peer does not read all that was sent."""
+
+    async def run_asgi(self) -> None:
+        try:
+            await super().run_asgi()
+        finally:
+            self.loop.call_later(LEAVE_TIMEOUT_S, self.transport.abort)

@@ -223,6 +223,8 @@ class _Stream:
                 group.create_task(self._paint_all(asked, waiting, reader, group))
                 group.create_task(self._send_all(asked))
                 self._receiving = group.create_task(self._receive_all(asked, waiting))
+                # Not in the task: cancelled before its first step, it would never come to it.
+                self._receiving.add_done_callback(lambda _: waiting.end())
                 if self._ending is not None:
                     self._receiving.cancel()
         except ExceptionGroup as errors:
@@ -237,24 +239,21 @@ class _Stream:
 
     async def _receive_all(self, asked: wire.AskedVideo, waiting: Waiting[_Frame]) -> None:
         patience_s = math.inf if asked.keeps_all else 0.0
-        try:
-            while (message := await self._next()) is not None:
-                self._summary.received_count += 1
-                frame = _Frame(message, Held(self._engine.admission))
-                self._frames.add(frame)
-                dropped: _Frame | None = frame  # unless there is room for it
-                try:
-                    hold = functools.partial(frame.held.add, message.ByteSize())
-                    await _patiently(hold, patience_s)
-                    dropped = await waiting.put(frame)
-                except Overloaded:
-                    pass
-                finally:
-                    if dropped is not None:
-                        self._summary.dropped_count += 1
-                        self._let_go(dropped, "dropped")
-        finally:
-            waiting.end()
+        while (message := await self._next()) is not None:
+            self._summary.received_count += 1
+            frame = _Frame(message, Held(self._engine.admission))
+            self._frames.add(frame)
+            dropped: _Frame | None = frame  # unless there is room for it
+            try:
+                hold = functools.partial(frame.held.add, message.ByteSize())
+                await _patiently(hold, patience_s)
+                dropped = await waiting.put(frame)
+            except Overloaded:
+                pass
+            finally:
+                if dropped is not None:
+                    self._summary.dropped_count += 1
+                    self._let_go(dropped, "dropped")
 
     async def _next(self) -> video_pb2.VideoFrame | None:
         """The next frame; None: no further one is taken."""

@@ -63,6 +63,82 @@ def test_a_part_of_it(tmp_path: Path) -> None:
     assert len(list(footage.frames(0.2))) == 5
 
 
+DAYS_S = 864_000
+
+
+@pytest.mark.parametrize("camera", [False, True])
+def test_times_count_from_the_start(tmp_path: Path, camera: bool) -> None:
+    """Cameras stamp frames by a clock that runs for days; files may, too."""
+    source, out = tmp_path / "a.mkv", tmp_path / "b.mp4"
+    with Film(source, Fraction(25), Fraction(1, 25)) as film:
+        for i in range(10):
+            film.add(flat(9, 9, 9), DAYS_S * 1000 + i * 40.0)
+    with av.open(str(source)) as container:
+        assert container.start_time == DAYS_S * 10**6
+    footage = Footage(source, camera=camera, kind="matroska")
+    with Film(out, footage.rate, footage.time_base) as film:
+        times_ms = []
+        for pixels, time_ms in footage.frames(0.2):
+            times_ms.append(time_ms)
+            film.add(pixels, time_ms)
+    assert times_ms == [0, 40, 80, 120, 160]
+    with av.open(str(out)) as container:
+        assert container.duration == 200_000  # µs
+
+
+def write_late(path: Path, count: int, at_s: int) -> None:
+    """So many frames at 25 a second and as much sound, on a clock that starts at a time."""
+    with av.open(
+        str(path), "w", format="mpegts", options={"output_ts_offset": str(at_s)}
+    ) as container:
+        video: Any = container.add_stream("h264", rate=25, options={"bf": "0"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = container.add_stream("mp2", rate=48000)
+        for i in range(count):
+            frame = av.VideoFrame.from_ndarray(flat(9, 9, i), format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        tone = np.sin(np.arange(48000 * count // 25) * 440 * 2 * np.pi / 48000) * 9999
+        for start in range(0, len(tone) - 1151, 1152):
+            part = np.repeat(tone[start : start + 1152].astype(np.int16), 2)[None]
+            heard = av.AudioFrame.from_ndarray(part, format="s16", layout="stereo")
+            heard.sample_rate, heard.pts, heard.time_base = 48000, start, Fraction(1, 48000)
+            container.mux(sound.encode(heard))
+        container.mux(sound.encode(None))
+
+
+def packets_of(path: Path, kind: str) -> list[tuple[float, bytes]]:
+    with av.open(str(path)) as container:
+        packets = container.demux(**{kind: 0})
+        return [(float(one.pts * one.time_base), bytes(one)) for one in packets if one.size]
+
+
+def test_a_part_of_what_starts_late_has_its_sound(tmp_path: Path) -> None:
+    """Picture and sound are of one clock, which need not begin at 0."""
+    source, out = tmp_path / "a.ts", tmp_path / "b.mkv"
+    write_late(source, 75, 10)
+    sound = packets_of(source, "audio")
+    pictures = packets_of(source, "video")
+    start_s = min(sound[0][0], pictures[0][0])
+    assert start_s > 9
+    footage = Footage(source)
+    with Film(out, footage.rate, footage.time_base, source, 2.0) as film:
+        count = 0
+        for pixels, time_ms in footage.frames(2.0):
+            film.add(pixels, time_ms)
+            count += 1
+    assert count == sum(time_s - start_s < 2 for time_s, _ in pictures) > 45
+    kept = packets_of(out, "audio")
+    expected = [one for one in sound if one[0] - start_s < 2]
+    assert [data for _, data in kept] == [data for _, data in expected]
+    assert [time_s for time_s, _ in kept] == pytest.approx(
+        [time_s - start_s for time_s, _ in expected], abs=0.001
+    )
+    first_s = packets_of(out, "video")[0][0]
+    assert first_s == pytest.approx(pictures[0][0] - start_s, abs=0.001)
+
+
 def test_a_turned_picture_is_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As phones make them: the file says how to turn it, counterclockwise."""
     path = tmp_path / "a.mp4"
@@ -84,6 +160,7 @@ def test_a_turned_picture_is_upright(tmp_path: Path, monkeypatch: pytest.MonkeyP
     decoded = [Turned(one) for one in footage._container.decode(footage._stream)]
 
     class Container:
+        start_time = 0
         decode = staticmethod(lambda _: iter(decoded))
         close = footage._container.close
 

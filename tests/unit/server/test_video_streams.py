@@ -296,6 +296,41 @@ def test_a_drain_finishes_what_came(library: Library) -> None:
     assert sent[-1].summary.received_count == 3
 
 
+@pytest.mark.parametrize("when", ["spec", "code", "started"])
+def test_a_drain_before_the_first_frame(library: Library, when: str) -> None:
+    """While the spec is read, the code of a picture is computed, or the caller is told of both."""
+    with running(buckets=(1, 2)) as runner:
+        bench, sent = Bench(runner, library), Sent()
+        work, submit = bench._work, runner.engine.submit
+
+        async def working(*arguments: Any) -> Any:
+            if when == "spec":
+                bench.videos.end()
+            return await work(*arguments)
+
+        def submitting(*arguments: Any) -> Any:
+            if when == "code":
+                bench.videos.end()
+            return submit(*arguments)
+
+        async def send(response: video_pb2.StylizeVideoResponse) -> None:
+            sent.append(response)
+            if when == "started":
+                bench.videos.end()
+
+        async def go() -> None:
+            bench.videos._work = working  # type: ignore[assignment]
+            runner.engine.submit = submitting  # type: ignore[method-assign]
+            spec = video_pb2.StylizeVideoSpec()
+            spec.styles.add(image=image(64, 64))
+            async with asyncio.timeout(60):
+                await bench.videos.run(spec, CALL, library, feed(*numbered(2)), send)
+
+        with pytest.raises(Unavailable, match="another replica"):
+            asyncio.run(go())
+    assert [one.WhichOneof("event") for one in sent] == ["started", "summary"]
+
+
 def test_what_breaks_the_protocol_ends_the_stream_after_what_came(library: Library) -> None:
     for error in (InvalidArgument("frame: required"), Cancelled("gone")):
         with running(buckets=(1, 2)) as runner:
