@@ -225,7 +225,7 @@ class Fields(TorchDispatchMode):
                 found = _cat(bound, one)
             self._note(one, found or _all_of(seen))
         if func._schema.is_mutable:
-            self._write(bound, outputs)
+            self._write(outputs)
         return output
 
     def _of(self, tensor: Tensor) -> _Seen | None:
@@ -241,11 +241,18 @@ class Fields(TorchDispatchMode):
                 seen = seen.collapsed()
         self._seen[tensor] = seen
 
-    def _write(self, call: "_Call", outputs: Sequence[Tensor]) -> None:
-        """What is written to in part is not followed any further: it counts as the whole image."""
+    def _write(self, outputs: Sequence[Tensor]) -> None:
+        """What is written to in part, or known by another name, is not followed any further.
+
+        It counts as the whole image.
+        """
         for tensor in outputs:
-            if tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes():
-                self._written.add(tensor.untyped_storage()._cdata)
+            storage = tensor.untyped_storage()
+            others = (one for one in self._seen if one is not tensor)
+            if tensor.numel() * tensor.element_size() != storage.nbytes() or any(
+                one.untyped_storage()._cdata == storage._cdata for one in others
+            ):
+                self._written.add(storage._cdata)
 
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -419,6 +426,11 @@ def _as_it_is(call: _Call, seen: _Seen, output: Tensor, place: int) -> _Seen | N
     return seen if place == 0 else None
 
 
+def _batch_norm(call: _Call, seen: _Seen, output: Tensor, place: int) -> _Seen | None:
+    """By statistics that were learned; those of the image itself mix all places."""
+    return None if place or call._given.get("training") else seen
+
+
 def _linear(call: _Call, seen: _Seen, output: Tensor, place: int) -> _Seen | None:
     if call.seen_of(call["input"]) is None:
         return None
@@ -544,11 +556,11 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm),
     **dict.fromkeys(("group_norm", "native_group_norm"), _group_norm),
     **dict.fromkeys(
-        (
-            *("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"),
-            *("clone", "detach", "alias", "contiguous", "dropout", "_to_copy", "to", "lift_fresh"),
-        ),
+        (*("clone", "detach", "alias", "contiguous", "dropout", "_to_copy", "to", "lift_fresh"),),
         _as_it_is,
+    ),
+    **dict.fromkeys(
+        ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm
     ),
     "linear": _linear,
     "permute": _permute,

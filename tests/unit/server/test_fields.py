@@ -153,6 +153,31 @@ def test_what_is_written_in_part_is_not_trusted() -> None:
     assert field_of(Writing(), 16, 16).whole
 
 
+def _transposed(x: Tensor, y: Tensor) -> None:
+    x.transpose(2, 3).add_(y)
+
+
+def _flat(x: Tensor, y: Tensor) -> None:
+    x.view(-1).add_(y.view(-1))
+
+
+@pytest.mark.parametrize("write", [_transposed, _flat])
+def test_what_is_written_by_another_name_is_not_trusted(
+    write: Callable[[Tensor, Tensor], None],
+) -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3)
+
+        def forward(self, image: Tensor) -> Tensor:
+            x = self.first(image)
+            write(x, x.mean((2, 3), keepdim=True).expand_as(x).contiguous())
+            return x * 2
+
+    assert field_of(Writing(), 16, 16).whole
+
+
 KINDS: tuple[Callable[[int, int, int], nn.Module], ...] = (
     lambda kernel, stride, padding: nn.Conv2d(4, 4, kernel, stride, padding),
     lambda kernel, stride, padding: nn.Conv2d(4, 4, kernel, 1, padding, dilation=stride),
@@ -164,6 +189,7 @@ KINDS: tuple[Callable[[int, int, int], nn.Module], ...] = (
     lambda kernel, stride, padding: nn.ReflectionPad2d(padding),
     lambda kernel, stride, padding: nn.Sequential(nn.BatchNorm2d(4), nn.ReLU6()),
     lambda kernel, stride, padding: nn.AdaptiveAvgPool2d(3 + kernel),
+    lambda kernel, stride, padding: nn.InstanceNorm2d(4),
 )
 PARTS = st.tuples(st.sampled_from(KINDS), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2))
 
