@@ -79,7 +79,7 @@ class Waiting(Generic[_Item]):
         """Has one wait; returns the one that is dropped for it, if one is."""
         while self._keeps_all and len(self._items) >= self._most:
             await self._change()
-        dropped = self._items.popleft() if len(self._items) >= self._most else None
+        dropped = self.drop() if len(self._items) >= self._most else None
         self._items.append(item)
         self.most_count = max(self.most_count, len(self._items))
         self._changed.set()
@@ -93,6 +93,10 @@ class Waiting(Generic[_Item]):
             return None
         self._changed.set()
         return self._items.popleft()
+
+    def drop(self) -> _Item | None:
+        """Takes the oldest, if one waits."""
+        return self._items.popleft() if self._items else None
 
     def end(self) -> None:
         """Nothing more is put."""
@@ -238,22 +242,37 @@ class _Stream:
             raise self._ending
 
     async def _receive_all(self, asked: wire.AskedVideo, waiting: Waiting[_Frame]) -> None:
-        patience_s = math.inf if asked.keeps_all else 0.0
         while (message := await self._next()) is not None:
             self._summary.received_count += 1
             frame = _Frame(message, Held(self._engine.admission))
             self._frames.add(frame)
             dropped: _Frame | None = frame  # unless there is room for it
             try:
-                hold = functools.partial(frame.held.add, message.ByteSize())
-                await _patiently(hold, patience_s)
-                dropped = await waiting.put(frame)
-            except Overloaded:
-                pass
+                if await self._hold(asked, waiting, frame):
+                    dropped = await waiting.put(frame)
             finally:
                 if dropped is not None:
-                    self._summary.dropped_count += 1
-                    self._let_go(dropped, "dropped")
+                    self._drop(dropped)
+
+    async def _hold(self, asked: wire.AskedVideo, waiting: Waiting[_Frame], frame: _Frame) -> bool:
+        """Whether there is memory for a frame: the oldest that wait make room for it."""
+        hold = functools.partial(frame.held.add, frame.message.ByteSize())
+        if asked.keeps_all:
+            await _patiently(hold, math.inf)
+            return True
+        while True:
+            try:
+                hold()
+                return True
+            except Overloaded:
+                oldest = waiting.drop()
+            if oldest is None:
+                return False
+            self._drop(oldest)
+
+    def _drop(self, frame: _Frame) -> None:
+        self._summary.dropped_count += 1
+        self._let_go(frame, "dropped")
 
     async def _next(self) -> video_pb2.VideoFrame | None:
         """The next frame; None: no further one is taken."""

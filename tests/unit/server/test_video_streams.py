@@ -166,6 +166,48 @@ def test_what_is_dropped_while_the_device_stands_still(library: Library) -> None
     assert summary.most_waiting_count == 4
 
 
+def test_where_memory_is_short_the_newest_frames_stay(library: Library) -> None:
+    """There is room for 3 frames under way and 2 that wait."""
+    with running(buckets=(1, 2)) as runner:
+        bench, sent = Bench(runner, library), Sent()
+        admission = runner.engine.admission
+        hold, most = admission.hold, 1 << 40
+
+        def holding(held: Any, byte_count: int) -> None:
+            if admission.byte_count + byte_count > most:
+                raise Overloaded("full", retry_delay_ms=1)
+            hold(held, byte_count)
+
+        async def go() -> None:
+            received = asyncio.Event()
+            left = numbered(20)
+
+            async def receive() -> video_pb2.VideoFrame | None:
+                nonlocal most
+                if len(left) == 20 - MOST_UNDERWAY:
+                    await until(lambda: len(admission.jobs()) == MOST_UNDERWAY)
+                if len(left) == 20 - MOST_UNDERWAY - 2:
+                    most = admission.byte_count + 99
+                if left:
+                    return left.pop(0)
+                most = 1 << 40
+                received.set()
+                return None
+
+            with runner.held():
+                runner.submitted.clear()
+                stream = asyncio.create_task(bench.run(asked(), receive, sent))
+                await received.wait()
+            await stream
+
+        admission.hold = holding  # type: ignore[method-assign]
+        asyncio.run(go())
+        assert admission.byte_count == 0
+    assert [one.index for one in frames_of(sent)] == [0, 1, 2, 18, 19]
+    summary = sent[-1].summary
+    assert (summary.received_count, summary.stylized_count, summary.dropped_count) == (20, 5, 15)
+
+
 def test_a_frame_that_fails_does_not_end_the_stream(library: Library) -> None:
     with running(buckets=(1, 2)) as runner:
         bench, sent = Bench(runner, library), Sent()
