@@ -40,6 +40,7 @@ bench: $(STAMP) $(STYLES)  ## Speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench.stylize
 	$(BIN)/python -m tests.bench.style_losses
 	$(BIN)/python -m tests.bench.maps
+	$(BIN)/python -m tests.bench.index
 
 tables: $(STAMP)  ## The full oracle tables, at the networks' own sizes
 	$(BIN)/python -m tests.oracle.tables
