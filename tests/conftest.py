@@ -4,12 +4,24 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the server does
 
+import contextlib
+import ctypes
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.harness import Runner, running
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_is_handed_back() -> Iterator[None]:
+    """A process of tests would keep what its servers have freed, see keep_freed_memory."""
+    yield
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
