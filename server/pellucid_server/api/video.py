@@ -302,7 +302,13 @@ class _Stream:
             frame.deadline_s = time.monotonic() + asked.video.frame_timeout_ms / 1e3
             call = wire.Call(self._call.caller, frame.deadline_s)
             read = functools.partial(reader.read, frame.message, call)
-            spec = await _outcome(self._work(Priority.PREDICT, call, read))
+            # A worker that is late goes on; what it comes to then is not taken.
+            made = await _outcome(self._work(Priority.PREDICT, call, read))
+            spec: Spec[Any] | PellucidError
+            if isinstance(made, PellucidError):
+                spec = made
+            else:
+                spec, reader = made
             frame.message.ClearField("image")  # the spec has it
             frame.outcome = group.create_task(_outcome(self._paint(frame, spec)))
             self._underway.put_nowait(frame)
@@ -340,6 +346,8 @@ class _Stream:
                 write = functools.partial(self._write, asked, smoother, made)
                 call = wire.Call(self._call.caller, frame.deadline_s)
                 made = await _outcome(self._work(Priority.EXPLAIN, call, write))
+                if not isinstance(made, PellucidError):
+                    made, smoother = made
             if isinstance(made, PellucidError):
                 self._summary.failed_count += 1
                 self._let_go(frame, "failed")
@@ -355,7 +363,7 @@ class _Stream:
 
     def _write(
         self, asked: wire.AskedVideo, smoother: Smoother, done: Done
-    ) -> video_pb2.StylizedFrame:
+    ) -> tuple[video_pb2.StylizedFrame, Smoother]:
         """In a worker."""
         done.timing.render_started_s = time.monotonic()
         self._metrics.queued("video_frame", done.timing.queue_ms)

@@ -267,6 +267,58 @@ def test_a_late_frame_fails_and_the_stream_goes_on(library: Library) -> None:
     assert [one.WhichOneof("outcome") for one in others] == ["image"] * 3
 
 
+def test_a_worker_that_is_late_changes_nothing(library: Library) -> None:
+    """What it comes to is of another size, and bright, and must not be seen in the next frames."""
+    black = np.zeros((48, 64, 3), np.uint8)
+    still = data_pb2.Image(
+        tensor={
+            "data_type": data_pb2.DATA_TYPE_UINT8,
+            "shape": black.shape,
+            "data": black.tobytes(),
+        }
+    )
+    results = []
+    for late in (None, Priority.PREDICT, Priority.EXPLAIN):
+        with running(buckets=(1, 2)) as runner:
+            bench, sent = Bench(runner, library), Sent()
+            work, counts = bench._work, Counter[Priority]()
+
+            async def working(
+                priority: Priority,
+                *rest: Any,
+                late: Any = late,
+                work: Any = work,
+                counts: Any = counts,
+            ) -> Any:
+                made = await work(priority, *rest)
+                counts[priority] += 1
+                # The first read is the spec's.
+                if priority == late and counts[priority] == 1 + (late == Priority.PREDICT):
+                    raise DeadlineExpired("late")
+                return made
+
+            bench.videos._work = working
+            first = image(64, 48) if late == Priority.PREDICT else image(48, 64)
+            frames = [video_pb2.VideoFrame(index=1, image=still) for _ in range(2)]
+            if late is not None:
+                frames.insert(0, video_pb2.VideoFrame(index=0, image=first))
+            if late == Priority.EXPLAIN:  # as alike as frames can be: all would be blended
+                frames[0].image.CopyFrom(still)
+                frames[0].image.tensor.data = bytes([5]) * black.size
+            spec = asked(
+                overflow=video_pb2.VIDEO_OVERFLOW_KEEP_ALL,
+                format=video_pb2.FRAME_FORMAT_RGB,
+                smoothing=0.9,
+            )
+            asyncio.run(bench.run(spec, feed(*frames), sent))
+        made = frames_of(sent)
+        assert [one.HasField("failure") for one in made] == [late is not None, False, False][
+            -len(made) :
+        ]
+        results.append([one.pixels.data for one in made[-2:]])
+    assert results[0] == results[1] == results[2]
+
+
 def test_without_room_frames_wait_for_it(library: Library) -> None:
     """What the engine refuses for want of room is tried again: nothing that is kept is lost."""
     with running(buckets=(1, 2)) as runner:
