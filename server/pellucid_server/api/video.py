@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -39,6 +38,9 @@ MOST_UNDERWAY = 3
 
 _RETRY_DELAY_MS = 1000.0
 """When to come back if there are too many streams."""
+
+_LEAST_PAUSE_S = 0.01
+"""Between two attempts at what there is no room for."""
 
 _Item = TypeVar("_Item")
 _Returned = TypeVar("_Returned")
@@ -250,15 +252,22 @@ class _Stream:
             try:
                 if await self._hold(asked, waiting, frame):
                     dropped = await waiting.put(frame)
+            except Overloaded as error:  # what keeps all goes no further without one
+                self._ending = self._ending or error
+                return
             finally:
                 if dropped is not None:
                     self._drop(dropped)
 
     async def _hold(self, asked: wire.AskedVideo, waiting: Waiting[_Frame], frame: _Frame) -> bool:
-        """Whether there is memory for a frame: the oldest that wait make room for it."""
+        """Whether there is memory for a frame: the oldest that wait make room for it.
+
+        Raises:
+            Overloaded: All are to be kept, and there was none for as long as a stream may idle.
+        """
         hold = functools.partial(frame.held.add, frame.message.ByteSize())
         if asked.keeps_all:
-            await _patiently(hold, math.inf)
+            await _patiently(_called(hold), time.monotonic() + self._idle_s)
             return True
         while True:
             try:
@@ -302,7 +311,14 @@ class _Stream:
             frame.deadline_s = time.monotonic() + asked.video.frame_timeout_ms / 1e3
             call = wire.Call(self._call.caller, frame.deadline_s)
             read = functools.partial(reader.read, frame.message, call)
-            spec = await _outcome(self._work(Priority.PREDICT, call, read))
+            # A worker that is late goes on; what it comes to then is not taken.
+            work = functools.partial(self._work, Priority.PREDICT, call, read)
+            made = await _outcome(_patiently(work, frame.deadline_s))
+            spec: Spec[Any] | PellucidError
+            if isinstance(made, PellucidError):
+                spec = made
+            else:
+                spec, reader = made
             frame.message.ClearField("image")  # the spec has it
             frame.outcome = group.create_task(_outcome(self._paint(frame, spec)))
             self._underway.put_nowait(frame)
@@ -312,9 +328,9 @@ class _Stream:
         if isinstance(spec, PellucidError):
             raise spec
         hold = functools.partial(frame.held.add, spec.byte_count)
-        await _patiently(hold, spec.deadline_s)
+        await _patiently(_called(hold), spec.deadline_s)
         submit = functools.partial(self._engine.submit, spec, frame.arrived_s)
-        return await self._done(await _patiently(submit, spec.deadline_s))
+        return await self._done(await _patiently(_called(submit), spec.deadline_s))
 
     async def _done(self, job: Job) -> Done:
         try:
@@ -339,7 +355,10 @@ class _Stream:
             if isinstance(made, Done):
                 write = functools.partial(self._write, asked, smoother, made)
                 call = wire.Call(self._call.caller, frame.deadline_s)
-                made = await _outcome(self._work(Priority.EXPLAIN, call, write))
+                work = functools.partial(self._work, Priority.EXPLAIN, call, write)
+                made = await _outcome(_patiently(work, frame.deadline_s))
+                if not isinstance(made, PellucidError):
+                    made, smoother = made
             if isinstance(made, PellucidError):
                 self._summary.failed_count += 1
                 self._let_go(frame, "failed")
@@ -355,7 +374,7 @@ class _Stream:
 
     def _write(
         self, asked: wire.AskedVideo, smoother: Smoother, done: Done
-    ) -> video_pb2.StylizedFrame:
+    ) -> tuple[video_pb2.StylizedFrame, Smoother]:
         """In a worker."""
         done.timing.render_started_s = time.monotonic()
         self._metrics.queued("video_frame", done.timing.queue_ms)
@@ -374,16 +393,27 @@ class _Stream:
             raise DeadlineExpired(f"no frame was taken for {self._idle_s:g} s") from None
 
 
-async def _patiently(attempt: Callable[[], _Returned], until_s: float) -> _Returned:
+def _called(function: Callable[[], _Returned]) -> Callable[[], Awaitable[_Returned]]:
+    """A function as an attempt."""
+
+    async def call() -> _Returned:
+        return function()
+
+    return call
+
+
+async def _patiently(attempt: Callable[[], Awaitable[_Returned]], until_s: float) -> _Returned:
     """What is attempted, again where there is no room for it, until a time by time.monotonic()."""
     while True:
         try:
-            return attempt()
+            return await attempt()
         except Overloaded as error:
-            pause_s = (error.retry_delay_ms or _RETRY_DELAY_MS) / 1e3
-            if time.monotonic() + pause_s >= until_s:
+            left_s = until_s - time.monotonic()
+            if left_s <= _LEAST_PAUSE_S:
                 raise
-        await asyncio.sleep(pause_s)
+            # At the end itself it would be too late: sooner than told, if that is what there is.
+            pause_s = min((error.retry_delay_ms or _RETRY_DELAY_MS) / 1e3, left_s / 2)
+        await asyncio.sleep(max(pause_s, _LEAST_PAUSE_S))
 
 
 async def _outcome(awaited: Awaitable[_Returned]) -> _Returned | PellucidError:

@@ -1,6 +1,6 @@
 """Stylized video: specs from requests and from frames, results to frames."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from math import prod
 
@@ -107,64 +107,68 @@ def named_code(asked: AskedVideo) -> Tensor:
     return asked.styles.network.code_of(asked.styles.weights)
 
 
+@dataclass(frozen=True)
 class FrameReader:
     """Frames as specs: all of one size, which the first one fixes that has an allowed one.
 
-    Args:
+    Attributes:
         asked: The stream's request.
         code: Of its styles.
         limits: Of frames.
+        size: Height and width of frames, once one has fixed them.
     """
 
-    def __init__(self, asked: AskedVideo, code: Tensor, limits: Limits) -> None:
-        self._asked, self._code, self._limits = asked, code, limits
-        self._size: tuple[int, int] | None = None
+    asked: AskedVideo
+    code: Tensor
+    limits: Limits
+    size: tuple[int, int] | None = None
 
-    def read(self, frame: video_pb2.VideoFrame, call: Call) -> Spec[StyleModel]:
-        """A frame's spec. In a worker; frames come in order, one at a time.
+    def read(
+        self, frame: video_pb2.VideoFrame, call: Call
+    ) -> tuple[Spec[StyleModel], "FrameReader"]:
+        """A frame's spec, and what reads the next one. In a worker.
 
         Raises:
             InvalidArgument: With every violation.
         """
         found = Violations()
-        source = read_photo(found, "frame.image", frame.image, self._limits)
+        source = read_photo(found, "frame.image", frame.image, self.limits)
         size = None if source is None else self._size_of(found, source)
         found.raise_any()
         assert source is not None
         assert size is not None
-        return Spec(
-            self._asked.painter,
-            FrameStylize(self._asked.fast, self._code, size, self._asked.bucket_size),
+        spec = Spec(
+            self.asked.painter,
+            FrameStylize(self.asked.fast, self.code, size, self.asked.bucket_size),
             PlainPhoto(source, None, size),
             TopTarget(),
             call.deadline_s,
             call.caller,
-            self._asked.bucket_size,
+            self.asked.bucket_size,
         )
+        return spec, replace(self, size=size_of(source))
 
     def _size_of(self, found: Violations, source: Decodable) -> tuple[int, int]:
         """Height and width of the result."""
         own = size_of(source)
-        size = self._asked.fast.size(*own) if self._asked.resized else own
-        large_field = "fast.side_px" if self._asked.resized else "frame.image"
-        if self._size is not None and own != self._size:
+        size = self.asked.fast.size(*own) if self.asked.resized else own
+        large_field = "fast.side_px" if self.asked.resized else "frame.image"
+        if self.size is not None and own != self.size:
             found.invalid(
                 "frame.image",
-                f"is of {times(own)} pixels, and the stream of {times(self._size)}: all frames of "
+                f"is of {times(own)} pixels, and the stream of {times(self.size)}: all frames of "
                 "a stream are of one size",
             )
         else:
-            check_size(found, size, large_field, "frame.image", self._limits)
-            check_bucket(found, self._asked.bucket_size, size, self._limits)
-            most = self._limits.max_response_bytes
+            check_size(found, size, large_field, "frame.image", self.limits)
+            check_bucket(found, self.asked.bucket_size, size, self.limits)
+            most = self.limits.max_response_bytes
             if (byte_count := 3 * prod(size) + _BESIDE_BYTES) > most:
                 found.invalid(
                     large_field,
                     f"makes an image of {times(size)}, which takes up to {byte_count} bytes; at "
                     f"most {most} are sent",
                 )
-            if not len(found):
-                self._size = own
         return size
 
 
@@ -176,17 +180,20 @@ def write_started(asked: AskedVideo) -> video_pb2.StylizeVideoResponse:
     return video_pb2.StylizeVideoResponse(started=started)
 
 
-def write_frame(asked: AskedVideo, smoother: Smoother, done: Done) -> video_pb2.StylizedFrame:
-    """What came of a frame. In a worker; frames come in order, one at a time."""
+def write_frame(
+    asked: AskedVideo, smoother: Smoother, done: Done
+) -> tuple[video_pb2.StylizedFrame, Smoother]:
+    """What came of a frame, and what smooths the next one. In a worker."""
     assert isinstance(done.result, Painted)
-    made = smoother.smooth(done.loaded.input.numpy(), done.result.picture.float().numpy())
+    frame, result = done.loaded.input.numpy(), done.result.picture.float().numpy()
+    made, smoother = smoother.smooth(frame, result)
     pixels = np.rint(made * 255).astype(np.uint8).transpose(1, 2, 0)
     if asked.video.format == "rgb":
         tensor = data_pb2.Tensor(
             data_type=data_pb2.DATA_TYPE_UINT8, shape=pixels.shape, data=pixels.tobytes()
         )
-        return video_pb2.StylizedFrame(pixels=tensor)
-    return video_pb2.StylizedFrame(image=_jpeg(pixels, asked.video.quality))
+        return video_pb2.StylizedFrame(pixels=tensor), smoother
+    return video_pb2.StylizedFrame(image=_jpeg(pixels, asked.video.quality)), smoother
 
 
 def _jpeg(pixels: NDArray[np.uint8], quality: int) -> data_pb2.EncodedImage:

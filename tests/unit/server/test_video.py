@@ -162,7 +162,9 @@ def test_frames_are_of_one_size(library: Library) -> None:
     reader = wire.FrameReader(made, wire.named_code(made), LIMITS)
 
     def read(one: data_pb2.Image) -> Any:
-        return reader.read(video_pb2.VideoFrame(image=one), CALL)
+        nonlocal reader
+        spec, reader = reader.read(video_pb2.VideoFrame(image=one), CALL)
+        return spec
 
     with pytest.raises(InvalidArgument, match=r"frame\.image.* is too narrow.* at least 32"):
         read(image(31, 64))
@@ -181,7 +183,7 @@ def test_frames_are_of_one_size(library: Library) -> None:
 def test_frames_are_resized_where_that_is_asked(library: Library) -> None:
     made = wire.read_video(asked(fast={"side_px": 96, "styles": [{"name": "3"}]}), library, LIMITS)
     reader = wire.FrameReader(made, wire.named_code(made), LIMITS)
-    spec = reader.read(video_pb2.VideoFrame(image=image(48, 64)), CALL)
+    spec, reader = reader.read(video_pb2.VideoFrame(image=image(48, 64)), CALL)
     assert spec.method.size == (72, 96)
     assert spec.source.load(None).input.shape == (3, 72, 96)
     with pytest.raises(InvalidArgument, match="of 96 × 128 pixels, and the stream of 48 × 64"):

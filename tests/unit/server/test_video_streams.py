@@ -267,6 +267,58 @@ def test_a_late_frame_fails_and_the_stream_goes_on(library: Library) -> None:
     assert [one.WhichOneof("outcome") for one in others] == ["image"] * 3
 
 
+def test_a_worker_that_is_late_changes_nothing(library: Library) -> None:
+    """What it comes to is of another size, and bright, and must not be seen in the next frames."""
+    black = np.zeros((48, 64, 3), np.uint8)
+    still = data_pb2.Image(
+        tensor={
+            "data_type": data_pb2.DATA_TYPE_UINT8,
+            "shape": black.shape,
+            "data": black.tobytes(),
+        }
+    )
+    results = []
+    for late in (None, Priority.PREDICT, Priority.EXPLAIN):
+        with running(buckets=(1, 2)) as runner:
+            bench, sent = Bench(runner, library), Sent()
+            work, counts = bench._work, Counter[Priority]()
+
+            async def working(
+                priority: Priority,
+                *rest: Any,
+                late: Any = late,
+                work: Any = work,
+                counts: Any = counts,
+            ) -> Any:
+                made = await work(priority, *rest)
+                counts[priority] += 1
+                # The first read is the spec's.
+                if priority == late and counts[priority] == 1 + (late == Priority.PREDICT):
+                    raise DeadlineExpired("late")
+                return made
+
+            bench.videos._work = working
+            first = image(64, 48) if late == Priority.PREDICT else image(48, 64)
+            frames = [video_pb2.VideoFrame(index=1, image=still) for _ in range(2)]
+            if late is not None:
+                frames.insert(0, video_pb2.VideoFrame(index=0, image=first))
+            if late == Priority.EXPLAIN:  # as alike as frames can be: all would be blended
+                frames[0].image.CopyFrom(still)
+                frames[0].image.tensor.data = bytes([5]) * black.size
+            spec = asked(
+                overflow=video_pb2.VIDEO_OVERFLOW_KEEP_ALL,
+                format=video_pb2.FRAME_FORMAT_RGB,
+                smoothing=0.9,
+            )
+            asyncio.run(bench.run(spec, feed(*frames), sent))
+        made = frames_of(sent)
+        assert [one.HasField("failure") for one in made] == [late is not None, False, False][
+            -len(made) :
+        ]
+        results.append([one.pixels.data for one in made[-2:]])
+    assert results[0] == results[1] == results[2]
+
+
 def test_without_room_frames_wait_for_it(library: Library) -> None:
     """What the engine refuses for want of room is tried again: nothing that is kept is lost."""
     with running(buckets=(1, 2)) as runner:
@@ -284,6 +336,64 @@ def test_without_room_frames_wait_for_it(library: Library) -> None:
     assert not refusals
     assert [one.index for one in frames_of(sent)] == list(range(6))
     assert sent[-1].summary.stylized_count == 6
+
+
+def test_a_long_delay_is_cut_to_the_deadline(library: Library) -> None:
+    """Of workers and of the engine alike, who say to come back after the frame's deadline."""
+    with running(buckets=(1, 2)) as runner:
+        bench, sent = Bench(runner, library), Sent()
+        work, submit = bench._work, runner.engine.submit
+        refused: Counter[str] = Counter()
+
+        def refuse(what: str) -> None:
+            refused[what] += 1
+            if refused[what] == 1:
+                raise Overloaded("full", retry_delay_ms=10_000)
+
+        async def working(*arguments: Any) -> Any:
+            if sent:  # the spec is read
+                refuse(str(arguments[0]))
+            return await work(*arguments)
+
+        def submitting(*arguments: Any, **options: Any) -> Any:
+            refuse("submit")
+            return submit(*arguments, **options)
+
+        bench.videos._work = working  # type: ignore[assignment]
+        runner.engine.submit = submitting  # type: ignore[method-assign]
+        spec = asked(overflow=video_pb2.VIDEO_OVERFLOW_KEEP_ALL, frame_timeout_ms=8000)
+        asyncio.run(bench.run(spec, feed(*numbered(1)), sent))
+    assert sent[-1].summary.stylized_count == 1
+    assert len(refused) == 3
+
+
+def test_what_keeps_all_does_not_wait_for_memory_for_ever(library: Library) -> None:
+    with running(buckets=(1, 2)) as runner:
+        bench, sent = Bench(runner, library, idle_s=1.0), Sent()
+        admission = runner.engine.admission
+        hold = admission.hold
+
+        def holding(held: Any, byte_count: int) -> None:
+            if len(left) == 1 and not held.byte_count:  # the second frame arrives
+                raise Overloaded("no memory is left", retry_delay_ms=50)
+            hold(held, byte_count)
+
+        async def receive() -> video_pb2.VideoFrame | None:
+            return left.pop(0) if left else None
+
+        left = numbered(3)
+        admission.hold = holding  # type: ignore[method-assign]
+        spec = asked(overflow=video_pb2.VIDEO_OVERFLOW_KEEP_ALL)
+
+        async def go() -> None:
+            async with asyncio.timeout(30):
+                await bench.run(spec, receive, sent)
+
+        with pytest.raises(Overloaded, match="no memory is left"):
+            asyncio.run(go())
+        assert admission.byte_count == 0
+    summary = sent[-1].summary
+    assert (summary.received_count, summary.stylized_count, summary.dropped_count) == (2, 1, 1)
 
 
 def test_a_stream_ends_when_no_frame_comes(library: Library) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -99,6 +99,7 @@ class FrameStylize:
         return (yield from paint(model, image, self.code, self.fast))
 
 
+@dataclass(frozen=True)
 class Smoother:
     """Blends what came of a frame with what came of the one before, where the frames are alike.
 
@@ -108,27 +109,28 @@ class Smoother:
 
     so that what stands still is an exponential mean, and what moves is not smeared.
 
-    Args:
+    Attributes:
         strength: s, 0 to less than 1; 0: results stay what they are.
+        before: The frame before, and what came of it; None before the first.
     """
 
-    def __init__(self, strength: float) -> None:
-        self._strength = np.float32(strength)
-        self._before: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    strength: float
+    before: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
-    def smooth(self, frame: NDArray[np.float32], made: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The next result. Frames come in order, one at a time.
+    def smooth(
+        self, frame: NDArray[np.float32], made: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], "Smoother"]:
+        """The next result, and what smooths the one after it.
 
         Args:
             frame: 3×H×W, 0-1.
             made: What came of it, likewise.
         """
-        if not self._strength:
-            return made
-        if self._before is not None:
-            frame_before, made_before = self._before
+        if not self.strength:
+            return made, self
+        if self.before is not None:
+            frame_before, made_before = self.before
             change = np.abs(frame - frame_before).max(0)
-            weight = self._strength * np.maximum(0, 1 - change / np.float32(STILL))
+            weight = np.float32(self.strength) * np.maximum(0, 1 - change / np.float32(STILL))
             made = made + weight * (made_before - made)
-        self._before = (frame, made)
-        return made
+        return made, replace(self, before=(frame, made))
