@@ -35,7 +35,7 @@ _SCHEMA = """
 CREATE TABLE photos (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, picture BLOB NOT NULL
 );
-CREATE TABLE failures (name TEXT PRIMARY KEY, reason TEXT NOT NULL);
+CREATE TABLE failures (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE units (
     layer TEXT, channel INTEGER, edges TEXT NOT NULL, counts TEXT NOT NULL,
     PRIMARY KEY (layer, channel)
@@ -109,7 +109,7 @@ def publish(folder: Path, progress: Progress, about: Mapping[str, Any], model: M
             file.execute("INSERT INTO photos VALUES (?, ?, ?, ?)", (number, name, sha256, picture))
             codes.add(code)
         failures = progress.failures()
-        file.executemany("INSERT INTO failures VALUES (?, ?)", failures)
+        file.executemany("INSERT INTO failures VALUES (?, ?, ?)", failures)
         start = 0
         for layer in about["layers"]:
             _write_layer(file, layer, start, progress, fields[layer["name"]])
@@ -217,6 +217,18 @@ class Index:
     def channel_counts(self) -> Mapping[str, int]:
         """By layer."""
         return {layer["name"]: layer["channel_count"] for layer in self.about["layers"]}
+
+    def files(self) -> Mapping[str, str]:
+        """The SHA-256 of every file that it was made from, by name, what failed among them."""
+        return dict(
+            self._file.execute(
+                "SELECT name, sha256 FROM photos UNION ALL SELECT name, sha256 FROM failures"
+            )
+        )
+
+    def failures(self) -> Sequence[tuple[str, str]]:
+        """Names of what could not be used, and why."""
+        return list(self._file.execute("SELECT name, reason FROM failures ORDER BY name"))
 
     def patches(self, layer: str, channel: int, count: int) -> Sequence[Patch]:
         """The best of a unit, no two of one photo."""

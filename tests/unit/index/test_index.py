@@ -132,13 +132,40 @@ def test_nothing_outside_its_box_matters(built: Built, runner: Runner, layer: st
 def test_the_same_command_again_finds_it_finished(built: Built, photos: Path) -> None:
     paths = sorted(photos.iterdir())
     again = build(resnet(), options(resnet()), photos, paths, built.folder)
-    assert again.about == built.about
+    assert again == replace(built, earlier_count=14)
     with pytest.raises(Refused, match="whose top k is 4, not 5"):
         build(resnet(), options(resnet(), top_k=5), photos, paths, built.folder)
     with pytest.raises(Refused, match="whose layers is"):
         build(resnet(), options(resnet(), layers=("fc",)), photos, paths, built.folder)
     with pytest.raises(Refused, match="index of 14 photos, and there are 13 now"):
         build(resnet(), options(resnet()), photos, paths[1:], built.folder)
+
+
+def test_an_index_of_other_photos_is_not_taken_for_finished(tmp_path: Path) -> None:
+    """As many as it is of: one of another name, one changed, one that failed and is whole now."""
+    folder, out, on = tmp_path / "photos", tmp_path / "index", resnet()
+    paths = crops(folder, 3)
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(whole[:-3000])
+    made = build(on, options(on, layers=("fc",)), folder, paths, out)
+    assert [name for name, _ in made.failures] == ["001.png"]
+
+    def again() -> Built:
+        return build(on, options(on, layers=("fc",)), folder, sorted(folder.iterdir()), out)
+
+    assert again() == replace(made, earlier_count=3)
+    paths[1].write_bytes(whole)
+    with pytest.raises(Refused, match=r"index of another 001\.png: it has changed since"):
+        again()
+    paths[1].write_bytes(whole[:-3000])
+    kept = paths[0].read_bytes()
+    paths[0].write_bytes(paths[2].read_bytes())
+    with pytest.raises(Refused, match=r"index of another 000\.png: it has changed since"):
+        again()
+    paths[0].write_bytes(kept)
+    paths[0].rename(folder / "other.png")
+    with pytest.raises(Refused, match=r"index of other photos: other\.png is not among them"):
+        again()
 
 
 def test_batches_that_are_tallied_and_batches_that_are_logged(
