@@ -17,7 +17,7 @@ from ..engine.device import TorchDevice, keep_freed_memory
 from ..engine.engine import Engine
 from ..engine.job import Job, Spec
 from ..engine.rows import TopTarget
-from ..errors import OutOfMemory, PellucidError, quoted
+from ..errors import InvalidArgument, OutOfMemory, PellucidError, quoted
 from ..models.network import OUTPUT, PENULTIMATE, Layer
 from ..models.registry import Model
 from ..workers import Workers
@@ -270,8 +270,8 @@ def _run(
             done = job.future.result()
         except OutOfMemory as error:
             raise Refused(f"{error.message}: a smaller --batch needs less") from None
-        except PellucidError as error:
-            if len(batch) == 1:  # and it is this photo that has no finite activations
+        except InvalidArgument as error:  # a photo's fault: it has no finite activations
+            if len(batch) == 1:
                 nothing = np.zeros((0, 0), np.float32)
                 unread = Unread(batch[0], _sha256_if_any(batch[0]), error.message)
                 yield Brought([unread], nothing, nothing.astype(np.int32), nothing)
@@ -279,6 +279,8 @@ def _run(
             for path in batch:
                 yield from outcome((path,), submit((path,)))
             return
+        except PellucidError as error:  # nobody's photo's: nothing is kept of the batch
+            raise RuntimeError(f"{error.message}; the same command goes on") from error
         yield _brought(done.loaded, done.result)
 
     flying: deque[tuple[tuple[Path, ...], Job]] = deque()

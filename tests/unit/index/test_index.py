@@ -247,6 +247,31 @@ def test_a_photo_whose_activations_are_not_finite_is_listed(
     assert made.about["photo_count"] == 4
 
 
+def test_what_the_engine_does_wrong_is_no_photos_fault(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the run, and the same command goes on from what was kept."""
+    from pellucid_server.index.peaks import Peaks
+
+    program, on, paths = Peaks.program, resnet(), sorted(photos.glob("00?.png"))
+    started: list[int] = []
+
+    def broken(self: Peaks, model: object, image: torch.Tensor, target: object) -> object:
+        started.append(len(image))
+        if len(started) > 1:
+            raise ArithmeticError("a bug")
+        return (yield from program(self, model, image, target))
+
+    monkeypatch.setattr(Peaks, "program", broken)
+    with pytest.raises(RuntimeError, match="the same command goes on"):
+        build(on, options(on, layers=("fc",)), photos, paths, tmp_path)
+    with pytest.raises(BadIndex, match="half-written"):
+        Index(tmp_path)
+    monkeypatch.setattr(Peaks, "program", program)
+    made = build(on, options(on, layers=("fc",)), photos, paths, tmp_path)
+    assert (made.earlier_count, made.about["photo_count"], made.failures) == (4, 10, ())
+
+
 def test_layers_are_refused_by_name() -> None:
     on = resnet()
     with pytest.raises(Refused, match="'layer9' is not a layer of resnet18; those with maps are"):
