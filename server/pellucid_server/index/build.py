@@ -21,7 +21,8 @@ from ..errors import InvalidArgument, OutOfMemory, PellucidError, quoted
 from ..models.network import OUTPUT, PENULTIMATE, Layer
 from ..models.registry import Model
 from ..workers import Workers
-from .folder import MANIFEST_FILE, Index, publish, read_manifest, sha256_of, tidy
+from .folder import Index, publish, sha256_of, tidy
+from .manifest import MANIFEST_FILE, read_manifest
 from .peaks import Files, Found, LoadedFiles, Peaks, Read, Unread
 from .progress import Brought, Progress, Refused, check_same
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import FailedPrecondition, Violation
 from ..models.registry import Model
-from .folder import BadIndex, Index
+from .folder import Index
+from .manifest import BadIndex
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +91,11 @@ def _check(index: Index, models: Mapping[str, Model], mounted: Mapping[str, Inde
             f"{model.version} is loaded"
         )
     steps = {k: list(v) if isinstance(v, tuple) else v for k, v in _steps(model).items()}
-    for name, value in index.about["preprocessing"].items():
-        if steps[name] != value:
-            raise BadIndex(f"its photos were preprocessed with {name} {value}, not {steps[name]}")
+    kept = index.about["preprocessing"]
+    for name in sorted(kept.keys() | steps.keys()):
+        value, served = kept.get(name), steps.get(name)
+        if served != value:
+            raise BadIndex(f"its photos were preprocessed with {name} {value}, not {served}")
     if index.model in mounted:
         raise BadIndex(f"another index of {index.model} is mounted: {mounted[index.model].version}")
 

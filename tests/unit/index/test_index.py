@@ -12,7 +12,8 @@ from pellucid_server.engine.rows import NeuronTarget
 from pellucid_server.errors import FailedPrecondition
 from pellucid_server.index import progress as progress_module
 from pellucid_server.index.build import Built, build, choose_layers
-from pellucid_server.index.folder import BadIndex, Index
+from pellucid_server.index.folder import Index
+from pellucid_server.index.manifest import BadIndex, version_of
 from pellucid_server.index.mounted import mount
 from pellucid_server.index.progress import Progress, Refused
 from pellucid_server.methods.explain.gradients import Gradient
@@ -353,3 +354,47 @@ def test_indices_that_are_not_mounted(built: Built, tmp_path: Path) -> None:
     both = mount([whole, built.folder], models)
     assert len(both.mounted) == 1
     assert "another index of resnet18 is mounted" in both.refused[0].reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"files": None}, "manifest.json: files: "),
+        ({"files": {}}, "manifest.json: files.index.sqlite: "),
+        ({"files": {"../x": "0" * 64}}, "manifest.json: files."),
+        ({"layers": None}, "manifest.json: layers: "),
+        ({"layers": [{"name": "fc"}]}, "manifest.json: layers.0.channel_count: "),
+        ({"photo_count": "12"}, "manifest.json: photo_count: "),
+        ({"photo_count": 11}, "codes.npy is float32 (12, 512), not float32 (11, 512)"),
+        ({"failed_count": 3}, "index.sqlite has 2 failures, not 3"),
+        ({"preprocessing": {}}, "its photos were preprocessed with "),
+        ({"more": 1}, "manifest.json: more: "),
+    ],
+)
+def test_a_manifest_that_is_none(
+    built: Built, tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    """Its version is right: somebody wrote it so."""
+    folder = copied(built, tmp_path / "made")
+    about = json.loads((folder / "manifest.json").read_text()) | change
+    about["version"] = version_of(about)
+    (folder / "manifest.json").write_text(json.dumps(about))
+    found = mount([folder], {"resnet18": resnet()})
+    assert not found.mounted
+    assert found.refused[0].reason.startswith(reason)
+
+
+def test_a_preprocessing_step_that_is_not_known(built: Built, tmp_path: Path) -> None:
+    folder = copied(built, tmp_path / "made")
+    about = json.loads((folder / "manifest.json").read_text())
+    about["preprocessing"]["sharpen"] = 2
+    about["version"] = version_of(about)
+    (folder / "manifest.json").write_text(json.dumps(about))
+    found = mount([folder], {"resnet18": resnet()})
+    assert found.refused[0].reason == "its photos were preprocessed with sharpen 2, not None"
+
+
+def test_a_manifest_nested_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("[" * 200_000)
+    with pytest.raises(BadIndex, match="cannot be read: "):
+        Index(tmp_path)
