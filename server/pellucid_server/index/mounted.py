@@ -81,7 +81,7 @@ def mount(folders: Sequence[Path], models: Mapping[str, Model]) -> Indices:
 
 
 def _check(index: Index, models: Mapping[str, Model], mounted: Mapping[str, Index]) -> None:
-    """Raises BadIndex where it is of no model of the server, or of another version of it."""
+    """Raises BadIndex where a model of the server would not have made it."""
     model = models.get(index.model)
     if model is None:
         raise BadIndex(f"its model, {index.model}, is not loaded")
@@ -90,6 +90,14 @@ def _check(index: Index, models: Mapping[str, Model], mounted: Mapping[str, Inde
             f"it was made with version {index.model_version} of {index.model}; version "
             f"{model.version} is loaded"
         )
+    for name, served_as in (
+        ("architecture", model.architecture),
+        ("precision", model.precision.value),
+    ):
+        if index.about[name] != served_as:
+            raise BadIndex(
+                f"it was made with {name} {index.about[name]} of {index.model}; {served_as} is loaded"
+            )
     steps = {k: list(v) if isinstance(v, tuple) else v for k, v in _steps(model).items()}
     kept = index.about["preprocessing"]
     for name in sorted(kept.keys() | steps.keys()):

@@ -17,6 +17,7 @@ from pellucid_server.index.manifest import BadIndex, version_of
 from pellucid_server.index.mounted import mount
 from pellucid_server.index.progress import Progress, Refused
 from pellucid_server.methods.explain.gradients import Gradient
+from pellucid_server.models.registry import Precision
 from PIL import Image
 
 from tests.harness import Runner, crops, model, untouched
@@ -351,6 +352,12 @@ def test_indices_that_are_not_mounted(built: Built, tmp_path: Path) -> None:
     assert refused(whole, newer) == (
         f"it was made with version {resnet().version} of resnet18; version 0123456789ab is loaded"
     )
+    coarser = {"resnet18": replace(resnet(), precision=Precision.BFLOAT16)}
+    assert refused(whole, coarser) == (
+        "it was made with precision float64 of resnet18; bfloat16 is loaded"
+    )
+    rebuilt = {"resnet18": replace(resnet(), architecture="resnet19")}
+    assert refused(whole, rebuilt).startswith("it was made with architecture ")
     both = mount([whole, built.folder], models)
     assert len(both.mounted) == 1
     assert "another index of resnet18 is mounted" in both.refused[0].reason
