@@ -160,6 +160,9 @@ class Index:
         self._opened = threading.local()
         self._codes = self._open_codes()
         self._check_rows()
+        (self._most_kept,) = self._file.execute(
+            "SELECT max(length(picture)) FROM photos"
+        ).fetchone()
         # All codes at length 1, in memory: exact, and 6 ms a question for ten thousand photos.
         self._neighbors = faiss.IndexFlatIP(self._codes.shape[1])
         for start in range(0, len(self._codes), 4096):
@@ -263,6 +266,14 @@ class Index:
         """The network's input of a photo, as a JPEG or WebP file."""
         (data,) = self._file.execute("SELECT picture FROM photos WHERE id = ?", (photo,)).fetchone()
         return bytes(data)
+
+    @property
+    def most_picture_bytes(self) -> int:
+        """Of a photo as it is sent: a JPEG as it is kept, or a PNG, which may need all pixels."""
+        if self.about["picture_format"] == "jpeg":
+            return int(self._most_kept)
+        steps = self.about["preprocessing"]
+        return int(3 * steps["height_px"] * steps["width_px"])
 
     def pixels(self, photo: int) -> NDArray[np.uint8]:
         """The same as uint8 height × width × 3."""

@@ -96,7 +96,8 @@ def _check(index: Index, models: Mapping[str, Model], mounted: Mapping[str, Inde
     ):
         if index.about[name] != served_as:
             raise BadIndex(
-                f"it was made with {name} {index.about[name]} of {index.model}; {served_as} is loaded"
+                f"it was made with {name} {index.about[name]} of {index.model}; {served_as} is "
+                "loaded"
             )
     steps = {k: list(v) if isinstance(v, tuple) else v for k, v in _steps(model).items()}
     kept = index.about["preprocessing"]
