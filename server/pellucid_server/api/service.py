@@ -306,7 +306,9 @@ class Service:
     ) -> _Answer:
         """As predict; nothing is run for it."""
         async with self._underway(Priority.EXPLAIN, call) as (registry, _):
-            read = functools.partial(wire.read_top_patches, request, registry, self._indices)
+            read = functools.partial(
+                wire.read_top_patches, request, registry, self._limits, self._indices
+            )
             asked = await self._jobs.read(Priority.EXPLAIN, call, read)
             made = functools.partial(wire.write_top_patches, asked)
             return await self._jobs.finish(Priority.EXPLAIN, call, made, write)

@@ -17,11 +17,12 @@ from ..engine.device import TorchDevice, keep_freed_memory
 from ..engine.engine import Engine
 from ..engine.job import Job, Spec
 from ..engine.rows import TopTarget
-from ..errors import OutOfMemory, PellucidError, quoted
+from ..errors import InvalidArgument, OutOfMemory, PellucidError, quoted
 from ..models.network import OUTPUT, PENULTIMATE, Layer
 from ..models.registry import Model
 from ..workers import Workers
-from .folder import MANIFEST_FILE, publish, read_manifest, tidy
+from .folder import Index, publish, sha256_of, tidy
+from .manifest import MANIFEST_FILE, read_manifest
 from .peaks import Files, Found, LoadedFiles, Peaks, Read, Unread
 from .progress import Brought, Progress, Refused, check_same
 
@@ -160,7 +161,7 @@ def build(
     settings = settings_of(model, options)
     _check(model, options, photos, paths)
     if (folder / MANIFEST_FILE).exists():
-        return _finished(folder, settings, len(paths))
+        return _finished(folder, settings, photos, paths)
     with Progress(folder, photos, settings) as progress, _engine(model, options) as engine:
         done = progress.done()
         waiting = [path for path in paths if path.relative_to(photos).as_posix() not in done]
@@ -172,7 +173,7 @@ def build(
             on_progress(done_count, len(paths))
         if not progress.photo_count:
             raise Refused("none of the photos could be read: there is nothing to index")
-        failures = tuple(progress.failures())
+        failures = tuple((name, reason) for name, _, reason in progress.failures())
         publish(folder, progress, {**settings, "pellucid": version("pellucid")}, model)
     return Built(folder, read_manifest(folder), earlier_count, failures)
 
@@ -196,22 +197,40 @@ def _feature_count(model: Model) -> int:
     return model.network.classifier.weight.shape[1]
 
 
-def _finished(folder: Path, settings: dict[str, Any], path_count: int) -> Built:
-    """What is there already.
+def _finished(folder: Path, settings: dict[str, Any], photos: Path, paths: Sequence[Path]) -> Built:
+    """What is there already, of these very photos.
 
     Raises:
         Refused: It is another one.
+        BadIndex: It was changed.
     """
-    about = read_manifest(folder)
-    check_same(about, settings, "the folder has an index")
-    indexed = about["photo_count"] + about["failed_count"]
-    if indexed != path_count:
+    check_same(read_manifest(folder), settings, "the folder has an index")
+    index = Index(folder)
+    indexed, now = index.files(), {path.relative_to(photos).as_posix(): path for path in paths}
+    why = ""
+    if len(indexed) != len(now):
+        why = f"of {len(indexed)} photos, and there are {len(now)} now"
+    elif strange := sorted(now.keys() - indexed.keys()):
+        why = f"of other photos: {strange[0]} is not among them"
+    else:
+        changed = next((n for n, path in now.items() if _sha256_if_any(path) != indexed[n]), None)
+        if changed is not None:
+            why = f"of another {changed}: it has changed since"
+    if why:
         raise Refused(
-            f"the folder has an index of {indexed} photos, and there are {path_count} now; an "
-            "index is never changed: name another folder with --out, or remove this one"
+            f"the folder has an index {why}; an index is never changed: name another folder with "
+            "--out, or remove this one"
         )
     tidy(folder)
-    return Built(folder, about, path_count, ())
+    return Built(folder, index.about, len(now), tuple(index.failures()))
+
+
+def _sha256_if_any(path: Path) -> str:
+    """Of a file; "" where it cannot be read."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
 
 
 @contextmanager
@@ -252,15 +271,17 @@ def _run(
             done = job.future.result()
         except OutOfMemory as error:
             raise Refused(f"{error.message}: a smaller --batch needs less") from None
-        except PellucidError as error:
-            if len(batch) == 1:  # and it is this photo that has no finite activations
+        except InvalidArgument as error:  # a photo's fault: it has no finite activations
+            if len(batch) == 1:
                 nothing = np.zeros((0, 0), np.float32)
-                unread = Unread(batch[0], error.message)
+                unread = Unread(batch[0], _sha256_if_any(batch[0]), error.message)
                 yield Brought([unread], nothing, nothing.astype(np.int32), nothing)
                 return
             for path in batch:
                 yield from outcome((path,), submit((path,)))
             return
+        except PellucidError as error:  # nobody's photo's: nothing is kept of the batch
+            raise RuntimeError(f"{error.message}; the same command goes on") from error
         yield _brought(done.loaded, done.result)
 
     flying: deque[tuple[tuple[Path, ...], Job]] = deque()

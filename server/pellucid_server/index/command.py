@@ -30,7 +30,7 @@ from ..models.folders import BadFolder
 from ..models.network import UnservableNetwork
 from ..models.registry import Model, Precision, load_folder, load_model
 from .build import Built, Options, build, choose_layers
-from .folder import BadIndex
+from .manifest import BadIndex
 from .progress import Refused
 
 _RANGES = {"top-k": (1, 100), "batch": (1, 256), "input-px": (32, 1024)}

@@ -24,18 +24,22 @@ from PIL import Image
 
 from ..models.fields import Field
 from ..models.registry import Model
+from .manifest import (
+    CODES_FILE,
+    FORMAT,
+    INDEX_FILE,
+    MANIFEST_FILE,
+    BadIndex,
+    read_manifest,
+    version_of,
+)
 from .progress import PROGRESS_FILE, Progress
-
-FORMAT = 1
-MANIFEST_FILE = "manifest.json"
-INDEX_FILE = "index.sqlite"
-CODES_FILE = "codes.npy"
 
 _SCHEMA = """
 CREATE TABLE photos (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, picture BLOB NOT NULL
 );
-CREATE TABLE failures (name TEXT PRIMARY KEY, reason TEXT NOT NULL);
+CREATE TABLE failures (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE units (
     layer TEXT, channel INTEGER, edges TEXT NOT NULL, counts TEXT NOT NULL,
     PRIMARY KEY (layer, channel)
@@ -48,10 +52,6 @@ CREATE TABLE patches (
     PRIMARY KEY (layer, channel, rank)
 ) WITHOUT ROWID;
 """
-
-
-class BadIndex(ValueError):
-    """An index that is not served; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def publish(folder: Path, progress: Progress, about: Mapping[str, Any], model: M
             file.execute("INSERT INTO photos VALUES (?, ?, ?, ?)", (number, name, sha256, picture))
             codes.add(code)
         failures = progress.failures()
-        file.executemany("INSERT INTO failures VALUES (?, ?)", failures)
+        file.executemany("INSERT INTO failures VALUES (?, ?, ?)", failures)
         start = 0
         for layer in about["layers"]:
             _write_layer(file, layer, start, progress, fields[layer["name"]])
@@ -124,7 +124,7 @@ def publish(folder: Path, progress: Progress, about: Mapping[str, Any], model: M
         "failed_count": len(failures),
         "files": {name: sha256_of(folder / name) for name in (INDEX_FILE, CODES_FILE)},
     }
-    content["version"] = _version(content)
+    content["version"] = version_of(content)
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     _write_durably(folder / MANIFEST_FILE, text.encode())
     progress.close()
@@ -135,29 +135,6 @@ def tidy(folder: Path) -> None:
     """Removes what a finished index was made from."""
     for suffix in ("", "-wal", "-shm"):
         (folder / f"{PROGRESS_FILE}{suffix}").unlink(missing_ok=True)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What an index says of itself, checked against its own version.
-
-    Raises:
-        BadIndex: There is none, it is half-written, or it was changed.
-    """
-    try:
-        content = json.loads((folder / MANIFEST_FILE).read_bytes())
-    except FileNotFoundError:
-        if (folder / PROGRESS_FILE).exists():
-            raise BadIndex(
-                "it is half-written: the same `pellucid index` command finishes it"
-            ) from None
-        raise BadIndex(f"it is no index: there is no {MANIFEST_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise BadIndex(f"{MANIFEST_FILE} cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise BadIndex(f"{MANIFEST_FILE} is not of format {FORMAT}")
-    if content.get("version") != _version(content):
-        raise BadIndex(f"{MANIFEST_FILE} was changed after it was written")
-    return content
 
 
 class Index:
@@ -181,11 +158,46 @@ class Index:
             if not same:
                 raise BadIndex(f"{name} is not the file that the manifest names: it was changed")
         self._opened = threading.local()
-        self._codes: NDArray[np.float32] = np.lib.format.open_memmap(folder / CODES_FILE, mode="r")
+        self._codes = self._open_codes()
+        self._check_rows()
+        (self._most_kept,) = self._file.execute(
+            "SELECT max(length(picture)) FROM photos"
+        ).fetchone()
         # All codes at length 1, in memory: exact, and 6 ms a question for ten thousand photos.
         self._neighbors = faiss.IndexFlatIP(self._codes.shape[1])
         for start in range(0, len(self._codes), 4096):
             self._neighbors.add(_normalized(self._codes[start : start + 4096]))
+
+    def _open_codes(self) -> NDArray[np.float32]:
+        """Raises BadIndex where they are not a row of so many numbers for each photo."""
+        shape = (self.photo_count, int(self.about["code_length"]))
+        try:
+            codes: NDArray[np.float32] = np.lib.format.open_memmap(
+                self.folder / CODES_FILE, mode="r"
+            )
+        except (OSError, ValueError) as error:
+            raise BadIndex(f"{CODES_FILE} cannot be read: {error}") from None
+        if codes.shape != shape or codes.dtype != np.dtype("<f4"):
+            raise BadIndex(f"{CODES_FILE} is {codes.dtype} {codes.shape}, not float32 {shape}")
+        return codes
+
+    def _check_rows(self) -> None:
+        """Raises BadIndex where the tables are not those of as many photos and units."""
+        wanted = {
+            "photos": self.photo_count,
+            "failures": int(self.about["failed_count"]),
+            "units": int(self.about["channel_count"]),
+        }
+        try:
+            counts = self._file.execute(
+                "SELECT (SELECT count(*) FROM photos), (SELECT count(*) FROM failures), "
+                "(SELECT count(*) FROM units)"
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise BadIndex(f"{INDEX_FILE} cannot be read: {error}") from None
+        for (table, count), found in zip(wanted.items(), counts, strict=True):
+            if found != count:
+                raise BadIndex(f"{INDEX_FILE} has {found} {table}, not {count}")
 
     @property
     def model(self) -> str:
@@ -218,6 +230,18 @@ class Index:
         """By layer."""
         return {layer["name"]: layer["channel_count"] for layer in self.about["layers"]}
 
+    def files(self) -> Mapping[str, str]:
+        """The SHA-256 of every file that it was made from, by name, what failed among them."""
+        return dict(
+            self._file.execute(
+                "SELECT name, sha256 FROM photos UNION ALL SELECT name, sha256 FROM failures"
+            )
+        )
+
+    def failures(self) -> Sequence[tuple[str, str]]:
+        """Names of what could not be used, and why."""
+        return list(self._file.execute("SELECT name, reason FROM failures ORDER BY name"))
+
     def patches(self, layer: str, channel: int, count: int) -> Sequence[Patch]:
         """The best of a unit, no two of one photo."""
         found = self._file.execute(
@@ -242,6 +266,14 @@ class Index:
         """The network's input of a photo, as a JPEG or WebP file."""
         (data,) = self._file.execute("SELECT picture FROM photos WHERE id = ?", (photo,)).fetchone()
         return bytes(data)
+
+    @property
+    def most_picture_bytes(self) -> int:
+        """Of a photo as it is sent: a JPEG as it is kept, or a PNG, which may need all pixels."""
+        if self.about["picture_format"] == "jpeg":
+            return int(self._most_kept)
+        steps = self.about["preprocessing"]
+        return int(3 * steps["height_px"] * steps["width_px"])
 
     def pixels(self, photo: int) -> NDArray[np.uint8]:
         """The same as uint8 height × width × 3."""
@@ -359,12 +391,6 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     _partial(path).replace(path)
-
-
-def _version(content: Mapping[str, Any]) -> str:
-    """Of a manifest's content, which has the checksums of all else."""
-    held = {name: value for name, value in content.items() if name != "version"}
-    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _normalized(codes: NDArray[np.float32]) -> NDArray[np.float32]:

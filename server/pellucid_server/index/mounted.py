@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import FailedPrecondition, Violation
 from ..models.registry import Model
-from .folder import BadIndex, Index
+from .folder import Index
+from .manifest import BadIndex
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def mount(folders: Sequence[Path], models: Mapping[str, Model]) -> Indices:
 
 
 def _check(index: Index, models: Mapping[str, Model], mounted: Mapping[str, Index]) -> None:
-    """Raises BadIndex where it is of no model of the server, or of another version of it."""
+    """Raises BadIndex where a model of the server would not have made it."""
     model = models.get(index.model)
     if model is None:
         raise BadIndex(f"its model, {index.model}, is not loaded")
@@ -89,10 +90,21 @@ def _check(index: Index, models: Mapping[str, Model], mounted: Mapping[str, Inde
             f"it was made with version {index.model_version} of {index.model}; version "
             f"{model.version} is loaded"
         )
+    for name, served_as in (
+        ("architecture", model.architecture),
+        ("precision", model.precision.value),
+    ):
+        if index.about[name] != served_as:
+            raise BadIndex(
+                f"it was made with {name} {index.about[name]} of {index.model}; {served_as} is "
+                "loaded"
+            )
     steps = {k: list(v) if isinstance(v, tuple) else v for k, v in _steps(model).items()}
-    for name, value in index.about["preprocessing"].items():
-        if steps[name] != value:
-            raise BadIndex(f"its photos were preprocessed with {name} {value}, not {steps[name]}")
+    kept = index.about["preprocessing"]
+    for name in sorted(kept.keys() | steps.keys()):
+        value, served = kept.get(name), steps.get(name)
+        if served != value:
+            raise BadIndex(f"its photos were preprocessed with {name} {value}, not {served}")
     if index.model in mounted:
         raise BadIndex(f"another index of {index.model} is mounted: {mounted[index.model].version}")
 

@@ -41,9 +41,14 @@ class Read:
 
 @dataclass(frozen=True)
 class Unread:
-    """One that was not, and why."""
+    """One that was not, and why.
+
+    Attributes:
+        sha256: Of its file; "" where not even that could be read.
+    """
 
     path: Path
+    sha256: str
     reason: str
 
 
@@ -82,16 +87,18 @@ class Files:
         for path in self.paths:
             try:
                 data = path.read_bytes()
+            except OSError as error:
+                outcomes.append(Unread(path, "", f"it cannot be read: {error.strerror}"))
+                continue
+            sha256 = hashlib.sha256(data).hexdigest()
+            try:
                 photo = photos.decode(data, max_pixels=self.max_pixels)
             except photos.BadPhoto as error:
-                outcomes.append(Unread(path, str(error)))
-                continue
-            except OSError as error:
-                outcomes.append(Unread(path, f"it cannot be read: {error.strerror}"))
+                outcomes.append(Unread(path, sha256, str(error)))
                 continue
             inputs.append(steps.apply(photo))
             picture = encode(steps.unnormalize(inputs[-1]), lossless=self.lossless)
-            outcomes.append(Read(path, hashlib.sha256(data).hexdigest(), picture))
+            outcomes.append(Read(path, sha256, picture))
         shape = (0, 3, steps.height_px, steps.width_px)
         stacked = np.stack(inputs) if inputs else np.zeros(shape)
         return LoadedFiles(torch.from_numpy(stacked), tuple(outcomes))

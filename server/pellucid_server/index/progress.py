@@ -32,7 +32,7 @@ CREATE TABLE photos (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL,
     picture BLOB NOT NULL, code BLOB NOT NULL
 );
-CREATE TABLE failures (name TEXT PRIMARY KEY, reason TEXT NOT NULL);
+CREATE TABLE failures (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE log (
     first_photo INTEGER PRIMARY KEY, photo_count INTEGER NOT NULL,
     peaks BLOB NOT NULL, places BLOB NOT NULL
@@ -144,8 +144,12 @@ class Progress:
                 [(n, *(_stamp(self._photos / n) or (-1, -1))) for n in names],
             )
             run.executemany(
-                "INSERT INTO failures VALUES (?, ?)",
-                [(self._name(o.path), o.reason) for o in brought.outcomes if isinstance(o, Unread)],
+                "INSERT INTO failures VALUES (?, ?, ?)",
+                [
+                    (self._name(one.path), one.sha256, one.reason)
+                    for one in brought.outcomes
+                    if isinstance(one, Unread)
+                ],
             )
             run.executemany(
                 "INSERT INTO photos VALUES (?, ?, ?, ?, ?)",
@@ -174,9 +178,9 @@ class Progress:
         ):
             yield number, name, sha256, picture, np.frombuffer(code, np.float32)
 
-    def failures(self) -> list[tuple[str, str]]:
-        """Names of what could not be read, and why."""
-        return list(self._file.execute("SELECT name, reason FROM failures ORDER BY name"))
+    def failures(self) -> list[tuple[str, str, str]]:
+        """Name and SHA-256 of what could not be read, and why."""
+        return list(self._file.execute("SELECT name, sha256, reason FROM failures ORDER BY name"))
 
     def close(self) -> None:
         self._file.close()

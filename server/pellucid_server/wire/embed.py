@@ -16,7 +16,7 @@ from ..models.network import PENULTIMATE
 from ..models.registry import Model, Registry
 from .failures import write_failure
 from .fields import Fields, Violations, find_layer, one_of, why_not, write_tensor
-from .limits import Call, Limits
+from .limits import Call, Limits, check_sendable
 from .requests import find_model, of_each, read_bucket_size, read_images
 from .responses import write_run
 
@@ -68,9 +68,10 @@ def read_embed(
         found.invalid("data_type", f"is {request.data_type}; must be {allowed}")
     bucket_size = read_bucket_size(found, request, limits)
     if model is not None and layer is not None and dtype is not None:
-        _check_sendable(
-            found, len(images), code_length(model.network, layer, pooling), dtype, limits
-        )
+        length = code_length(model.network, layer, pooling)
+        what, byte_count = f"{len(images)} codes of {length} numbers", length * dtype.itemsize
+        instead = "ask for fewer at once, or for their mean"
+        check_sendable(found, "images", what, len(images) * byte_count, limits, instead)
 
     def asked(source: Source) -> AskedEmbed:
         assert model is not None
@@ -97,18 +98,6 @@ def _read_layer(found: Violations, name: str, model: Model | None) -> str | None
     if layer is not None and not layer.targetable:
         found.refused("layer", f"{layer.name} cannot be looked at: {why_not(layer)}")
     return None if layer is None else layer.name
-
-
-def _check_sendable(
-    found: Violations, image_count: int, length: int, dtype: torch.dtype, limits: Limits
-) -> None:
-    byte_count = image_count * length * dtype.itemsize
-    if byte_count > limits.max_response_bytes:
-        found.invalid(
-            "images",
-            f"{image_count} codes of {length} numbers take {byte_count} bytes; at most "
-            f"{limits.max_response_bytes} are sent: ask for fewer at once, or for their mean",
-        )
 
 
 def write_code(asked: AskedEmbed, done: Done) -> Code:

@@ -19,7 +19,7 @@ from ..methods.inspect.similar import Similar, SimilarResult
 from ..models.registry import Model, Registry
 from .fields import Fields, Violations, like, write_picture, write_tensor
 from .images import read_image
-from .limits import Call, Limits
+from .limits import Call, Limits, check_sendable
 from .requests import LONGEST_SIDE_PX, PERCENTILE, Asked, find_model, read_bucket_size
 from .responses import write_run
 
@@ -40,7 +40,7 @@ class AskedPatches:
 
 
 def read_top_patches(
-    request: index_pb2.TopPatchesRequest, registry: Registry, indices: Indices
+    request: index_pb2.TopPatchesRequest, registry: Registry, limits: Limits, indices: Indices
 ) -> AskedPatches:
     """A TopPatchesRequest.
 
@@ -69,7 +69,25 @@ def read_top_patches(
     top_k = fields.number("top_k", min(PATCH_COUNT, most or PATCH_COUNT), 1, most)
     found.raise_any()
     assert index is not None
-    return AskedPatches(index, request.layer, channel, top_k, request.include_photos)
+    asked = AskedPatches(index, request.layer, channel, top_k, request.include_photos)
+    _check_patches(found, asked, limits)
+    found.raise_any()
+    return asked
+
+
+def _check_patches(found: Violations, asked: AskedPatches, limits: Limits) -> None:
+    """By the pixels of patches, which a PNG may all need, and the bytes of whole photos."""
+    patches = asked.index.patches(asked.layer, asked.channel, asked.top_k)
+    parts = sum(
+        3 * (bottom - top) * (right - left)
+        for top, left, bottom, right in (patch.box for patch in patches)
+    )
+    what, fewer = f"{len(patches)} patches", "ask for fewer"
+    check_sendable(found, "top_k", what, parts, limits, fewer)
+    if asked.include_photos and parts <= limits.max_response_bytes:
+        whole = parts + len(patches) * asked.index.most_picture_bytes
+        fewer += ", or for none of the photos"
+        check_sendable(found, "include_photos", f"{what} and photos", whole, limits, fewer)
 
 
 def write_top_patches(asked: AskedPatches) -> index_pb2.TopPatchesResponse:
@@ -111,11 +129,30 @@ def read_similar(
     assert index is not None
     assert source is not None
     top_k = min(top_k, index.photo_count)
+    explain_count = min(explain_count, top_k)
+    _check_matches(found, model, index, top_k, explain_count, limits)
+    found.raise_any()
     normalize = model.preprocessing.normalize
-    method = Similar(index, normalize, top_k, min(explain_count, top_k))
+    method = Similar(index, normalize, top_k, explain_count)
     return Asked(
         Spec(model, method, source, TopTarget(), call.deadline_s, call.caller, bucket_size)
     )
+
+
+def _check_matches(
+    found: Violations, model: Model, index: Index, top_k: int, explain_count: int, limits: Limits
+) -> None:
+    """By the bytes of matches' pictures and the numbers of attributions, two of each explained.
+
+    Renderings are JPEGs of no known size, and not counted.
+    """
+    pictures = top_k * index.most_picture_bytes
+    numbers = explain_count * 2 * 3 * model.network.height_px * model.network.width_px
+    check_sendable(found, "top_k", f"{top_k} matches", pictures, limits, "ask for fewer")
+    if pictures <= limits.max_response_bytes:
+        what = f"{top_k} matches, of which {explain_count} are explained,"
+        whole = pictures + 4 * numbers
+        check_sendable(found, "explain_count", what, whole, limits, "explain fewer")
 
 
 def write_similar(spec: Spec, done: Done) -> index_pb2.SimilarResponse:

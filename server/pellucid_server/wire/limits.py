@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..methods.optimize.optimize import Buckets
+from .fields import Violations
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,24 @@ class Limits:
     max_checkpoint_bytes: int = 256 << 20
     max_photo_set_bytes: int = 256 << 20
     max_response_bytes: int = 32 << 20
+
+
+def check_sendable(
+    found: Violations, field: str, what: str, byte_count: int, limits: Limits, instead: str
+) -> None:
+    """Finds fault with a field where what it asks for is more than is sent.
+
+    Args:
+        found: Where that is noted.
+        field: Which asks for it.
+        what: It is, in words.
+        byte_count: Of it.
+        limits: Of the server.
+        instead: What to ask for.
+    """
+    if byte_count > limits.max_response_bytes:
+        most = limits.max_response_bytes
+        found.invalid(field, f"{what} take {byte_count} bytes; at most {most} are sent: {instead}")
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from pellucid_server.engine.rows import NeuronTarget
 from pellucid_server.errors import FailedPrecondition
 from pellucid_server.index import progress as progress_module
 from pellucid_server.index.build import Built, build, choose_layers
-from pellucid_server.index.folder import BadIndex, Index
+from pellucid_server.index.folder import Index
+from pellucid_server.index.manifest import BadIndex, version_of
 from pellucid_server.index.mounted import mount
 from pellucid_server.index.progress import Progress, Refused
 from pellucid_server.methods.explain.gradients import Gradient
+from pellucid_server.models.registry import Precision
 from PIL import Image
 
 from tests.harness import Runner, crops, model, untouched
@@ -132,13 +134,40 @@ def test_nothing_outside_its_box_matters(built: Built, runner: Runner, layer: st
 def test_the_same_command_again_finds_it_finished(built: Built, photos: Path) -> None:
     paths = sorted(photos.iterdir())
     again = build(resnet(), options(resnet()), photos, paths, built.folder)
-    assert again.about == built.about
+    assert again == replace(built, earlier_count=14)
     with pytest.raises(Refused, match="whose top k is 4, not 5"):
         build(resnet(), options(resnet(), top_k=5), photos, paths, built.folder)
     with pytest.raises(Refused, match="whose layers is"):
         build(resnet(), options(resnet(), layers=("fc",)), photos, paths, built.folder)
     with pytest.raises(Refused, match="index of 14 photos, and there are 13 now"):
         build(resnet(), options(resnet()), photos, paths[1:], built.folder)
+
+
+def test_an_index_of_other_photos_is_not_taken_for_finished(tmp_path: Path) -> None:
+    """As many as it is of: one of another name, one changed, one that failed and is whole now."""
+    folder, out, on = tmp_path / "photos", tmp_path / "index", resnet()
+    paths = crops(folder, 3)
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(whole[:-3000])
+    made = build(on, options(on, layers=("fc",)), folder, paths, out)
+    assert [name for name, _ in made.failures] == ["001.png"]
+
+    def again() -> Built:
+        return build(on, options(on, layers=("fc",)), folder, sorted(folder.iterdir()), out)
+
+    assert again() == replace(made, earlier_count=3)
+    paths[1].write_bytes(whole)
+    with pytest.raises(Refused, match=r"index of another 001\.png: it has changed since"):
+        again()
+    paths[1].write_bytes(whole[:-3000])
+    kept = paths[0].read_bytes()
+    paths[0].write_bytes(paths[2].read_bytes())
+    with pytest.raises(Refused, match=r"index of another 000\.png: it has changed since"):
+        again()
+    paths[0].write_bytes(kept)
+    paths[0].rename(folder / "other.png")
+    with pytest.raises(Refused, match=r"index of other photos: other\.png is not among them"):
+        again()
 
 
 def test_batches_that_are_tallied_and_batches_that_are_logged(
@@ -220,6 +249,31 @@ def test_a_photo_whose_activations_are_not_finite_is_listed(
     assert made.about["photo_count"] == 4
 
 
+def test_what_the_engine_does_wrong_is_no_photos_fault(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the run, and the same command goes on from what was kept."""
+    from pellucid_server.index.peaks import Peaks
+
+    program, on, paths = Peaks.program, resnet(), sorted(photos.glob("00?.png"))
+    started: list[int] = []
+
+    def broken(self: Peaks, model: object, image: torch.Tensor, target: object) -> object:
+        started.append(len(image))
+        if len(started) > 1:
+            raise ArithmeticError("a bug")
+        return (yield from program(self, model, image, target))
+
+    monkeypatch.setattr(Peaks, "program", broken)
+    with pytest.raises(RuntimeError, match="the same command goes on"):
+        build(on, options(on, layers=("fc",)), photos, paths, tmp_path)
+    with pytest.raises(BadIndex, match="half-written"):
+        Index(tmp_path)
+    monkeypatch.setattr(Peaks, "program", program)
+    made = build(on, options(on, layers=("fc",)), photos, paths, tmp_path)
+    assert (made.earlier_count, made.about["photo_count"], made.failures) == (4, 10, ())
+
+
 def test_layers_are_refused_by_name() -> None:
     on = resnet()
     with pytest.raises(Refused, match="'layer9' is not a layer of resnet18; those with maps are"):
@@ -298,6 +352,56 @@ def test_indices_that_are_not_mounted(built: Built, tmp_path: Path) -> None:
     assert refused(whole, newer) == (
         f"it was made with version {resnet().version} of resnet18; version 0123456789ab is loaded"
     )
+    coarser = {"resnet18": replace(resnet(), precision=Precision.BFLOAT16)}
+    assert refused(whole, coarser) == (
+        "it was made with precision float64 of resnet18; bfloat16 is loaded"
+    )
+    rebuilt = {"resnet18": replace(resnet(), architecture="resnet19")}
+    assert refused(whole, rebuilt).startswith("it was made with architecture ")
     both = mount([whole, built.folder], models)
     assert len(both.mounted) == 1
     assert "another index of resnet18 is mounted" in both.refused[0].reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"files": None}, "manifest.json: files: "),
+        ({"files": {}}, "manifest.json: files.index.sqlite: "),
+        ({"files": {"../x": "0" * 64}}, "manifest.json: files."),
+        ({"layers": None}, "manifest.json: layers: "),
+        ({"layers": [{"name": "fc"}]}, "manifest.json: layers.0.channel_count: "),
+        ({"photo_count": "12"}, "manifest.json: photo_count: "),
+        ({"photo_count": 11}, "codes.npy is float32 (12, 512), not float32 (11, 512)"),
+        ({"failed_count": 3}, "index.sqlite has 2 failures, not 3"),
+        ({"preprocessing": {}}, "its photos were preprocessed with "),
+        ({"more": 1}, "manifest.json: more: "),
+    ],
+)
+def test_a_manifest_that_is_none(
+    built: Built, tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    """Its version is right: somebody wrote it so."""
+    folder = copied(built, tmp_path / "made")
+    about = json.loads((folder / "manifest.json").read_text()) | change
+    about["version"] = version_of(about)
+    (folder / "manifest.json").write_text(json.dumps(about))
+    found = mount([folder], {"resnet18": resnet()})
+    assert not found.mounted
+    assert found.refused[0].reason.startswith(reason)
+
+
+def test_a_preprocessing_step_that_is_not_known(built: Built, tmp_path: Path) -> None:
+    folder = copied(built, tmp_path / "made")
+    about = json.loads((folder / "manifest.json").read_text())
+    about["preprocessing"]["sharpen"] = 2
+    about["version"] = version_of(about)
+    (folder / "manifest.json").write_text(json.dumps(about))
+    found = mount([folder], {"resnet18": resnet()})
+    assert found.refused[0].reason == "its photos were preprocessed with sharpen 2, not None"
+
+
+def test_a_manifest_nested_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("[" * 200_000)
+    with pytest.raises(BadIndex, match="cannot be read: "):
+        Index(tmp_path)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from pellucid_server.index.build import build
-from pellucid_server.index.folder import BadIndex, Index
+from pellucid_server.index.folder import Index
+from pellucid_server.index.manifest import BadIndex
 
 from tests.harness import crops
 from tests.unit.index.conftest import options, resnet

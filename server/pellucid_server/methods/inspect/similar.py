@@ -104,9 +104,9 @@ class Similar:
         return math.inf
 
     def byte_count(self, model: Model) -> int:
-        """The inputs and gradients of those that are explained."""
-        network = model.network
-        return 4 * self.explain_count * 3 * network.height_px * network.width_px * 4
+        """Every match's picture; of those that are explained inputs, gradients and renderings."""
+        picture = 3 * model.network.height_px * model.network.width_px
+        return (self.top_k + self.explain_count * (4 * 4 + 2)) * picture
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[SimilarResult]:
         layer = self.neighbors.code_layer
