@@ -22,7 +22,15 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .errors import Cancelled, DeadlineExpired, Internal, OutOfMemory, Overloaded, Unavailable
+from .errors import (
+    Cancelled,
+    DeadlineExpired,
+    Internal,
+    OutOfMemory,
+    Overloaded,
+    PellucidError,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +81,7 @@ class Processes:
     def __init__(self, count: int, most_waiting: int) -> None:
         self._most_waiting = most_waiting
         self._waiting: set[Task] = set()
-        self._running: dict[Task, _Process] = {}
+        self._running: dict[Task, _Process | None] = {}  # None: its process is being begun
         self._changed = threading.Condition()
         self._numbers = itertools.count()
         self._stopping = False
@@ -126,22 +134,27 @@ class Processes:
                 self._waiting.remove(task)
                 task.future.set_exception(Cancelled("the caller went away"))
             elif task in self._running:
-                task.cancelled = True
-                self._running[task].kill()
+                self._interrupt(task)
 
     def shutdown(self) -> None:
         """Refuses what waits, ends what runs."""
         with self._changed:
             self._stopping = True
             refused, self._waiting = self._waiting, set()
-            for task, process in self._running.items():
-                task.cancelled = True
-                process.kill()
+            for task in self._running:
+                self._interrupt(task)
             self._changed.notify_all()
         for task in refused:
             task.future.set_exception(_stopping())
         for thread in self._threads:
             thread.join()
+
+    def _interrupt(self, task: Task) -> None:
+        """Ends what runs: at once, or as soon as its process has been begun."""
+        task.cancelled = True
+        process = self._running[task]
+        if process is not None:
+            process.kill()
 
     def _check_room(self) -> None:
         if self._stopping:
@@ -160,9 +173,7 @@ class Processes:
             process: _Process | None = None
             while (task := self._take()) is not None:
                 if task.deadline_s <= time.monotonic():
-                    task.future.set_exception(
-                        DeadlineExpired("the deadline passed while it waited")
-                    )
+                    self._end(task, DeadlineExpired("the deadline passed while it waited"))
                     continue
                 if process is None or not process.alive:
                     opened.close()
@@ -170,7 +181,7 @@ class Processes:
                         process = opened.enter_context(contextlib.closing(_Process()))
                     except OSError:
                         log.exception("a process could not be begun")
-                        task.future.set_exception(Internal())
+                        self._end(task, Internal())
                         continue
                 self._do(task, process)
                 del task
@@ -183,14 +194,17 @@ class Processes:
                 return None
             task = min(self._waiting, key=lambda one: (one.deadline_s, one.number))
             self._waiting.remove(task)
+            self._running[task] = None
             return task
 
     def _do(self, task: Task, process: "_Process") -> None:
         with self._changed:
-            self._running[task] = process
-            if self._stopping or task.cancelled:
-                task.cancelled = True
-                process.kill()
+            begun = not task.cancelled
+            if begun:
+                self._running[task] = process
+        if not begun:
+            self._end(task, self._interrupted())
+            return
         outcome: Any
         try:
             outcome = process.do(task.function, task.arguments, task.outlet)
@@ -202,12 +216,20 @@ class Processes:
         except (EOFError, OSError):
             outcome = Internal()
         with self._changed:  # from here on nobody kills the process for this task's sake
-            del self._running[task]
+            self._running[task] = None
         if task.cancelled:
             process.close()
-            outcome = _stopping() if self._stopping else Cancelled("the caller went away")
+            outcome = self._interrupted()
         elif not process.alive:
             log.error("a process ended by itself, with %s", process.close())
+        self._end(task, outcome)
+
+    def _interrupted(self) -> PellucidError:
+        return _stopping() if self._stopping else Cancelled("the caller went away")
+
+    def _end(self, task: Task, outcome: Any) -> None:
+        with self._changed:
+            del self._running[task]
         if isinstance(outcome, Exception):
             task.future.set_exception(outcome)
         else:

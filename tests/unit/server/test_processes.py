@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pellucid_server import processes as pools
 from pellucid_server.errors import (
     Cancelled,
     DeadlineExpired,
@@ -99,6 +100,50 @@ def test_cancelling_kills_and_another_takes_its_place(processes: Processes, tmp_
     assert other != pid
     processes.cancel(task)  # which has ended: nothing
     assert submit(processes, chores.whoami).future.result(60)[0] == other
+
+
+def begun_when_told(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Says when a process is being begun, and lets it once the other is set."""
+    beginning, let = threading.Event(), threading.Event()
+
+    class Slow(pools._Process):
+        def __init__(self) -> None:
+            beginning.set()
+            assert let.wait(60)
+            super().__init__()
+
+    monkeypatch.setattr(pools, "_Process", Slow)
+    return beginning, let
+
+
+def test_cancelling_while_a_process_is_begun(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beginning, let = begun_when_told(monkeypatch)
+    task = submit(processes, chores.stay, str(tmp_path / "pid"))
+    assert beginning.wait(60)
+    processes.cancel(task)
+    let.set()
+    with pytest.raises(Cancelled):
+        task.future.result(60)
+    assert submit(processes, chores.add, 1, 2).future.result(60) == 3
+    assert not (tmp_path / "pid").exists()
+
+
+def test_closing_while_a_process_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    beginning, let = begun_when_told(monkeypatch)
+    pool = Processes(1, most_waiting=1)
+    task = submit(pool, chores.stay, str(tmp_path / "pid"))
+    assert beginning.wait(60)
+    closing = threading.Thread(target=pool.shutdown)
+    closing.start()
+    while not pool._stopping:
+        time.sleep(0.001)
+    let.set()
+    with pytest.raises(Unavailable):
+        task.future.result(60)
+    closing.join(60)
+    assert not (tmp_path / "pid").exists()
 
 
 def test_the_queue_is_bounded(processes: Processes, tmp_path: Path) -> None:
