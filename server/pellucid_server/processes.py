@@ -1,10 +1,12 @@
 """Processes for long work on the CPU alone: maps, assignments.
 
 Each is an interpreter of its own that never loads torch, one thread wide. It is begun when it is
-first needed, and killed to cancel what it does; another takes its place.
+first needed, and killed to cancel what it does; another takes its place. It does not outlive the
+server, however that ends.
 """
 
 import contextlib
+import ctypes
 import importlib
 import itertools
 import logging
@@ -39,6 +41,9 @@ _RETRY_DELAY_MS = 5000.0
 
 _NICENESS = 5
 """Below the engine, which answers within milliseconds."""
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets once the thread that began it has ended."""
 
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
@@ -255,7 +260,7 @@ class _Process:
         path = os.pathsep.join(one for one in sys.path if one)
         with other:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", __name__, str(other.fileno())],
+                [sys.executable, "-m", __name__, str(other.fileno()), str(os.getpid())],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
@@ -299,8 +304,9 @@ def _stopping() -> Unavailable:
     return Unavailable("the server is stopping; another replica will answer")
 
 
-def _serve(descriptor: int) -> None:
+def _serve(descriptor: int, server: int) -> None:
     """The process's side: does what it is sent until nobody is there."""
+    _end_with(server)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the server decides
     os.nice(_NICENESS)
     connection = Connection(descriptor)
@@ -322,5 +328,16 @@ def _serve(descriptor: int) -> None:
             del arguments
 
 
+def _end_with(server: int) -> None:
+    """Has this process killed with the server, amid whatever it does.
+
+    Elsewhere than on Linux it ends once it has done what it is at.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:  # which ended before it was asked for
+            sys.exit()
+
+
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,6 +1,9 @@
 """Processes: bounded, cancelled by killing, one task's end not another's."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -175,3 +178,27 @@ def test_closing_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
             one.future.result(60)
     with pytest.raises(Unavailable):
         submit(pool, chores.add, 1, 2)
+
+
+SERVER = """
+import sys, time
+from pellucid_server.processes import Processes
+pool, stay = Processes(1, most_waiting=1), "tests.unit.server.chores:stay"
+tell = lambda _: print("here", flush=True)
+pool.submit(stay, (sys.argv[1],), time.monotonic() + 600, tell).future.result()
+"""
+
+
+def test_a_process_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    """It has the server's output, which ends once both have."""
+    started = tmp_path / "pid"
+    server = subprocess.Popen([sys.executable, "-c", SERVER, started], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"here\n"
+        server.kill()
+        assert server.communicate(timeout=30) == (b"", None)
+    except BaseException:
+        server.kill()
+        os.kill(int(started.read_text()), signal.SIGKILL)
+        raise
