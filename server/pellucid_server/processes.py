@@ -1,10 +1,12 @@
 """Processes for long work on the CPU alone: maps, assignments.
 
 Each is an interpreter of its own that never loads torch, one thread wide. It is begun when it is
-first needed, and killed to cancel what it does; another takes its place.
+first needed, and killed to cancel what it does; another takes its place. It does not outlive the
+server, however that ends.
 """
 
 import contextlib
+import ctypes
 import importlib
 import itertools
 import logging
@@ -22,7 +24,15 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .errors import Cancelled, DeadlineExpired, Internal, OutOfMemory, Overloaded, Unavailable
+from .errors import (
+    Cancelled,
+    DeadlineExpired,
+    Internal,
+    OutOfMemory,
+    Overloaded,
+    PellucidError,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +41,9 @@ _RETRY_DELAY_MS = 5000.0
 
 _NICENESS = 5
 """Below the engine, which answers within milliseconds."""
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets once the thread that began it has ended."""
 
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
@@ -73,7 +86,7 @@ class Processes:
     def __init__(self, count: int, most_waiting: int) -> None:
         self._most_waiting = most_waiting
         self._waiting: set[Task] = set()
-        self._running: dict[Task, _Process] = {}
+        self._running: dict[Task, _Process | None] = {}  # None: its process is being begun
         self._changed = threading.Condition()
         self._numbers = itertools.count()
         self._stopping = False
@@ -126,22 +139,27 @@ class Processes:
                 self._waiting.remove(task)
                 task.future.set_exception(Cancelled("the caller went away"))
             elif task in self._running:
-                task.cancelled = True
-                self._running[task].kill()
+                self._interrupt(task)
 
     def shutdown(self) -> None:
         """Refuses what waits, ends what runs."""
         with self._changed:
             self._stopping = True
             refused, self._waiting = self._waiting, set()
-            for task, process in self._running.items():
-                task.cancelled = True
-                process.kill()
+            for task in self._running:
+                self._interrupt(task)
             self._changed.notify_all()
         for task in refused:
             task.future.set_exception(_stopping())
         for thread in self._threads:
             thread.join()
+
+    def _interrupt(self, task: Task) -> None:
+        """Ends what runs: at once, or as soon as its process has been begun."""
+        task.cancelled = True
+        process = self._running[task]
+        if process is not None:
+            process.kill()
 
     def _check_room(self) -> None:
         if self._stopping:
@@ -160,9 +178,7 @@ class Processes:
             process: _Process | None = None
             while (task := self._take()) is not None:
                 if task.deadline_s <= time.monotonic():
-                    task.future.set_exception(
-                        DeadlineExpired("the deadline passed while it waited")
-                    )
+                    self._end(task, DeadlineExpired("the deadline passed while it waited"))
                     continue
                 if process is None or not process.alive:
                     opened.close()
@@ -170,7 +186,7 @@ class Processes:
                         process = opened.enter_context(contextlib.closing(_Process()))
                     except OSError:
                         log.exception("a process could not be begun")
-                        task.future.set_exception(Internal())
+                        self._end(task, Internal())
                         continue
                 self._do(task, process)
                 del task
@@ -183,14 +199,17 @@ class Processes:
                 return None
             task = min(self._waiting, key=lambda one: (one.deadline_s, one.number))
             self._waiting.remove(task)
+            self._running[task] = None
             return task
 
     def _do(self, task: Task, process: "_Process") -> None:
         with self._changed:
-            self._running[task] = process
-            if self._stopping or task.cancelled:
-                task.cancelled = True
-                process.kill()
+            begun = not task.cancelled
+            if begun:
+                self._running[task] = process
+        if not begun:
+            self._end(task, self._interrupted())
+            return
         outcome: Any
         try:
             outcome = process.do(task.function, task.arguments, task.outlet)
@@ -202,12 +221,20 @@ class Processes:
         except (EOFError, OSError):
             outcome = Internal()
         with self._changed:  # from here on nobody kills the process for this task's sake
-            del self._running[task]
+            self._running[task] = None
         if task.cancelled:
             process.close()
-            outcome = _stopping() if self._stopping else Cancelled("the caller went away")
+            outcome = self._interrupted()
         elif not process.alive:
             log.error("a process ended by itself, with %s", process.close())
+        self._end(task, outcome)
+
+    def _interrupted(self) -> PellucidError:
+        return _stopping() if self._stopping else Cancelled("the caller went away")
+
+    def _end(self, task: Task, outcome: Any) -> None:
+        with self._changed:
+            del self._running[task]
         if isinstance(outcome, Exception):
             task.future.set_exception(outcome)
         else:
@@ -233,7 +260,7 @@ class _Process:
         path = os.pathsep.join(one for one in sys.path if one)
         with other:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", __name__, str(other.fileno())],
+                [sys.executable, "-m", __name__, str(other.fileno()), str(os.getpid())],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
@@ -277,8 +304,9 @@ def _stopping() -> Unavailable:
     return Unavailable("the server is stopping; another replica will answer")
 
 
-def _serve(descriptor: int) -> None:
+def _serve(descriptor: int, server: int) -> None:
     """The process's side: does what it is sent until nobody is there."""
+    _end_with(server)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the server decides
     os.nice(_NICENESS)
     connection = Connection(descriptor)
@@ -300,5 +328,16 @@ def _serve(descriptor: int) -> None:
             del arguments
 
 
+def _end_with(server: int) -> None:
+    """Has this process killed with the server, amid whatever it does.
+
+    Elsewhere than on Linux it ends once it has done what it is at.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:  # which ended before it was asked for
+            sys.exit()
+
+
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), int(sys.argv[2]))

@@ -17,6 +17,9 @@ LEAST_LEARNING_RATE = 200.0
 LEAST_POINTS = 4
 """Three neighbours for a perplexity of 1, as t-SNE counts them; UMAP's start needs as many."""
 
+MOST_NEIGHBORS = 20_000_000
+"""Of all points together, three times the perplexity of each: about a gigabyte."""
+
 
 @dataclass(frozen=True)
 class TSne(Parameters):
@@ -40,9 +43,14 @@ class TSne(Parameters):
             rate = max(LEAST_LEARNING_RATE, count / self.early_exaggeration)
         return replace(self, perplexity=perplexity, learning_rate=rate)
 
-    def refusals(self, count: int) -> Mapping[str, str]:
-        """Parameters that do not fit so many codes, and why."""
-        return _too_perplexed(self.perplexity, count)
+    def refusals(self, count: int, row_count: int) -> Mapping[str, str]:
+        """Parameters that do not fit, and why.
+
+        Args:
+            count: Of the codes that a map is made of, or that one was.
+            row_count: Codes that get neighbours among those.
+        """
+        return _too_perplexed(self.perplexity, count, row_count)
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,8 @@ class Placing(Parameters):
             perplexity = min(USUAL_PLACING_PERPLEXITY, most_perplexity(count))
         return replace(self, perplexity=perplexity)
 
-    def refusals(self, count: int) -> Mapping[str, str]:
-        return _too_perplexed(self.perplexity, count)
+    def refusals(self, count: int, row_count: int) -> Mapping[str, str]:
+        return _too_perplexed(self.perplexity, count, row_count)
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Umap(Parameters):
         neighbors = self.neighbor_count
         return replace(self, neighbor_count=neighbors or min(USUAL_NEIGHBORS, count - 1))
 
-    def refusals(self, count: int) -> Mapping[str, str]:
+    def refusals(self, count: int, row_count: int) -> Mapping[str, str]:
         if self.neighbor_count is None or self.neighbor_count < count:
             return {}
         why = f"is {self.neighbor_count}; must be 2 to {count - 1}, less than the points"
@@ -95,7 +103,7 @@ class Pca(Parameters):
     def filled(self, count: int) -> "Pca":
         return self
 
-    def refusals(self, count: int) -> Mapping[str, str]:
+    def refusals(self, count: int, row_count: int) -> Mapping[str, str]:
         return {}
 
 
@@ -143,12 +151,14 @@ def most_perplexity(count: int) -> float:
     return (count - 1) / 3
 
 
-def _too_perplexed(perplexity: float | None, count: int) -> Mapping[str, str]:
-    most = most_perplexity(count)
-    if perplexity is None or perplexity <= most:
+def _too_perplexed(perplexity: float | None, count: int, row_count: int) -> Mapping[str, str]:
+    of_points, of_memory = most_perplexity(count), MOST_NEIGHBORS / (3 * row_count)
+    if perplexity is None or perplexity <= min(of_points, of_memory):
         return {}
-    why = f"is {perplexity:g}; must be 1 to {most:.4g}, a third of the points less one"
-    return {"perplexity": why}
+    what = f"is {perplexity:g}; must be 1 to {min(of_points, of_memory):.4g}"
+    if of_memory < of_points:
+        return {"perplexity": f"{what}: {row_count} points have {MOST_NEIGHBORS} neighbours then"}
+    return {"perplexity": f"{what}, a third of the points less one"}
 
 
 @dataclass(frozen=True)

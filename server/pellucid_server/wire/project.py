@@ -321,7 +321,8 @@ def read_problem(asked: AskedProject, parts: Sequence[Codes], *, of_photos: bool
     if (plan.component_count or 0) > most:
         why = f"{outside(plan.component_count or 0, 2, most)}: of codes and numbers the fewer"
         found.invalid("component_count", why)
-    for field, why in plan.method.refusals(different).items():
+    rows = len(codes) if old else different
+    for field, why in plan.method.refusals(different, rows).items():
         found.invalid(f"{plan.method.name}.{field}", why)
     found.raise_any()
     if asked.map is None:

@@ -5,15 +5,19 @@ import itertools
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from pellucid_server import wire
+from pellucid_server.errors import InvalidArgument
+from pellucid_server.models.registry import Model
 from pellucid_server.projection.grid import assigned, grid_shape
 from pellucid_server.projection.plan import Pca, Placing, Plan, Progress, TSne, Umap
 from pellucid_server.projection.reduce import reduced
 from pellucid_server.projection.result import Map
 from pellucid_server.projection.solve import project
+from pellucid_server.wire.project import AskedProject
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, trustworthiness
@@ -156,6 +160,27 @@ def test_points_on_a_grid_stay_where_they_are() -> None:
     assert grid_shape(1) == (1, 1)
     assert grid_shape(16) == (4, 4)
     assert len({tuple(one) for one in assigned(np.zeros((7, 2))).tolist()}) == 7
+
+
+@pytest.mark.parametrize(
+    ("count", "map_count", "most"),
+    [(4472, 0, 4471 / 3), (4500, 0, 1481.48), (20_000, 0, 333.33), (20_000, 4000, 333.33)],
+)
+def test_neighbours_of_all_points_together_are_bounded(
+    count: int, map_count: int, most: float
+) -> None:
+    """A third of the points less one; and 20 million by three times the points."""
+    codes = np.arange(count, dtype=np.float32)[:, None]
+    old = np.zeros((map_count, 2)) if map_count else None
+
+    def read(perplexity: float) -> wire.Problem:
+        plan = Plan((Placing if map_count else TSne)(perplexity=perplexity))
+        asked = AskedProject(plan, cast(Model, None), None, old, ())
+        return wire.read_problem(asked, [codes], of_photos=False)
+
+    assert len(read(most).codes) == count - map_count
+    with pytest.raises(InvalidArgument, match=f"must be 1 to {most:.4g}"):
+        read(most * 1.001)
 
 
 def test_what_solves_loads_no_torch() -> None:

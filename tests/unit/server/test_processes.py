@@ -1,6 +1,9 @@
 """Processes: bounded, cancelled by killing, one task's end not another's."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pellucid_server import processes as pools
 from pellucid_server.errors import (
     Cancelled,
     DeadlineExpired,
@@ -101,6 +105,50 @@ def test_cancelling_kills_and_another_takes_its_place(processes: Processes, tmp_
     assert submit(processes, chores.whoami).future.result(60)[0] == other
 
 
+def begun_when_told(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Says when a process is being begun, and lets it once the other is set."""
+    beginning, let = threading.Event(), threading.Event()
+
+    class Slow(pools._Process):
+        def __init__(self) -> None:
+            beginning.set()
+            assert let.wait(60)
+            super().__init__()
+
+    monkeypatch.setattr(pools, "_Process", Slow)
+    return beginning, let
+
+
+def test_cancelling_while_a_process_is_begun(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beginning, let = begun_when_told(monkeypatch)
+    task = submit(processes, chores.stay, str(tmp_path / "pid"))
+    assert beginning.wait(60)
+    processes.cancel(task)
+    let.set()
+    with pytest.raises(Cancelled):
+        task.future.result(60)
+    assert submit(processes, chores.add, 1, 2).future.result(60) == 3
+    assert not (tmp_path / "pid").exists()
+
+
+def test_closing_while_a_process_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    beginning, let = begun_when_told(monkeypatch)
+    pool = Processes(1, most_waiting=1)
+    task = submit(pool, chores.stay, str(tmp_path / "pid"))
+    assert beginning.wait(60)
+    closing = threading.Thread(target=pool.shutdown)
+    closing.start()
+    while not pool._stopping:
+        time.sleep(0.001)
+    let.set()
+    with pytest.raises(Unavailable):
+        task.future.result(60)
+    closing.join(60)
+    assert not (tmp_path / "pid").exists()
+
+
 def test_the_queue_is_bounded(processes: Processes, tmp_path: Path) -> None:
     task, _ = busy(processes, tmp_path)
     processes.check_room()
@@ -130,3 +178,27 @@ def test_closing_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
             one.future.result(60)
     with pytest.raises(Unavailable):
         submit(pool, chores.add, 1, 2)
+
+
+SERVER = """
+import sys, time
+from pellucid_server.processes import Processes
+pool, stay = Processes(1, most_waiting=1), "tests.unit.server.chores:stay"
+tell = lambda _: print("here", flush=True)
+pool.submit(stay, (sys.argv[1],), time.monotonic() + 600, tell).future.result()
+"""
+
+
+def test_a_process_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    """It has the server's output, which ends once both have."""
+    started = tmp_path / "pid"
+    server = subprocess.Popen([sys.executable, "-c", SERVER, started], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"here\n"
+        server.kill()
+        assert server.communicate(timeout=30) == (b"", None)
+    except BaseException:
+        server.kill()
+        os.kill(int(started.read_text()), signal.SIGKILL)
+        raise
