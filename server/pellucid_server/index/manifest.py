@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,8 +12,8 @@ from .progress import PROGRESS_FILE
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
-INDEX_FILE = "index.sqlite"
-CODES_FILE = "codes.npy"
+INDEX_FILE: Final = "index.sqlite"
+CODES_FILE: Final = "codes.npy"
 
 
 class BadIndex(ValueError):

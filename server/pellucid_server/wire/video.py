@@ -137,7 +137,7 @@ class FrameReader:
         found.raise_any()
         assert source is not None
         assert size is not None
-        spec = Spec(
+        spec: Spec[StyleModel] = Spec(
             self.asked.painter,
             FrameStylize(self.asked.fast, self.code, size, self.asked.bucket_size),
             PlainPhoto(source, None, size),
