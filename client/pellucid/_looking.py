@@ -138,7 +138,7 @@ def patches_result(
                 Patch,
                 patch,
                 box=read(Box, patch.box),
-                encoded=patch.image.data,
+                encoded=patch.image.data if patch.HasField("image") else None,
                 input_encoded=patch.input.data if patch.HasField("input") else None,
             )
             for patch in response.patches

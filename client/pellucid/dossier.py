@@ -43,7 +43,7 @@ class Dossier:
         found: The patches that excite it most; None where there is no index of them.
         method: What the explanations are by; empty where there are none.
         explanations: For each patch how its pixels excite the unit there, cut to the patch,
-            float32, 3 × height × width; None where that failed.
+            float32, 3 × height × width; None where that failed, or the patch is empty.
         optimized: An image made for it; None where that failed.
         score: Of that image.
         missing: What is not there, and why.
@@ -61,11 +61,9 @@ class Dossier:
 
     def sheet(self, *, cell_px: int = 160) -> "Image":
         """The image made for the unit and its histogram; below them patches, explained."""
-        from PIL import Image
+        from .render import blank, contact_sheet
 
-        from .render import contact_sheet
-
-        rows: list[list[Image.Image]] = [[]]
+        rows: list[list[Image]] = [[]]
         captions: list[list[str]] = [[]]
         labels = ["made for it"]
         if self.optimized is not None:
@@ -76,10 +74,10 @@ class Dossier:
             captions[0].append("photos by their largest activation")
             labels += ["patches that excite it", self.method.replace("_", " ")]
             patches = self.found.patches
-            rows.append([patch.image for patch in patches])
+            rows.append([patch.image or blank(cell_px) for patch in patches])
             captions.append([f"{patch.activation:.4g}: {patch.photo}" for patch in patches])
-            blank = Image.new("RGB", (cell_px, cell_px), "white")
-            rows.append([blank if one is None else _pictured(one) for one in self.explanations])
+            pictures = [None if one is None else _pictured(one) for one in self.explanations]
+            rows.append([picture or blank(cell_px) for picture in pictures])
             captions.append([""] * len(rows[-1]))
         kept = [place for place, row in enumerate(rows) if row]
         made = contact_sheet(
@@ -162,7 +160,7 @@ def unit(
     method = next((name for name in METHODS if name not in refusals), "")
 
     def explained(patch: "Patch") -> NDArray[np.float32] | None:
-        if patch.input is None or not method:
+        if patch.input is None or patch.image is None or not method:
             return None
         where = (patch.y, patch.x) if has_places else (None, None)
         photo = _prepared(patch.input, known.preprocessing)

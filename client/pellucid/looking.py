@@ -50,7 +50,8 @@ class Patch:
         y: The row of the place in the map; 0 where the layer has none.
         x: The column.
         box: The place's receptive field, in the network's input.
-        encoded: That part of the input, as the bytes of a file.
+        encoded: That part of the input, as the bytes of a file; None where it is empty: the place
+            sees padding alone.
         input_encoded: The whole input, likewise; None where it was not asked for.
     """
 
@@ -60,13 +61,13 @@ class Patch:
     y: int
     x: int
     box: Box
-    encoded: bytes = field(repr=False)
+    encoded: bytes | None = field(repr=False)
     input_encoded: bytes | None = field(repr=False)
 
     @cached_property
-    def image(self) -> "Image":
+    def image(self) -> "Image | None":
         """As a PIL image."""
-        return opened(self.encoded)
+        return None if self.encoded is None else opened(self.encoded)
 
     @cached_property
     def input(self) -> "Image | None":
@@ -99,7 +100,7 @@ class TopPatches:
         from . import render
 
         return render.contact_sheet(
-            _rows([patch.image for patch in self.patches], columns),
+            _rows([patch.image or render.blank(cell_px) for patch in self.patches], columns),
             captions=_rows(
                 [f"{p.activation:.{_PLACES}g}  {p.photo}" for p in self.patches], columns
             ),

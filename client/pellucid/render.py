@@ -215,6 +215,11 @@ def upright(data: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
+def blank(side_px: int) -> Image.Image:
+    """A cell of a contact sheet where there is nothing to show."""
+    return Image.new("RGB", (side_px, side_px), "white")
+
+
 def contact_sheet(
     rows: Sequence[Sequence[Image.Image | Photo]],
     *,

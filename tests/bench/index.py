@@ -86,7 +86,7 @@ def decoded() -> Iterator[None]:
             picture = encode(model.preprocessing.unnormalize(image), lossless=False)
             kept.append((torch.from_numpy(image).float(), picture))
         image, picture = kept[0]
-        outcomes = tuple(Read(path, "", picture) for path in self.paths)
+        outcomes = tuple(Read(path, (0, 0), "", picture) for path in self.paths)
         return LoadedFiles(image.expand(len(self.paths), -1, -1, -1).contiguous(), outcomes)
 
     with mock.patch.object(Files, "load", load):

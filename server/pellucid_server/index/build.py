@@ -1,9 +1,11 @@
 """Makes an index: photos through an engine of its own, a bounded number of batches at a time."""
 
+import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 from ..engine.admission import QueueLimits
 from ..engine.device import TorchDevice, keep_freed_memory
 from ..engine.engine import Engine
-from ..engine.job import Job, Spec
+from ..engine.job import Spec
 from ..engine.rows import TopTarget
 from ..errors import InvalidArgument, OutOfMemory, PellucidError, quoted
 from ..models.network import OUTPUT, PENULTIMATE, Layer
@@ -23,7 +25,7 @@ from ..models.registry import Model
 from ..workers import Workers
 from .folder import Index, publish, sha256_of, tidy
 from .manifest import MANIFEST_FILE, read_manifest
-from .peaks import Files, Found, LoadedFiles, Peaks, Read, Unread
+from .peaks import Decoded, Files, Found, LoadedFiles, Peaks, Read, Unread
 from .progress import Brought, Progress, Refused, check_same
 
 _MAX_PIXELS = 40_000_000
@@ -32,8 +34,8 @@ _MAX_PIXELS = 40_000_000
 WORKER_COUNT = 2
 """Threads that decode."""
 
-_IN_FLIGHT = WORKER_COUNT + 2
-"""Batches: one on the device, one that is ready for it, and those that are decoded."""
+_DECODED_AHEAD = WORKER_COUNT + 1
+"""Batches: one that is ready for the device, and those that are decoded."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,11 @@ def build(
         waiting = [path for path in paths if path.relative_to(photos).as_posix() not in done]
         earlier_count = done_count = len(paths) - len(waiting)
         on_progress(done_count, len(paths))
-        for brought in _run(engine, model, options, settings["code_layer"], waiting):
-            progress.add(brought)
-            done_count += len(brought.outcomes)
-            on_progress(done_count, len(paths))
+        with closing(_run(engine, model, options, settings["code_layer"], waiting)) as batches:
+            for brought in batches:
+                progress.add(brought)
+                done_count += len(brought.outcomes)
+                on_progress(done_count, len(paths))
         if not progress.photo_count:
             raise Refused("none of the photos could be read: there is nothing to index")
         failures = tuple((name, reason) for name, _, reason in progress.failures())
@@ -238,7 +241,7 @@ def _engine(model: Model, options: Options) -> Iterator[Engine]:
     """One that runs batches of one size, however long they take."""
     if model.network.device.type == "cpu":
         keep_freed_memory()
-    workers = Workers(WORKER_COUNT, _IN_FLIGHT)
+    workers = Workers(1, 1)
     engine = Engine(
         TorchDevice(model.network.device),
         workers,
@@ -255,43 +258,67 @@ def _engine(model: Model, options: Options) -> Iterator[Engine]:
 
 def _run(
     engine: Engine, model: Model, options: Options, code_layer: str, paths: Sequence[Path]
-) -> Iterator[Brought]:
-    """The batches, in order; while one is kept, others are decoded and run."""
+) -> Generator[Brought, None, None]:
+    """The batches, in order; others are decoded meanwhile.
 
-    def submit(batch: tuple[Path, ...]) -> Job:
-        method = Peaks(options.layers, code_layer, len(batch))
-        source = Files(batch, _MAX_PIXELS, options.lossless)
-        bucket_size = options.bucket_size
-        return engine.submit(
-            Spec(model, method, source, TopTarget(), math.inf, bucket_size=bucket_size)
-        )
+    None is run before what the one before it brought is kept: that is all that can be lost.
+    """
+    size = options.bucket_size
+    batches = (tuple(paths[start : start + size]) for start in range(0, len(paths), size))
+    with ThreadPoolExecutor(WORKER_COUNT) as decoders:
+        ahead: deque[Future[LoadedFiles]] = deque()
 
-    def outcome(batch: tuple[Path, ...], job: Job) -> Iterator[Brought]:
+        def decode(count: int) -> None:
+            for batch in itertools.islice(batches, count):
+                files = Files(batch, _MAX_PIXELS, options.lossless)
+                ahead.append(decoders.submit(files.load, model))
+
+        decode(_DECODED_AHEAD)
         try:
-            done = job.future.result()
-        except OutOfMemory as error:
-            raise Refused(f"{error.message}: a smaller --batch needs less") from None
-        except InvalidArgument as error:  # a photo's fault: it has no finite activations
-            if len(batch) == 1:
-                nothing = np.zeros((0, 0), np.float32)
-                unread = Unread(batch[0], _sha256_if_any(batch[0]), error.message)
-                yield Brought([unread], nothing, nothing.astype(np.int32), nothing)
-                return
-            for path in batch:
-                yield from outcome((path,), submit((path,)))
-            return
-        except PellucidError as error:  # nobody's photo's: nothing is kept of the batch
-            raise RuntimeError(f"{error.message}; the same command goes on") from error
-        yield _brought(done.loaded, done.result)
+            while ahead:
+                loaded = ahead.popleft().result()
+                decode(1)
+                yield from _outcome(engine, model, options, code_layer, loaded)
+        finally:
+            decoders.shutdown(cancel_futures=True)
 
-    flying: deque[tuple[tuple[Path, ...], Job]] = deque()
-    for start in range(0, len(paths), options.bucket_size):
-        batch = tuple(paths[start : start + options.bucket_size])
-        flying.append((batch, submit(batch)))
-        if len(flying) == _IN_FLIGHT:
-            yield from outcome(*flying.popleft())
-    while flying:
-        yield from outcome(*flying.popleft())
+
+def _outcome(
+    engine: Engine, model: Model, options: Options, code_layer: str, loaded: LoadedFiles
+) -> Iterator[Brought]:
+    """What a batch brought; one by one where a photo of it has no finite activations.
+
+    Raises:
+        Refused: It is too large.
+        RuntimeError: It failed, and by no photo's fault.
+    """
+    method = Peaks(options.layers, code_layer, len(loaded.outcomes))
+    source, size = Decoded(loaded), options.bucket_size
+    job = engine.submit(Spec(model, method, source, TopTarget(), math.inf, bucket_size=size))
+    try:
+        done = job.future.result()
+    except OutOfMemory as error:
+        raise Refused(f"{error.message}: a smaller --batch needs less") from None
+    except InvalidArgument as error:
+        if len(loaded.outcomes) > 1:
+            for one in _singles(loaded):
+                yield from _outcome(engine, model, options, code_layer, one)
+            return
+        (read,) = loaded.outcomes
+        unread = Unread(read.path, read.stamp, read.sha256, error.message)
+        yield _brought(LoadedFiles(loaded.input[:0], (unread,)), None)
+        return
+    except PellucidError as error:  # nobody's photo's: nothing is kept of the batch
+        raise RuntimeError(f"{error.message}; the same command goes on") from error
+    yield _brought(loaded, done.result)
+
+
+def _singles(loaded: LoadedFiles) -> Iterator[LoadedFiles]:
+    row = 0
+    for outcome in loaded.outcomes:
+        count = int(isinstance(outcome, Read))
+        yield LoadedFiles(loaded.input[row : row + count], (outcome,))
+        row += count
 
 
 def _brought(loaded: LoadedFiles, found: Found | None) -> Brought:

@@ -25,16 +25,30 @@ JPEG_QUALITY = 95
 """Of pictures that are not lossless: 26 kB at 224 × 224 px, instead of 70 kB."""
 
 
+Stamp = tuple[int, int]
+"""Size and time of change in ns, which tell that a file has changed; -1 twice: it is gone."""
+
+
+def stamp_of(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Read:
     """A photo that was read.
 
     Attributes:
+        stamp: Of its file, before it was read.
         sha256: Of its file.
         picture: The network's input, un-normalized, as a JPEG or lossless WebP file.
     """
 
     path: Path
+    stamp: Stamp
     sha256: str
     picture: bytes
 
@@ -44,10 +58,12 @@ class Unread:
     """One that was not, and why.
 
     Attributes:
+        stamp: Of its file, before it was read.
         sha256: Of its file; "" where not even that could be read.
     """
 
     path: Path
+    stamp: Stamp
     sha256: str
     reason: str
 
@@ -73,35 +89,46 @@ class Files:
     max_pixels: int
     lossless: bool
 
-    sha256: ClassVar[str] = ""
-
-    @property
-    def byte_count(self) -> int:
-        return 0  # as many as the batches in flight, which are few
-
     def load(self, model: Model) -> LoadedFiles:
-        """In a worker."""
+        """In a thread of its own."""
         steps = model.preprocessing
         inputs: list[NDArray[np.float64]] = []
         outcomes: list[Read | Unread] = []
         for path in self.paths:
+            stamp = stamp_of(path)
             try:
                 data = path.read_bytes()
             except OSError as error:
-                outcomes.append(Unread(path, "", f"it cannot be read: {error.strerror}"))
+                outcomes.append(Unread(path, stamp, "", f"it cannot be read: {error.strerror}"))
                 continue
             sha256 = hashlib.sha256(data).hexdigest()
             try:
                 photo = photos.decode(data, max_pixels=self.max_pixels)
             except photos.BadPhoto as error:
-                outcomes.append(Unread(path, sha256, str(error)))
+                outcomes.append(Unread(path, stamp, sha256, str(error)))
                 continue
             inputs.append(steps.apply(photo))
             picture = encode(steps.unnormalize(inputs[-1]), lossless=self.lossless)
-            outcomes.append(Read(path, sha256, picture))
+            outcomes.append(Read(path, stamp, sha256, picture))
         shape = (0, 3, steps.height_px, steps.width_px)
         stacked = np.stack(inputs) if inputs else np.zeros(shape)
         return LoadedFiles(torch.from_numpy(stacked), tuple(outcomes))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch that was read already."""
+
+    loaded: LoadedFiles
+
+    sha256: ClassVar[str] = ""
+
+    @property
+    def byte_count(self) -> int:
+        return 0  # as many as the batches that are decoded, which are few
+
+    def load(self, model: Model) -> LoadedFiles:
+        return self.loaded
 
 
 def encode(picture: NDArray[np.uint8], *, lossless: bool) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .peaks import Read, Unread
+from .peaks import Read, Unread, stamp_of
 from .tally import Tally
 
 PROGRESS_FILE = "progress.sqlite"
@@ -122,17 +122,16 @@ class Progress:
         """Names of the files that need not be read again.
 
         Raises:
-            Refused: One of them has changed, or is gone.
+            Refused: One of them has changed since it was read.
         """
         known = list(self._file.execute("SELECT name, byte_count, mtime_ns FROM files"))
         for name, byte_count, mtime_ns in known:
-            if _stamp(self._photos / name) != (byte_count, mtime_ns):
+            if stamp_of(self._photos / name) != (byte_count, mtime_ns):
                 raise Refused(f"{name} has changed since it was indexed; remove the folder")
         return frozenset(name for name, *_ in known)
 
     def add(self, brought: Brought) -> None:
         """Keeps what a batch brought."""
-        names = [self._name(outcome.path) for outcome in brought.outcomes]
         read = [one for one in brought.outcomes if isinstance(one, Read)]
         numbers = np.arange(self.photo_count, self.photo_count + len(read))
         if len(read):
@@ -141,7 +140,7 @@ class Progress:
         with self._transaction():
             run.executemany(
                 "INSERT INTO files VALUES (?, ?, ?)",
-                [(n, *(_stamp(self._photos / n) or (-1, -1))) for n in names],
+                [(self._name(one.path), *one.stamp) for one in brought.outcomes],
             )
             run.executemany(
                 "INSERT INTO failures VALUES (?, ?, ?)",
@@ -256,12 +255,3 @@ def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], what: str) ->
 def _shown(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What tells that a file has changed; None: it is gone."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns

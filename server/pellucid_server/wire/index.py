@@ -203,7 +203,10 @@ def _write_summary(index: Index) -> index_pb2.IndexSummary:
 
 def _write_patch(asked: AskedPatches, patch: Patch) -> index_pb2.Patch:
     top, left, bottom, right = patch.box
-    part = Image.fromarray(asked.index.pixels(patch.photo)[top:bottom, left:right])
+    image = None
+    if top < bottom and left < right:
+        part = Image.fromarray(asked.index.pixels(patch.photo)[top:bottom, left:right])
+        image = write_picture(part, "png")
     photo = _write_input(asked.index, patch.photo) if asked.include_photos else None
     return index_pb2.Patch(
         photo=patch.name,
@@ -212,7 +215,7 @@ def _write_patch(asked: AskedPatches, patch: Patch) -> index_pb2.Patch:
         y=patch.y,
         x=patch.x,
         box=data_pb2.Box(x_px=left, y_px=top, width_px=right - left, height_px=bottom - top),
-        image=write_picture(part, "png"),
+        image=image,
         input=photo,
     )
 

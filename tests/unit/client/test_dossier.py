@@ -123,6 +123,24 @@ def test_patches_are_explained_where_they_excite_the_unit() -> None:
         assert np.array_equal(cut, client.attribution[:, 2:6, n : n + 3])
 
 
+def test_a_place_that_sees_padding_alone() -> None:
+    """Nothing of its photo excites it: there is nothing to show, and nothing to explain."""
+    client, given = FakeClient(), FakeClient().top_patches
+
+    def top_patches(layer: str, channel: int, **options: Any) -> Any:
+        found = given(layer, channel, **options)
+        found.patches[1].box = types.Box(x_px=0, y_px=0, width_px=0, height_px=4)
+        found.patches[1].image = None
+        return found
+
+    client.top_patches = top_patches
+    made = dossier.unit(client, "maps", 2)
+    assert [one is None for one in made.explanations] == [False, True, False]
+    assert len(client.explained) == 2
+    assert not made.missing
+    made.sheet()
+
+
 def test_units_without_places(tmp_path: Path) -> None:
     client = FakeClient()
     made = dossier.unit(client, "dense", 2, patch_count=1)

@@ -1,7 +1,9 @@
 """What an index is asked for is refused beforehand where it is more than is sent."""
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from pellucid_server.errors import InvalidArgument
 from pellucid_server.index.build import Built
 from pellucid_server.index.folder import Index
 from pellucid_server.index.mounted import Indices
-from pellucid_server.wire import read_similar, read_top_patches
+from pellucid_server.wire import read_similar, read_top_patches, write_top_patches
+from pellucid_server.wire.index import AskedPatches
 from pellucid_server.wire.limits import Call, Limits
 from PIL import Image
 
@@ -52,6 +55,18 @@ def test_patches(mounted: Indices, registry: SimpleNamespace) -> None:
     with pytest.raises(InvalidArgument, match=f"and photos take {6 * WHOLE} bytes") as refused:
         read(3, 6 * WHOLE - 1, include_photos=True)
     assert fields_of(refused.value) == ["include_photos"]
+
+
+def test_a_place_that_sees_padding_alone(built: Built, mounted: Indices) -> None:
+    index = mounted.mounted["resnet18"]
+    (seen,) = index.patches("conv1", 0, 1)
+    for box in ((0, 0, 0, 7), (0, 0, 7, 0), (0, 0, 0, 0)):
+        with patch.object(Index, "patches", return_value=[replace(seen, box=box)]):
+            answer = write_top_patches(AskedPatches(index, "conv1", 0, 1, True))
+        (found,) = answer.patches
+        assert not found.HasField("image")
+        assert found.HasField("input")
+        assert (found.box.height_px, found.box.width_px) == box[2:]
 
 
 def test_matches(mounted: Indices, registry: SimpleNamespace) -> None:

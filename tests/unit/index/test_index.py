@@ -227,6 +227,56 @@ def test_a_photo_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
         build(on, options(on, layers=("fc",)), folder, paths, out)
 
 
+def test_a_photo_that_vanishes_during_a_run_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It failed, and the same command goes on without it."""
+    from pellucid_server.index.peaks import Files
+
+    folder, out, on, load = tmp_path / "photos", tmp_path / "index", resnet(), Files.load
+    paths = crops(folder, 6)
+
+    def late(self: Files, model: object) -> object:
+        paths[1].unlink(missing_ok=True)
+        return load(self, model)
+
+    def stop(done: int, count: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Files, "load", late)
+    with pytest.raises(KeyboardInterrupt):
+        build(on, options(on, layers=("fc",)), folder, paths, out, stop)
+    left = sorted(folder.iterdir())
+    made = build(on, options(on, layers=("fc",)), folder, left, out)
+    assert made.failures == (("001.png", "it cannot be read: No such file or directory"),)
+    assert made.about["photo_count"] == 5
+
+
+def test_a_photo_that_changes_while_it_is_run_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pellucid_server.index.peaks import Files
+
+    folder, out, on, load = tmp_path / "photos", tmp_path / "index", resnet(), Files.load
+    paths = crops(folder, 6)
+
+    def early(self: Files, model: object) -> object:
+        loaded = load(self, model)
+        paths[1].write_bytes(paths[2].read_bytes())
+        return loaded
+
+    def stop(done: int, count: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Files, "load", early)
+    with pytest.raises(KeyboardInterrupt):
+        build(on, options(on, layers=("fc",)), folder, paths, out, stop)
+    with pytest.raises(Refused, match=r"001\.png has changed since it was indexed"):
+        build(on, options(on, layers=("fc",)), folder, paths, out)
+
+
 def test_a_photo_whose_activations_are_not_finite_is_listed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
