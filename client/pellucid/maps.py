@@ -2,6 +2,9 @@
 
 import json
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +112,19 @@ def check_npz(path: str | os.PathLike[str]) -> None:
         raise BadArgument(f"{os.fspath(path)}: must end with .npz")
 
 
+_BAD_FILE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,  # encrypted, or of a kind of zip files that is not read
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy raises of a file that is none of its own, or is damaged."""
+
+
 def load_map(path: str | os.PathLike[str]) -> SavedMap:
     """A map that SavedMap.save wrote.
 
@@ -117,17 +133,16 @@ def load_map(path: str | os.PathLike[str]) -> SavedMap:
         OSError: The file cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
-            return SavedMap(
-                file["codes"],
-                file["points"],
-                tuple(map(str, file["names"])),
-                about["parameters"],
-                about["model_version"],
-            )
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+            codes, points, names = file["codes"], file["points"], file["names"]
+            parameters, version = dict(about["parameters"]), str(about["model_version"])
+        if codes.ndim != 2 or (points.shape, names.shape) != ((len(codes), 2), (len(codes),)):
+            shapes = (" × ".join(map(str, array.shape)) for array in (codes, points, names))
+            raise ValueError("codes, points and names are {}, {} and {}".format(*shapes))
+    except _BAD_FILE as error:
         raise BadArgument(f"{os.fspath(path)}: is no map that was saved here: {error}") from None
+    return SavedMap(codes, points, tuple(map(str, names)), parameters, version)
 
 
 def load_codes(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -164,12 +179,13 @@ def load_numbers(path: str | os.PathLike[str], count: int) -> NDArray[Any]:
 
 def _array(path: str | os.PathLike[str], name: str) -> NDArray[Any]:
     try:
-        found = np.load(path, allow_pickle=False)
-        if not isinstance(found, np.ndarray):
-            with found:
-                only = found.files[0] if len(found.files) == 1 else name
-                found = found[only]
-    except (ValueError, KeyError, EOFError) as error:
+        with Path(path).open("rb") as opened:
+            found = np.load(opened, allow_pickle=False)
+            if not isinstance(found, np.ndarray):
+                with found:
+                    only = found.files[0] if len(found.files) == 1 else name
+                    found = found[only]
+    except _BAD_FILE as error:
         raise BadArgument(f"{os.fspath(path)}: has no array {name!r}: {error}") from None
     array: NDArray[Any] = found
     return array

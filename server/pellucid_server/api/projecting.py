@@ -22,11 +22,14 @@ from .permits import Permits
 
 _PRIORITY = Priority.OPTIMIZE
 _Answer = TypeVar("_Answer")
-Parts = AsyncGenerator[Any, None]
-"""Photos and codes, each a ProjectRequest."""
+Parts = AsyncGenerator[tuple[Any, int], None]
+"""Photos and codes, each a ProjectRequest, and its bytes where they are not counted yet."""
 
 _IN_FLIGHT = 32
 """Photos that are embedded at once: two batches of the largest usual bucket."""
+
+_PLACE_BYTES = 2 << 20
+"""A larger photo takes the place of several: all in flight have 64 MiB, whatever a stream sends."""
 
 
 class Projecting:
@@ -112,28 +115,38 @@ class Projecting:
                 return await self._jobs.finish(_PRIORITY, call, made, write)
 
     async def _take_in(self, intake: "_Intake", parts: Parts, held: Held, shown: "_Shown") -> None:
-        """Codes as they come, photos as codes: of these no more are kept than are embedded."""
+        """Codes as they come, photos as codes: of these no more are kept than are embedded.
+
+        What comes is counted as soon as it is there, until it is codes.
+        """
         free = asyncio.Semaphore(_IN_FLIGHT)
 
-        async def embed(place: int, number: int, image: Any) -> None:
+        async def embed(place: int, number: int, image: Any, places: int, byte_count: int) -> None:
             try:
                 await self._embed(intake, place, number, image)
                 held.add(intake.width * 4)
                 shown.put(Progress("embed", intake.embedded_count))
             finally:
-                free.release()
+                held.drop(byte_count)
+                for _ in range(places):
+                    free.release()
 
         try:
             async with asyncio.TaskGroup() as group, contextlib.aclosing(parts):
-                async for part in parts:
+                async for part, byte_count in parts:
+                    held.add(byte_count)
                     intake.check(part)
                     if part.HasField("image"):
-                        await free.acquire()
-                        group.create_task(embed(*intake.reserve(), part.image))
+                        places = min(1 + part.ByteSize() // _PLACE_BYTES, _IN_FLIGHT)
+                        for _ in range(places):
+                            await free.acquire()
+                        embedding = embed(*intake.reserve(), part.image, places, byte_count)
+                        group.create_task(embedding)
                     else:
                         held.add(
                             await self._jobs.work(_PRIORITY, intake.call, intake.reading(part))
                         )
+                        held.drop(byte_count)
                         shown.put(Progress("receive", intake.count))
                     del part
         except ExceptionGroup as several:

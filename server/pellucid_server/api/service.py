@@ -448,10 +448,10 @@ class Service:
 
         async def parts() -> Parts:
             for part in wire.parts_of(request):
-                yield part
+                yield part, 0
             if receive is not None:
                 async for part in receive():
-                    yield part
+                    yield part, part.ByteSize()
 
         def read(registry: Registry) -> wire.AskedProject:
             return wire.read_project(request, registry)

@@ -112,6 +112,34 @@ def test_what_no_map_is_saved_in(tmp_path: Path) -> None:
             load_codes(tmp_path / name)
 
 
+def test_damaged_maps_are_refused(tmp_path: Path) -> None:
+    """Cut anywhere, or with a byte turned; never another error, nor another map."""
+    codes = np.random.default_rng(0).normal(size=(4, 30)).astype(np.float32)
+    SavedMap(codes, CORNERS, ("a",) * 4, {"method": "pca"}, "").save(tmp_path / "map.npz")
+    whole = (tmp_path / "map.npz").read_bytes()
+    for place in range(0, len(whole), 13):
+        turned = whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :]
+        for name, data in (("cut.npz", whole[:place]), ("turned.npz", turned)):
+            (tmp_path / name).write_bytes(data)
+            for load in (load_map, load_codes):
+                try:
+                    load(tmp_path / name)
+                except BadArgument:
+                    continue
+                assert name == "turned.npz"  # where it says nothing: a date
+
+
+@pytest.mark.parametrize("field", ["codes", "points", "names"])
+def test_a_map_has_a_point_and_a_name_for_each_code(tmp_path: Path, field: str) -> None:
+    SavedMap(CORNERS, CORNERS, ("a",) * 4, {}, "").save(tmp_path / "map.npz")
+    with np.load(tmp_path / "map.npz") as file:
+        arrays = dict(file)
+    for bad in (arrays[field][:3], arrays[field][:, None], arrays[field][0]):
+        np.savez(tmp_path / "bad.npz", **{**arrays, field: bad})
+        with pytest.raises(BadArgument, match="codes, points and names are"):
+            load_map(tmp_path / "bad.npz")
+
+
 def test_numbers_and_words_of_points(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.arange(4))
     (tmp_path / "numbers.txt").write_text("1\n2.5\n3\n4\n")
