@@ -37,8 +37,8 @@ class _Layer(_Strict):
 
 
 class _Files(_Strict):
-    index: _Sha256 = Field(alias=INDEX_FILE)
-    codes: _Sha256 = Field(alias=CODES_FILE)
+    index: _Sha256 = Field(alias="index.sqlite")
+    codes: _Sha256 = Field(alias="codes.npy")
 
 
 class _Manifest(_Strict):
