@@ -60,7 +60,9 @@ def map_photos(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="The map: .png or .jpg.")
     ] = Path("map.png"),
-    method: Annotated[str, typer.Option(help="tsne, umap or pca.")] = "tsne",
+    method: Annotated[
+        str | None, typer.Option(help="tsne, umap or pca; tsne if unset, or as --onto's.")
+    ] = None,
     perplexity: Annotated[
         float | None, typer.Option(help="Of t-SNE: neighbours that count; 30 if unset.")
     ] = None,
@@ -127,7 +129,7 @@ def map_photos(
                 format_of(path)
         if points is not None:
             maps.check_npz(points)
-        if method not in _METHODS:
+        if method is not None and method not in _METHODS:
             raise BadArgument(f"--method: is {method!r}; must be {', '.join(_METHODS)}")
         given = _read(source)
         if given.names is None and (grid is not None or color in ("class", "score", "folder")):
@@ -135,7 +137,8 @@ def map_photos(
         saved = None if onto is None else _read_saved(client, onto, given, model)
         values, label = _values(client, source, given, color, model, timeout_s)
         options: dict[str, Any] = {
-            "layer": layer or (saved.parameters.get("layer", "") if saved and given.names else ""),
+            "method": None if method is None else _METHODS[method],
+            "layer": layer or None,
             "pooling": pooling,
             "component_count": components,
             "metric": metric,
@@ -145,10 +148,13 @@ def map_photos(
             "neighbor_count": neighbors,
         }
         options = {name: value for name, value in options.items() if value is not None}
-        options |= dict(_parameter(_METHODS[method], text) for text in parameter or ())
+        if saved is not None:
+            options |= _of_map(saved, options, of_photos=given.names is not None)
+        kind = options.pop("method", "t_sne")
+        options |= dict(_parameter(kind, text) for text in parameter or ())
         making = client.project(
             given.items,
-            _METHODS[method],
+            kind,
             onto=saved,
             grid=grid is not None,
             timeout_s=timeout_s,
@@ -189,6 +195,24 @@ def _read_saved(client: "Client", path: Path, given: _Given, model: str) -> "Sav
                 f"server's {there.name} is {there.version}"
             )
     return saved
+
+
+def _of_map(saved: "SavedMap", options: dict[str, Any], *, of_photos: bool) -> dict[str, Any]:
+    """What new points share with a map, as it was made; an option that differs is refused.
+
+    Points are placed on a map of UMAP's as on one of t-SNE's.
+    """
+    from ..errors import BadArgument
+
+    names = ["method", "metric", "component_count", *(["layer", "pooling"] if of_photos else [])]
+    made = {name: saved.parameters[name] for name in names if saved.parameters.get(name, "") != ""}
+    if made.get("method") == "umap":
+        made["method"] = "t_sne"
+    for name, value in made.items():
+        if options.get(name, value) != value:
+            option = {"component_count": "components"}.get(name, name)
+            raise BadArgument(f"--{option}: is {options[name]!r}; the map of --onto has {value!r}")
+    return made
 
 
 def _parameter(method: str, text: str) -> tuple[str, Any]:
