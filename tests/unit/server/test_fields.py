@@ -55,16 +55,14 @@ def support(activation: Tensor, image: Tensor, y: int, x: int) -> tuple[int, int
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-@pytest.mark.parametrize(
-    "name", ["efficientnet_lite0", "resnet50", "vgg16_narrow", "googlenet", "densenet121"]
-)
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "googlenet", "densenet121"])
 def test_fields_are_the_support_of_a_linearized_copy(name: str) -> None:
-    """Corners, borders and the middle of every eighth layer."""
+    """Corners, borders and the middle of every sixteenth layer."""
     module = linearized(seeded(name))
     on = served(name).network
     chosen = [layer for layer in on.layers if layer.layout is Layout.MAPS]
     called = Counter(layer.name.partition("#")[0] for layer in on.layers)
-    chosen = [layer for layer in chosen if called[layer.name] == 1][::8]
+    chosen = [layer for layer in chosen if called[layer.name] == 1][::16]
     kept: dict[str, Tensor] = {}
     for layer in chosen:
         module.get_submodule(layer.name).register_forward_hook(
