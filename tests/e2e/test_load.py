@@ -121,7 +121,7 @@ def test_messages_are_read_after_a_look_at_the_queue_and_few_at_once(
     cap = 4 << 20
     request = inference_pb2.PredictRequest(image=data_pb2.Image(encoded=b"\xff" * (cap - 64)))
     with (
-        make_server(queue_bytes=2 * cap, max_message_bytes=cap, queue_budget_ms=1.0) as running,
+        make_server(queue_bytes=3 * cap, max_message_bytes=cap, queue_budget_ms=1.0) as running,
         pellucid.Client(running.grpc, timeout_s=60) as client,
         grpc.insecure_channel(running.grpc) as channel,
         ThreadPoolExecutor(4) as callers,
@@ -132,7 +132,8 @@ def test_messages_are_read_after_a_look_at_the_queue_and_few_at_once(
             grpc.StatusCode.INVALID_ARGUMENT,  # it was read: it is no photo
             grpc.StatusCode.RESOURCE_EXHAUSTED,
         }
-        # A stream that brings its message late holds up none but as many as fit.
+        # A stream that brings its message late holds up none but as many as fit: two, and one of
+        # what follows first messages.
         never = threading.Event()
         path = f"/{service_pb2.DESCRIPTOR.services_by_name['PellucidService'].full_name}/Predict"
         late = channel.stream_unary(path, inference_pb2.PredictRequest.SerializeToString)
