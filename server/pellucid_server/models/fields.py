@@ -159,6 +159,10 @@ class _Seen:
             x_dim=None if self.x_dim is None else place_of(self.x_dim),
         )
 
+    def led_by(self, count: int) -> "_Seen":
+        """The same behind so many more dimensions."""
+        return self.moved(lambda dim: dim + count)
+
     def along(self, dim: int, change: Callable[[Axis], Axis]) -> "_Seen":
         """Changed where an axis is that dimension."""
         if dim == self.y_dim:
@@ -309,9 +313,7 @@ def _together(given: Sequence[tuple[Tensor, _Seen | None]], output: Tensor) -> _
     for tensor, seen in given:
         if seen is None:
             continue
-        lead = output.dim() - tensor.dim()
-        seen = seen.moved(lambda dim, lead=lead: dim + lead)  # type: ignore[misc]
-        seen = _spread(seen, output)
+        seen = _spread(seen.led_by(output.dim() - tensor.dim()), output)
         made = seen if made is None else _both(made, seen)
         if made is None:
             return None
@@ -351,7 +353,7 @@ def _windows(call: _Call, seen: _Seen, output: Tensor, place: int) -> _Seen | No
     if padding == "valid":
         pads = (0, 0)
     elif padding == "same":
-        pads = tuple((dilation[k] * (kernel[k] - 1)) // 2 for k in (0, 1))  # type: ignore[assignment]
+        pads = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
     else:
         pads = call.pair("padding")
     axes = []
@@ -474,8 +476,7 @@ def _unsqueeze(call: _Call, seen: _Seen, output: Tensor, place: int) -> _Seen:
 
 
 def _expand(call: _Call, seen: _Seen, output: Tensor, place: int) -> _Seen:
-    lead = output.dim() - call["self"].dim()
-    return _spread(seen.moved(lambda dim: dim + lead), output)
+    return _spread(seen.led_by(output.dim() - call["self"].dim()), output)
 
 
 def _slice(call: _Call, seen: _Seen, output: Tensor, place: int) -> _Seen:
