@@ -20,7 +20,8 @@ from ..engine.engine import Engine
 from ..engine.job import Spec
 from ..engine.rows import TopTarget
 from ..errors import InvalidArgument, OutOfMemory, PellucidError, quoted
-from ..models.network import OUTPUT, PENULTIMATE, Layer
+from ..methods.inspect.embed import code_length, default_layer
+from ..models.network import OUTPUT, Layer
 from ..models.registry import Model
 from ..workers import Workers
 from .folder import Index, publish, sha256_of, tidy
@@ -107,11 +108,7 @@ def choose_layers(model: Model, names: Sequence[str] | None) -> tuple[Layer, ...
 def settings_of(model: Model, options: Options) -> dict[str, Any]:
     """All that an index depends on besides its photos, as JSON has it."""
     network = model.network
-    code_layer = PENULTIMATE
-    if network.classifier is None:
-        code_layer = network.spatial_layers(OUTPUT)[-1].name
-    layer = network.layer(code_layer)
-    code_length = layer.channel_count if layer is not None else _feature_count(model)
+    code_layer = default_layer(network)
     steps = asdict(model.preprocessing)
     return {
         "model": model.name,
@@ -130,7 +127,7 @@ def settings_of(model: Model, options: Options) -> dict[str, Any]:
         ],
         "channel_count": sum(layer.channel_count for layer in options.layers),
         "code_layer": code_layer,
-        "code_length": code_length,
+        "code_length": code_length(network, code_layer, "mean"),
         "top_k": options.top_k,
         "bucket_size": options.bucket_size,
         "picture_format": "webp" if options.lossless else "jpeg",
@@ -193,11 +190,6 @@ def _check(model: Model, options: Options, photos: Path, paths: Sequence[Path]) 
         except UnicodeEncodeError:
             shown = name.encode("utf-8", "backslashreplace").decode()
             raise Refused(f"{shown}: a photo's name must be UTF-8") from None
-
-
-def _feature_count(model: Model) -> int:
-    assert model.network.classifier is not None
-    return model.network.classifier.weight.shape[1]
 
 
 def _finished(folder: Path, settings: dict[str, Any], photos: Path, paths: Sequence[Path]) -> Built:
