@@ -3,6 +3,9 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the server does
+if "OMP_NUM_THREADS" in os.environ:
+    # Numba sets torch's number of threads to its own, and bits depend on it.
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 import contextlib
 import ctypes

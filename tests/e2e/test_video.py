@@ -85,8 +85,8 @@ def test_with_flow_control_none_is_lost(client: pellucid.Client) -> None:
 
 
 def test_as_photos_are_painted(client: pellucid.Client) -> None:
-    """The same pixels as of Stylize, whatever the frames come as."""
-    options: dict[str, Any] = {"strength": 0.7, "original_colors": "luminance"}
+    """The same pixels as of Stylize at one bucket, whatever the frames come as."""
+    options: dict[str, Any] = {"strength": 0.7, "original_colors": "luminance", "bucket_size": FEW}
     pixels = moving(3)
     for which in ("19", ["3", ("12", 3.0)]):
         photos = [
@@ -198,7 +198,8 @@ def test_leaving_early_cancels(server: Any, client: pellucid.Client) -> None:
 
 
 def test_on_asyncio(server: Any, client: pellucid.Client) -> None:
-    expected = [one.encoded for one in client.stylize_video(moving(5), "19", keep_all=True)]
+    options: dict[str, Any] = {"keep_all": True, "bucket_size": FEW}
+    expected = [one.encoded for one in client.stylize_video(moving(5), "19", **options)]
 
     async def coming() -> Any:
         for frame in moving(5):
@@ -207,7 +208,7 @@ def test_on_asyncio(server: Any, client: pellucid.Client) -> None:
     async def go() -> None:
         async with pellucid.AsyncClient(server.grpc) as asynchronous:
             for which in (coming(), moving(5)):
-                stream = asynchronous.stylize_video(which, "19", keep_all=True)
+                stream = asynchronous.stylize_video(which, "19", **options)
                 assert [frame.encoded async for frame in stream] == expected
                 assert (await stream.result()).stylized_count == 5
             left = asynchronous.stylize_video(moving(50), "19", keep_all=True)

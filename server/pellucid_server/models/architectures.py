@@ -112,14 +112,25 @@ def _seeded(name: str, **options: object) -> Callable[[int], nn.Module]:
 
 
 def _fit_norms(network: nn.Module, side_px: int) -> None:
-    """Gives normalizations the statistics of one batch, or logits hardly differ by photo."""
+    """Gives normalizations the statistics of one batch, or logits hardly differ by photo.
+
+    They are rounded far above float64's own errors: weights, and so the model's version, are the
+    same on any number of threads.
+    """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return
     for norm in norms:
         norm.momentum = None  # the plain mean over batches: of one
-    coarse = torch.randn(8, 3, 7, 7)
+    coarse = torch.randn(8, 3, 7, 7, dtype=torch.float64)
     images = nn.functional.interpolate(coarse, size=(side_px, side_px), mode="bilinear")
     with torch.no_grad():
-        network.train()(images + 0.2 * torch.randn_like(images))
+        network.double().train()(images + 0.2 * torch.randn_like(images))
+    network.float()
+    for norm in norms:
+        for statistic in (norm.running_mean, norm.running_var):
+            assert statistic is not None
+            statistic.copy_(statistic.bfloat16())
 
 
 def _imagenet_preprocessing(side_px: int) -> Preprocessing:
