@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch import Tensor
 _MAGIC = b"pellucid checkpoint 3\n"
 _LENGTH_BYTES = 4
 _SIGNATURE_BYTES = hashlib.sha256().digest_size
-_LEAST_KEY_BYTES = 16
 
 
 class BadCheckpoint(ValueError):
@@ -146,16 +144,3 @@ def restored(tensor: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
     """The way back of halved."""
     roots = tensor.double() / factor
     return (roots * roots.abs()).to(dtype)
-
-
-def read_key(path: Path) -> bytes:
-    """A key from its file, white space around it left out.
-
-    Raises:
-        ValueError: It is too short.
-        OSError: It cannot be read.
-    """
-    key = path.read_bytes().strip()
-    if len(key) < _LEAST_KEY_BYTES:
-        raise ValueError(f"the key has {len(key)} bytes; it needs at least {_LEAST_KEY_BYTES}")
-    return key

@@ -15,8 +15,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .checkpoints import read_key
 from .locks import read_tokens
+from .signing import read_key
 
 
 class Settings(BaseSettings):

@@ -69,6 +69,17 @@ def test_importing_the_client_loads_neither_torch_nor_pil() -> None:
     assert not loaded & {"torch", "PIL", "typer", "rich", "pellucid_server"}
 
 
+def test_the_servers_commands_load_no_torch_before_they_run() -> None:
+    """OpenMP reads how its threads are to wait while torch is loaded: the commands say it first."""
+    script = "import sys, pellucid_server.cli; print(sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(ast.literal_eval(done.stdout))
+    assert "pellucid_server.config" in loaded
+    assert "torch" not in loaded
+
+
 def test_the_servers_error_table_is_total() -> None:
     defined = {
         one

@@ -22,7 +22,6 @@ from pellucid.v1 import (
 )
 
 from .. import wire
-from ..checkpoints import read_key
 from ..config import Settings
 from ..engine.admission import Held
 from ..engine.engine import Engine
@@ -36,6 +35,7 @@ from ..models.registry import Model, Registry
 from ..models.styles.library import Library
 from ..observe import Counts, Metrics
 from ..processes import Processes
+from ..signing import read_key
 from ..workers import Workers
 from .attached import run_attached
 from .deadlines import answerable, in_time

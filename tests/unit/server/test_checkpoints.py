@@ -20,7 +20,6 @@ from pellucid_server.checkpoints import (
     BadCheckpoint,
     Checkpoint,
     halved,
-    read_key,
     restored,
     unpack,
 )
@@ -30,6 +29,7 @@ from pellucid_server.methods.optimize.optimize import Buckets, Optimize, Optimiz
 from pellucid_server.methods.optimize.snapshot import Declared, Snapshot
 from pellucid_server.methods.optimize.stepper import Preview, Progress
 from pellucid_server.models.registry import Registry
+from pellucid_server.signing import read_key
 from pellucid_server.wire.checkpoints import most_checkpoint_bytes, read_checkpoint
 from pellucid_server.wire.fields import Violations
 from torch import Tensor, nn

@@ -1,0 +1,18 @@
+"""The key that checkpoints are signed with."""
+
+from pathlib import Path
+
+_LEAST_KEY_BYTES = 16
+
+
+def read_key(path: Path) -> bytes:
+    """A key from its file, white space around it left out.
+
+    Raises:
+        ValueError: It is too short.
+        OSError: It cannot be read.
+    """
+    key = path.read_bytes().strip()
+    if len(key) < _LEAST_KEY_BYTES:
+        raise ValueError(f"the key has {len(key)} bytes; it needs at least {_LEAST_KEY_BYTES}")
+    return key
