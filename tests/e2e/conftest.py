@@ -75,7 +75,7 @@ def loop_in_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
 @contextmanager
 def serving(start: bool = True, **settings: Any) -> Iterator[Running]:
     ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    defaults = ports | {"input_px": 96, "styles": None}
+    defaults = ports | {"input_px": 96, "styles": None, "buckets": (1, 2, 4)}
 
     async def make() -> Server:
         return Server(Settings(**(defaults | settings)))
@@ -97,7 +97,8 @@ def make_server() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[Running]:
-    with serving(models=("efficientnet_lite0", "resnet18", "no_such_network")) as running:
+    models, buckets = ("efficientnet_lite0", "resnet18", "no_such_network"), (1, 2, 4, 8, 16)
+    with serving(models=models, buckets=buckets) as running:
         yield running
 
 

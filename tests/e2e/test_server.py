@@ -106,8 +106,9 @@ def test_64_concurrent_calls_equal_solo_calls_to_the_bit(served: Any) -> None:
                 while served.server.engine.admission.depth < 64 and time.monotonic() < until_s:
                     time.sleep(0.01)
             together = [future.result() for future in futures]
-        for call, result in zip(calls, together, strict=True):
-            assert np.array_equal(explain(client, call).attribution, result.attribution)
+        alone = {call: explain(client, call).attribution for call in set(calls)}
+    for call, result in zip(calls, together, strict=True):
+        assert np.array_equal(alone[call], result.attribution)
     batches = [batch for result in together for batch in result.run.batches]
     rows = sum(batch.own_row_count for batch in batches)
     assert rows / sum(batch.own_row_count / batch.row_count for batch in batches) > 4
@@ -433,7 +434,7 @@ def test_sigterm_finishes_what_was_admitted(cat_jpg: Path) -> None:
         with pellucid.Client(f"127.0.0.1:{ports[1]}", timeout_s=60, max_retries=0) as client:
             client.predict(cat_jpg)
             futures = [
-                callers.submit(client.explain, cat_jpg, "occlusion", window_px=16, stride_px=4)
+                callers.submit(client.explain, cat_jpg, "occlusion", window_px=16, stride_px=7)
                 for _ in range(4)
             ]
             time.sleep(0.5)
