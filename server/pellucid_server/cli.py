@@ -59,8 +59,6 @@ def _serve(
     # The first process of a container gets only signals that it has a handler for, and torch takes
     # a while to load. The loop has a handler of its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    from .serve import NoModels, serve
-
     console = Console(stderr=True)
     if no_embedded and model:
         console.print("[red]--no-embedded[/]: contradicts --model, which names embedded models")
@@ -89,6 +87,8 @@ def _serve(
             field = ".".join(map(str, problem["loc"])) or "settings"
             console.print(f"[red]{field}[/]: {problem['msg']}")
         raise typer.Exit(2) from None
+    from .serve import NoModels, serve  # loads torch, for which bad settings need not wait
+
     logging.basicConfig(
         level=logging.INFO,
         format="%(message)s",
