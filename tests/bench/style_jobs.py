@@ -14,14 +14,13 @@ from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.methods.optimize.stepper import Progress
 from pellucid_server.methods.stylize.stylize import Stylized
 from pellucid_server.models.registry import Model, Registry
-from pellucid_server.models.styles.library import Library
 
 from examples.paintings import PAINTINGS
 from tests.harness import cached, photo
 
 BUCKETS = (1, 2, 4, 8)
 _MOST_PIXELS = 2048**2
-_DAY_S = 86_400.0
+DAY_S = 86_400.0
 
 
 @cached
@@ -73,21 +72,8 @@ def optimized(
         neural=stylize_pb2.Neural(**neural),
     )
     limits = wire.Limits(1 << 30, BUCKETS, _MOST_PIXELS, Buckets(bucket_size), b"a key of 16 bytes")
-    call = wire.Call("", time.monotonic() + _DAY_S)
+    call = wire.Call("", time.monotonic() + DAY_S)
     spec = wire.read_stylize(request, call, Registry([model]), limits).spec
     run = Run()
     run.job = engine.submit(spec, outlet=run.note)
     return run
-
-
-def fast(engine: Engine, library: Library, frame: NDArray[np.uint8], style: str) -> Job:
-    """A job of one pass at the frame's own size."""
-    request = stylize_pb2.StylizeSpec(
-        content=image(frame),
-        fast=stylize_pb2.Fast(
-            styles=[stylize_pb2.NamedStyle(name=style)], side_px=max(frame.shape[:2])
-        ),
-    )
-    limits = wire.Limits(1 << 30, BUCKETS, _MOST_PIXELS, Buckets(4), b"a key of 16 bytes")
-    call = wire.Call(style, time.monotonic() + _DAY_S)
-    return engine.submit(wire.read_fast(request, call, library, limits).spec)

@@ -1,19 +1,20 @@
 """Speed of both ways to stylize, in one run: over the published package's loop, over bare torch.
 
-Fast style: frames of 480 × 360 through the engine, from one caller and from several at once, each
-with a style of its own and the next frame sent when the last one is back; and through ONNX Runtime
-as the published package runs the 26-style network, one frame at a time, from array to array.
+Fast style: frames of 480 × 360 of one video and of several at once, each with a style of its own,
+as StylizeVideo takes and returns them without a protocol, in numbers; and through ONNX Runtime as
+the published package runs the 26-style network, one frame at a time, from array to array.
 Optimized style: jobs in lock step at 256 px, and one batch of the same bucket that is moved by the
 same arithmetic, written with torch alone. All run in this process at the same number of threads,
 turn by turn; medians of the turns are printed, by wall time and by CPU time.
 """
 
 import argparse
+import asyncio
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,13 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from pellucid.v1 import video_pb2
+from pellucid_server import wire
+from pellucid_server.api.video import Videos
 from pellucid_server.engine.admission import QueueLimits
 from pellucid_server.engine.device import keep_freed_memory
+from pellucid_server.engine.job import Priority
+from pellucid_server.methods.optimize.optimize import Buckets
 from pellucid_server.methods.stylize.neural import (
     LEARNING_RATES,
     STYLE_WEIGHTS,
@@ -33,13 +39,14 @@ from pellucid_server.methods.stylize.neural import (
 from pellucid_server.models.registry import Model
 from pellucid_server.models.styles.library import Library, style_loads
 from pellucid_server.models.styles.multistyle import MULTISTYLE_FILE
+from pellucid_server.observe import Metrics
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from tests.bench.__main__ import MODEL, processor
-from tests.bench.style_jobs import BUCKETS, fast, optimized, picture
+from tests.bench.style_jobs import BUCKETS, DAY_S, image, optimized, picture
 from tests.bench.style_loops import PlainStyle, rows_of, size_of
 from tests.harness import CPU, PHOTOS, Runner, model, running
 
@@ -102,21 +109,42 @@ def by_the_package(file: Path, count: int) -> Callable[[], None]:
     return run
 
 
-def by_the_engine(
+def by_videos(
     runner: Runner, library: Library, stream_count: int, count: int
 ) -> Callable[[], None]:
-    """Each stream is a caller of its own, with a style of its own."""
+    """So many frames of all streams together; none is dropped."""
+    limits = wire.Limits(1 << 30, BUCKETS, math.prod(FRAME), Buckets(BUCKET), b"a key of 16 bytes")
 
-    def stream(which: int) -> None:
-        image, style = frame(which), str(int(STYLE) + which)
-        for _ in range(count // stream_count):
-            to_bytes(fast(runner.engine, library, image, style).future.result().result.picture)
+    async def work(priority: Priority, call: wire.Call, function: Callable[[], Any]) -> Any:
+        submitted = runner.workers.submit(function, priority, call.deadline_s)
+        return await asyncio.wrap_future(submitted)
 
-    def run() -> None:
-        with ThreadPoolExecutor(stream_count) as streams:
-            list(streams.map(stream, range(stream_count)))
+    async def stream(videos: Videos, which: int) -> None:
+        shown, left, back = image(frame(which)), count // stream_count, 0
+        spec = video_pb2.StylizeVideoSpec(
+            fast={"styles": [{"name": str(int(STYLE) + which)}], "side_px": max(FRAME)},
+            overflow=video_pb2.VIDEO_OVERFLOW_KEEP_ALL,
+            format=video_pb2.FRAME_FORMAT_RGB,
+        )
 
-    return run
+        async def receive() -> video_pb2.VideoFrame | None:
+            nonlocal left
+            left -= 1
+            return None if left < 0 else video_pb2.VideoFrame(index=left, image=shown)
+
+        async def send(response: video_pb2.StylizeVideoResponse) -> None:
+            nonlocal back
+            back += response.frame.HasField("pixels")
+
+        call = wire.Call(str(which), time.monotonic() + DAY_S)
+        await videos.run(spec, call, library, receive, send)
+        assert back == count // stream_count
+
+    async def all_streams() -> None:
+        videos = Videos(runner.engine, work, Metrics(), limits, stream_count, idle_s=DAY_S)
+        await asyncio.gather(*(stream(videos, which) for which in range(stream_count)))
+
+    return lambda: asyncio.run(all_streams())
 
 
 # Optimized style.
@@ -200,7 +228,7 @@ def main() -> None:
             WHEEL: (options.frames, by_the_package(file, options.frames))
         }
         for count in STREAMS:
-            run = by_the_engine(runner, library, count, options.frames)
+            run = by_videos(runner, library, count, options.frames)
             frames[f"{count} stream{'s' * (count > 1)}"] = options.frames, run
         moved: dict[str, tuple[int, Callable[[], Any]]] = {
             # Both end with a look that scores the images, here and there counted as a step.
