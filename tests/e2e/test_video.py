@@ -168,10 +168,15 @@ def test_what_goes_wrong_with_the_callers_moving(client: pellucid.Client) -> Non
         raise RuntimeError("the camera fell down")
 
     taken = []
+    stream = client.stylize_video(broken(), "19", keep_all=True)
     with pytest.raises(RuntimeError, match="the camera fell down"):
-        for frame in client.stylize_video(broken(), "19", keep_all=True):
+        for frame in stream:
             taken.append(frame.index)  # noqa: PERF401
     assert taken == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="the camera fell down"):
+        stream.result()
+    assert stream.last is not None
+    assert stream.last.stylized_count == 3
     with pytest.raises(pellucid.BadArgument, match="photo: is int"):
         client.stylize_video([1], "19").result()  # type: ignore[list-item]
 
@@ -245,15 +250,33 @@ def test_bounds_idleness_and_drain(make_server: Any, styles: Path) -> None:
             yield from moving(2)
             go_on.wait(60)
 
+        async def idle(address: str) -> None:
+            async with pellucid.AsyncClient(address) as client:
+                stream = client.stylize_video(slow(), "19", keep_all=True)
+                assert (await anext(stream)).index == 0
+                assert stream.last is None
+                for _ in range(2):
+                    with pytest.raises(pellucid.DeadlineExceeded, match="no frame came for 3 s"):
+                        await stream.result()
+                assert stream.last is not None
+                assert (stream.last.received_count, stream.last.stylized_count) == (2, 2)
+                go_on.set()
+
         with pellucid.Client(running.grpc, max_retries=0) as client:
             with client.stylize_video(slow(), "19", keep_all=True) as first:
                 assert next(first).index == 0
                 with pytest.raises(pellucid.ResourceExhausted, match="1 streams of video"):
                     client.stylize_video(moving(1), "19").result()
                 assert next(first).index == 1
-                with pytest.raises(pellucid.DeadlineExceeded, match="no frame came for 3 s"):
-                    next(first)
+                assert first.last is None
+                for _ in range(2):
+                    with pytest.raises(pellucid.DeadlineExceeded, match="no frame came for 3 s"):
+                        first.result()
+                assert first.last is not None
+                assert (first.last.received_count, first.last.stylized_count) == (2, 2)
             go_on.set()
+            go_on.clear()
+            asyncio.run(idle(running.grpc))
             go_on.clear()
             spec = video_pb2.StylizeVideoSpec(fast={"styles": [{"name": "19"}]})
 
