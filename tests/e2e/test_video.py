@@ -17,7 +17,7 @@ import pytest
 from pellucid.v1 import service_pb2_grpc, video_pb2
 from PIL import Image
 
-from tests.harness import file_of, moving, photo
+from tests.harness import MOST_SENT, file_of, moving, padded, photo, settle
 
 STYLE = photo("coffee")[::4, ::4].copy()
 FEW = 4
@@ -94,9 +94,25 @@ def test_a_sender_at_twice_the_capacity(server: Any, client: pellucid.Client) ->
     assert dropped[-1] == summary.dropped_count
 
 
-def test_with_flow_control_none_is_lost(client: pellucid.Client) -> None:
-    stream = client.stylize_video(moving(100), "19", keep_all=True)
-    assert [frame.index for frame in stream] == list(range(100))
+def test_with_flow_control_none_is_lost(server: Any, client: pellucid.Client) -> None:
+    """While nothing is painted the sender is slowed, too, and not only the server's queue short."""
+    sent, go_on = [0], threading.Event()
+
+    def frames() -> Iterator[bytes]:
+        for i, frame in enumerate(padded(moving(100))):
+            if i:
+                go_on.wait(60)
+            sent.append(i)
+            yield frame
+
+    stream = client.stylize_video(frames(), "19", keep_all=True)
+    made = [next(stream)]
+    with server.held():
+        go_on.set()
+        settle(lambda: sent[-1])
+        assert sent[-1] < MOST_SENT
+    made += stream
+    assert [frame.index for frame in made] == list(range(100))
     summary = stream.result()
     assert summary.stylized_count == summary.received_count == 100
     assert summary.dropped_count == summary.failed_count == 0
