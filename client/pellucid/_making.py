@@ -291,7 +291,8 @@ class Making(Connection):
 
         Returns:
             The frames, one by one, and the summary of them as its result: see optimize. A frame
-            that failed says why in its error; the others go on.
+            that failed says why in its error; the others go on. Where the server ends the stream
+            with an error, its last is the summary.
 
         Raises:
             PhotoNotFound: There is no such file of a style.

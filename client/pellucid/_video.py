@@ -101,22 +101,22 @@ def _message(index: int, frame: Any) -> video_pb2.StylizeVideoRequest:
 def stream(
     call: Callable[..., Any], spec: video_pb2.StylizeVideoSpec, frames: "video.Frames"
 ) -> Generator[Any, None, None]:
-    """Frames as they come back, and the summary."""
+    """Frames as they come back, and the summary: before the error, where the server ends in one."""
     feed = _Feed(spec)
     responses = call(feed.messages(frames))
-    summary = None
+    summed_up = False
     try:
         for response in responses:
-            event = _event(response)
-            if isinstance(event, video.VideoSummary):
-                summary = event
-            elif event is not None:
+            if (event := _event(response)) is not None:
+                summed_up = isinstance(event, video.VideoSummary)
                 yield event
     except grpc.RpcError as error:
         raise failure_of(error) from error
     finally:
         responses.cancel()
-    yield _checked(feed, summary)
+    feed.check()
+    if not summed_up:
+        raise _unfinished()
 
 
 async def stream_aio(
@@ -125,26 +125,23 @@ async def stream_aio(
     """The twin of stream."""
     feed = _Feed(spec)
     responses = call(feed.messages_aio(frames))
-    summary = None
+    summed_up = False
     try:
         async for response in responses:
-            event = _event(response)
-            if isinstance(event, video.VideoSummary):
-                summary = event
-            elif event is not None:
+            if (event := _event(response)) is not None:
+                summed_up = isinstance(event, video.VideoSummary)
                 yield event
     except grpc.RpcError as error:
         raise failure_of(error) from error
     finally:
         responses.cancel()
-    yield _checked(feed, summary)
-
-
-def _checked(feed: _Feed, summary: "video.VideoSummary | None") -> "video.VideoSummary":
     feed.check()
-    if summary is None:
-        raise Internal("the server's stream has no summary")
-    return summary
+    if not summed_up:
+        raise _unfinished()
+
+
+def _unfinished() -> Internal:
+    return Internal("the server's stream has no summary")
 
 
 def _event(response: video_pb2.StylizeVideoResponse) -> Any:

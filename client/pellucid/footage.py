@@ -33,6 +33,7 @@ SUFFIXES = (".mp4", ".mov", ".mkv")
 _USUAL_RATE = Fraction(30)
 """Frames a second where a camera does not say."""
 _MICROSECOND = Fraction(1, 1_000_000)
+_SQUARE = Fraction(1)
 
 _BT709 = 1
 """Of matrix, primaries and transfer alike, as H.264 numbers them."""
@@ -52,6 +53,12 @@ class Footage:
         name: Of the file, or of the device; None: the first camera.
         kind: FFmpeg's format of the device; None: as is usual on this system, for a camera.
         camera: Whether it is one.
+
+    Attributes:
+        rate: Frames a second, about.
+        time_base: What times are multiples of, in seconds.
+        pixel_aspect: A pixel's width by its height, where the picture is upright: so from the
+            first frame on, which says whether it is turned.
 
     Raises:
         BadArgument: There is no such file or camera, it cannot be read, or it has no video.
@@ -82,6 +89,8 @@ class Footage:
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate = Fraction(rate) if rate else _USUAL_RATE
         self.time_base = Fraction(self._stream.time_base or _MICROSECOND)
+        self._stored_aspect = self._stream.sample_aspect_ratio or _SQUARE
+        self.pixel_aspect = self._stored_aspect
 
     @property
     def frame_count(self) -> int | None:
@@ -116,7 +125,10 @@ class Footage:
                 if seconds is not None and float(time_s) >= seconds:
                     break
                 # Phones turn the picture when it is shown, counterclockwise.
-                pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                quarters = round(frame.rotation / 90)
+                stored = self._stored_aspect
+                self.pixel_aspect = 1 / stored if quarters % 2 else stored
+                pixels = np.rot90(frame.to_ndarray(format="rgb24"), quarters)
                 yield np.ascontiguousarray(pixels), float(time_s * 1000)
         except (av.FFmpegError, OSError) as error:
             what = f"is damaged after frame {number}: {error.strerror}"
@@ -188,8 +200,15 @@ class Film:
         self._packets: Iterator[tuple[Fraction, Any]] = iter(())
         self._next: tuple[Fraction, Any] | None = None
 
-    def add(self, pixels: NDArray[np.uint8], time_ms: float) -> None:
+    def add(
+        self, pixels: NDArray[np.uint8], time_ms: float, pixel_aspect: Fraction = _SQUARE
+    ) -> None:
         """The next frame, height × width × 3.
+
+        Args:
+            pixels: Red, green and blue.
+            time_ms: When it is shown.
+            pixel_aspect: A pixel's width by its height; the first frame's is the film's.
 
         Raises:
             BadArgument: The file cannot be written.
@@ -203,7 +222,7 @@ class Film:
         frame.pts, frame.time_base = round(time_s / self._time_base), self._time_base
         with self._explained():
             if self._container is None:
-                self._open(height_px, width_px)
+                self._open(height_px, width_px, pixel_aspect)
             self._copy_sound(time_s)
             self._container.mux(self._stream.encode(frame))
 
@@ -242,13 +261,14 @@ class Film:
         finally:
             self.drop()
 
-    def _open(self, height_px: int, width_px: int) -> None:
+    def _open(self, height_px: int, width_px: int, pixel_aspect: Fraction) -> None:
         self._container = av.open(str(self._part), "w")
         self._stream = self._container.add_stream("h264", rate=self._rate, options=dict(_ENCODER))
         self._stream.width, self._stream.height = width_px, height_px
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
         context.time_base = self._time_base
+        context.sample_aspect_ratio = pixel_aspect
         # Said, or players would guess by the size.
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = _BT709

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adversarial import Adversarial, Attacked
-from .errors import Cancelled, PellucidError
+from .errors import Cancelled
 from .types import Neuron, Run, format_of, opened
 from .universal import Universal
 
@@ -270,12 +270,15 @@ class Course(Generic[_Event, _Result]):
 
     Attributes:
         checkpoint: The last one that came, whatever it ended with; None before the first.
+        last: The result as it came, whatever it ended with thereafter: the summary of a video
+            that the server ends with an error, which result raises; None before.
     """
 
     def __init__(self, events: "Generator[Any, None, None]", kind: type[_Result]) -> None:
         self._events, self._kind = events, kind
         self.checkpoint: Checkpoint | None = None
-        self._ended: _Result | PellucidError = Cancelled(_CLOSED)
+        self.last: _Result | None = None
+        self._ended: _Result | Exception = Cancelled(_CLOSED)
 
     def __iter__(self) -> Self:
         return self
@@ -285,13 +288,13 @@ class Course(Generic[_Event, _Result]):
         try:
             for event in self._events:
                 if isinstance(event, self._kind):
-                    self._ended = event
+                    self._ended = self.last = event
                     continue
                 if isinstance(event, Checkpoint):
                     self.checkpoint = event
                 shown: _Event = event
                 return shown
-        except PellucidError as error:
+        except Exception as error:
             self._ended = error
             raise
         raise StopIteration
@@ -304,7 +307,7 @@ class Course(Generic[_Event, _Result]):
         """
         for _ in self:
             pass
-        if isinstance(self._ended, PellucidError):
+        if isinstance(self._ended, Exception):
             raise self._ended
         return self._ended
 
@@ -330,7 +333,8 @@ class AsyncCourse(Generic[_Event, _Result]):
     def __init__(self, events: "AsyncGenerator[Any, None]", kind: type[_Result]) -> None:
         self._events, self._kind = events, kind
         self.checkpoint: Checkpoint | None = None
-        self._ended: _Result | PellucidError = Cancelled(_CLOSED)
+        self.last: _Result | None = None
+        self._ended: _Result | Exception = Cancelled(_CLOSED)
 
     def __aiter__(self) -> Self:
         return self
@@ -340,13 +344,13 @@ class AsyncCourse(Generic[_Event, _Result]):
         try:
             async for event in self._events:
                 if isinstance(event, self._kind):
-                    self._ended = event
+                    self._ended = self.last = event
                     continue
                 if isinstance(event, Checkpoint):
                     self.checkpoint = event
                 shown: _Event = event
                 return shown
-        except PellucidError as error:
+        except Exception as error:
             self._ended = error
             raise
         raise StopAsyncIteration
@@ -355,7 +359,7 @@ class AsyncCourse(Generic[_Event, _Result]):
         """Waits for the end: see Course.result."""
         async for _ in self:
             pass
-        if isinstance(self._ended, PellucidError):
+        if isinstance(self._ended, Exception):
             raise self._ended
         return self._ended
 

@@ -113,7 +113,7 @@ class Metrics:
         )
         self._video_frames = Counter(
             "pellucid_video_frames",
-            "Frames of video, by what became of them: stylized, dropped or failed.",
+            "Frames of video, by what became of them: stylized, dropped, failed or left.",
             ["outcome"],
             registry=self.registry,
         )
@@ -176,7 +176,7 @@ class Metrics:
             yield
 
     def video_frame(self, outcome: str) -> None:
-        """What became of a frame: stylized, dropped or failed."""
+        """What became of a frame: stylized, dropped, failed, or left by a stream that ended."""
         self._video_frames.labels(outcome).inc()
 
     def batch(self, batch: Batch, batch_ms: float) -> None:

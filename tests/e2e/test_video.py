@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 from pellucid.v1 import service_pb2_grpc, video_pb2
 from PIL import Image
 
-from tests.harness import file_of, moving, photo
+from tests.harness import MOST_SENT, file_of, moving, padded, photo, settle
 
 STYLE = photo("coffee")[::4, ::4].copy()
 FEW = 4
@@ -41,23 +41,41 @@ def sample(server: Any, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
+DROPPED = 'pellucid_video_frames_total{outcome="dropped"}'
+
+
+def until(condition: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
 # The stream.
 
 
-def test_a_sender_at_twice_the_capacity(client: pellucid.Client) -> None:
-    """100 frames: in order, never more than 4 waiting, all accounted for."""
-    started_s = time.monotonic()
-    assert len(list(client.stylize_video(moving(20), "19", keep_all=True))) == 20
-    frame_s = (time.monotonic() - started_s) / 20
+def test_a_sender_at_twice_the_capacity(server: Any, client: pellucid.Client) -> None:
+    """100 frames, 2 for each that comes back: in order, at most 4 waiting, all accounted for."""
+    # At first more than the 3 that can be under way and the 4 that can wait.
+    may_go = threading.Semaphore(8)
+    made: list[pellucid.StylizedFrame] = []
 
     def paced() -> Iterator[tuple[Any, float]]:
-        begun_s = time.monotonic()
         for i, frame in enumerate(moving(100)):
-            time.sleep(max(0.0, begun_s + i * frame_s / 2 - time.monotonic()))
+            may_go.acquire()
             yield frame, i * 40.0
 
-    with closing(client.stylize_video(paced(), "19")) as stream:
-        made = list(stream)
+    def take(stream: Any) -> None:
+        for frame in stream:
+            made.append(frame)
+            may_go.release(2)
+
+    dropped_before = sample(server, DROPPED)
+    with closing(client.stylize_video(paced(), "19")) as stream, ThreadPoolExecutor(1) as threads:
+        with server.held():
+            taking = threads.submit(take, stream)
+            until(lambda: sample(server, DROPPED) > dropped_before)
+        taking.result()
         summary = stream.result()
     indices = [frame.index for frame in made]
     assert indices == sorted(set(indices))
@@ -67,6 +85,7 @@ def test_a_sender_at_twice_the_capacity(client: pellucid.Client) -> None:
     assert summary.most_waiting_count <= 4
     assert summary.failed_count == 0
     assert summary.dropped_count > 0
+    assert sample(server, DROPPED) == dropped_before + summary.dropped_count
     assert summary.stylized_count == len(made) == 100 - summary.dropped_count
     dropped = [frame.dropped_count for frame in made]
     assert dropped == sorted(dropped)
@@ -75,9 +94,25 @@ def test_a_sender_at_twice_the_capacity(client: pellucid.Client) -> None:
     assert dropped[-1] == summary.dropped_count
 
 
-def test_with_flow_control_none_is_lost(client: pellucid.Client) -> None:
-    stream = client.stylize_video(moving(100), "19", keep_all=True)
-    assert [frame.index for frame in stream] == list(range(100))
+def test_with_flow_control_none_is_lost(server: Any, client: pellucid.Client) -> None:
+    """While nothing is painted the sender is slowed, too, and not only the server's queue short."""
+    sent, go_on = [0], threading.Event()
+
+    def frames() -> Iterator[bytes]:
+        for i, frame in enumerate(padded(moving(100))):
+            if i:
+                go_on.wait(60)
+            sent.append(i)
+            yield frame
+
+    stream = client.stylize_video(frames(), "19", keep_all=True)
+    made = [next(stream)]
+    with server.held():
+        go_on.set()
+        settle(lambda: sent[-1])
+        assert sent[-1] < MOST_SENT
+    made += stream
+    assert [frame.index for frame in made] == list(range(100))
     summary = stream.result()
     assert summary.stylized_count == summary.received_count == 100
     assert summary.dropped_count == summary.failed_count == 0
@@ -168,10 +203,15 @@ def test_what_goes_wrong_with_the_callers_moving(client: pellucid.Client) -> Non
         raise RuntimeError("the camera fell down")
 
     taken = []
+    stream = client.stylize_video(broken(), "19", keep_all=True)
     with pytest.raises(RuntimeError, match="the camera fell down"):
-        for frame in client.stylize_video(broken(), "19", keep_all=True):
+        for frame in stream:
             taken.append(frame.index)  # noqa: PERF401
     assert taken == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="the camera fell down"):
+        stream.result()
+    assert stream.last is not None
+    assert stream.last.stylized_count == 3
     with pytest.raises(pellucid.BadArgument, match="photo: is int"):
         client.stylize_video([1], "19").result()  # type: ignore[list-item]
 
@@ -191,10 +231,8 @@ def test_leaving_early_cancels(server: Any, client: pellucid.Client) -> None:
     go_on.set()
     with pytest.raises(pellucid.Cancelled):
         stream.result()
-    until_s = time.monotonic() + 30
-    while sample(server, "pellucid_video_streams") or server.server.engine.admission.byte_count:
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
+    until(lambda: not sample(server, "pellucid_video_streams"))
+    until(lambda: not server.server.engine.admission.byte_count)
 
 
 def test_on_asyncio(server: Any, client: pellucid.Client) -> None:
@@ -245,15 +283,33 @@ def test_bounds_idleness_and_drain(make_server: Any, styles: Path) -> None:
             yield from moving(2)
             go_on.wait(60)
 
+        async def idle(address: str) -> None:
+            async with pellucid.AsyncClient(address) as client:
+                stream = client.stylize_video(slow(), "19", keep_all=True)
+                assert (await anext(stream)).index == 0
+                assert stream.last is None
+                for _ in range(2):
+                    with pytest.raises(pellucid.DeadlineExceeded, match="no frame came for 3 s"):
+                        await stream.result()
+                assert stream.last is not None
+                assert (stream.last.received_count, stream.last.stylized_count) == (2, 2)
+                go_on.set()
+
         with pellucid.Client(running.grpc, max_retries=0) as client:
             with client.stylize_video(slow(), "19", keep_all=True) as first:
                 assert next(first).index == 0
                 with pytest.raises(pellucid.ResourceExhausted, match="1 streams of video"):
                     client.stylize_video(moving(1), "19").result()
                 assert next(first).index == 1
-                with pytest.raises(pellucid.DeadlineExceeded, match="no frame came for 3 s"):
-                    next(first)
+                assert first.last is None
+                for _ in range(2):
+                    with pytest.raises(pellucid.DeadlineExceeded, match="no frame came for 3 s"):
+                        first.result()
+                assert first.last is not None
+                assert (first.last.received_count, first.last.stylized_count) == (2, 2)
             go_on.set()
+            go_on.clear()
+            asyncio.run(idle(running.grpc))
             go_on.clear()
             spec = video_pb2.StylizeVideoSpec(fast={"styles": [{"name": "19"}]})
 

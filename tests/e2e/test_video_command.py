@@ -31,14 +31,16 @@ def client(server: Any) -> Iterator[pellucid.Client]:
 
 
 RATE = 25
+PIXEL_ASPECT = Fraction(4, 3)
 
 
 def write_video(path: Path, count: int, *, sound: bool = True, picture: bool = True) -> None:
-    """So many frames at 25 a second, and a tone that lasts as long."""
+    """So many frames at 25 a second, of pixels that are not square, and a tone as long."""
     with av.open(str(path), "w") as container:
         if picture:
             video: Any = container.add_stream("h264", rate=RATE)
             video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+            video.codec_context.sample_aspect_ratio = PIXEL_ASPECT
         if sound:
             audio: Any = container.add_stream("aac", rate=44100)
             audio.layout = "mono"
@@ -64,13 +66,14 @@ def sound_of(path: Path) -> list[tuple[Any, bytes]]:
         return [(one.pts * one.time_base, bytes(one)) for one in packets if one.dts is not None]
 
 
-def picture_of(path: Path) -> tuple[list[Any], list[Any], Any]:
-    """Times in seconds, pixels, and the rate."""
+def picture_of(path: Path) -> tuple[list[Any], list[Any], tuple[Any, Any]]:
+    """Times in seconds, pixels, and the rate and the aspect of a pixel."""
     with av.open(str(path)) as container:
         decoded = list(container.decode(video=0))
         times = [one.pts * one.time_base for one in decoded]
         pixels = [one.to_ndarray(format="rgb24").astype(int) for one in decoded]
-        return times, pixels, container.streams.video[0].average_rate
+        stream = container.streams.video[0]
+        return times, pixels, (stream.average_rate, stream.sample_aspect_ratio)
 
 
 @pytest.fixture
@@ -87,9 +90,9 @@ def test_a_file_keeps_its_frames_and_its_sound(
     made = runner.invoke(app, command)
     assert made.exit_code == 0, made.output
     assert "40 in" in made.output
-    times, pixels, rate = picture_of(source)
-    new_times, new_pixels, new_rate = picture_of(out)
-    assert rate == new_rate == RATE
+    times, pixels, shown = picture_of(source)
+    new_times, new_pixels, new_shown = picture_of(out)
+    assert shown == new_shown == (RATE, PIXEL_ASPECT)
     assert times == new_times
     assert len(sound_of(source)) > 50
     assert sound_of(source) == sound_of(out)

@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.harness import file_of, moving
+from tests.harness import MOST_SENT, file_of, moving, padded, settle
 
 FEW = 4
 """Of a style network's buckets that are measured at the start."""
@@ -91,6 +91,30 @@ def test_the_same_over_a_websocket(server: Any, client: pellucid.Client) -> None
         with pytest.raises(ConnectionClosed):
             socket.recv(60)
         assert socket.close_code == 1000
+
+
+def test_a_websocket_slows_its_sender(server: Any) -> None:
+    """While nothing is painted, and all are to be kept."""
+    sent = [0]
+    with connect(url(server), max_size=None) as socket:
+        socket.send(spec_of(overflow="VIDEO_OVERFLOW_KEEP_ALL"))
+        socket.recv(60)
+
+        def send() -> None:
+            for i, file in enumerate(padded(moving(100))):
+                socket.send(message({"index": i}, file))
+                sent.append(i)
+            socket.send('{"end": true}')
+
+        with server.held():
+            sending = threading.Thread(target=send)
+            sending.start()
+            settle(lambda: sent[-1])
+            assert sent[-1] < MOST_SENT
+        *made, last = list(socket)
+        sending.join()
+    assert [parted(one)[0]["index"] for one in made if isinstance(one, bytes)] == list(range(100))
+    assert json.loads(last)["summary"]["stylizedCount"] == 100
 
 
 def test_a_websocket_keeps_all_or_drops_the_oldest(server: Any) -> None:

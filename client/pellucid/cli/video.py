@@ -132,7 +132,7 @@ def video(
 
         def take(frame: "StylizedFrame") -> bool:
             if film is not None:
-                film.add(frame.pixels, frame.timestamp_ms)
+                film.add(frame.pixels, frame.timestamp_ms, seen.pixel_aspect)
             return shown is None or shown.show(frame)
 
         started_s = time.monotonic()

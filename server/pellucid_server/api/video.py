@@ -236,8 +236,8 @@ class _Stream:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            for frame in self._frames:
-                frame.held.release()
+            for frame in list(self._frames):
+                self._let_go(frame, "left")
         self._summary.most_waiting_count = waiting.most_count
         await self._show(video_pb2.StylizeVideoResponse(summary=self._summary))
         if self._ending is not None:

@@ -1,5 +1,6 @@
 """Video files: frames and their times, colours, sides, sound, and what is wrong with them."""
 
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -169,6 +170,41 @@ def test_a_turned_picture_is_upright(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert upright.shape == (64, 48, 3)
     assert upright[:, -8:].mean() > 200  # a quarter clockwise: to the right
     assert upright[:, :32].mean() < 50
+
+
+@pytest.mark.parametrize(
+    ("quarters", "shape", "aspect"),
+    [(0, (48, 64, 3), Fraction(4, 3)), (1, (64, 48, 3), Fraction(3, 4))],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_pixels_that_are_not_square_stay_so(
+    tmp_path: Path, suffix: str, quarters: int, shape: tuple[int, ...], aspect: Fraction
+) -> None:
+    """What was wide is high, where the picture is turned."""
+    source, out = tmp_path / "a.mp4", tmp_path / f"b{suffix}"
+    with av.open(str(source), "w") as container:
+        stream: Any = container.add_stream("h264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        frame = av.VideoFrame.from_ndarray(flat(9, 9, 9), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    if quarters:
+        # The track's header says how it is turned: as a matrix, of 16.16 (ISO 14496-12, 8.3.2).
+        straight, turned = (
+            struct.pack(">9i", *(one << 16 for one in (*rows, 0, 0)), 1 << 30)
+            for rows in ((1, 0, 0, 0, 1, 0), (0, 1, 0, -1, 0, 0))
+        )
+        whole = source.read_bytes()
+        at = whole.index(straight, whole.index(b"tkhd"))
+        source.write_bytes(whole[:at] + turned + whole[at + len(turned) :])
+    footage = Footage(source)
+    with Film(out, footage.rate, footage.time_base) as film:
+        for pixels, time_ms in footage.frames():
+            assert pixels.shape == shape
+            film.add(pixels, time_ms, footage.pixel_aspect)
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == aspect
 
 
 @pytest.mark.parametrize("cover", [False, True])

@@ -166,6 +166,39 @@ def test_what_is_dropped_while_the_device_stands_still(library: Library) -> None
     assert summary.most_waiting_count == 4
 
 
+def test_what_a_caller_leaves_is_counted(library: Library) -> None:
+    """3 frames under way, and 4 that wait."""
+    with running(buckets=(1, 2)) as runner:
+        bench = Bench(runner, library)
+
+        def count(outcome: str) -> float | None:
+            labels = {"outcome": outcome}
+            return bench.metrics.registry.get_sample_value("pellucid_video_frames_total", labels)
+
+        async def go() -> None:
+            left = numbered(20)
+
+            async def receive() -> video_pb2.VideoFrame | None:
+                if len(left) == 20 - MOST_UNDERWAY:
+                    await until(lambda: len(runner.engine.admission.jobs()) == MOST_UNDERWAY)
+                if not left:
+                    await never()
+                return left.pop(0)
+
+            with runner.held():
+                runner.submitted.clear()
+                stream = asyncio.create_task(bench.run(asked(), receive, Sent()))
+                await until(lambda: count("dropped") == 20 - 7)
+                stream.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await stream
+
+        asyncio.run(go())
+        assert count("left") == 7
+        assert count("stylized") is None
+        assert runner.engine.admission.byte_count == 0
+
+
 def test_where_memory_is_short_the_newest_frames_stay(library: Library) -> None:
     """There is room for 3 frames under way and 2 that wait."""
     with running(buckets=(1, 2)) as runner:

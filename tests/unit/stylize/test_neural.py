@@ -329,6 +329,31 @@ def test_default_layers() -> None:
     assert default_layers(vgg)[1]  # no such layers there: those of each size
 
 
+@pytest.mark.parametrize(("name", "rival"), [("googlenet", "inception4a"), ("resnet18", "layer3")])
+def test_content_is_of_no_layer_of_style(name: str, rival: str) -> None:
+    """Next to one, with maps of its size; and both losses fall, from noise."""
+    content, style = default_layers(model(name))
+    network = model(name).network
+    assert not {layer for layer, _ in content} & {layer for layer, _ in style}
+    shapes = []
+    for layer in (content[0][0], rival):
+        known = network.layer(layer)
+        assert known is not None
+        shapes.append(known.shape[1:])
+    assert shapes[0] == shapes[1]
+    options = {"start": "noise", "step_count": 20, "progress_every": 1}
+    method, pictures = stylize(layers=(content, style), **options)
+    shown: list[Any] = []
+    with running() as runner:
+        made = run(
+            runner, method, pictures, name=name, outlet=lambda done: shown.append(done.result)
+        )
+    first = next(one for one in shown if isinstance(one, Progress))
+    last = made.end.progress
+    assert last.terms[0] > first.terms[0]
+    assert sum(last.terms[1:]) > sum(first.terms[1:])
+
+
 def test_gram_matrices_are_counted() -> None:
     """Those of every style, and of their mean, at each of its layers."""
     on = model(NAME)

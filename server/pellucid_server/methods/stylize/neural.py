@@ -163,8 +163,9 @@ _KNOWN: tuple[tuple[str, Names, Names], ...] = (
         }.items()
         for normed in (False, True)
     ),
-    (r"googlenet", ("inception4a",), ("conv1", "conv3", "inception3b", "inception4a")),
-    (r"resnet\d+", ("layer3",), ("relu", "layer1", "layer2", "layer3")),
+    # As conv4_2 is to conv4_1 of a VGG: next to a layer of style, of its size of maps, not it.
+    (r"googlenet", ("inception4b",), ("conv1", "conv3", "inception3b", "inception4a")),
+    (r"resnet\d+", ("layer3.0",), ("relu", "layer1", "layer2", "layer3")),
     (
         r"(tf_)?efficientnet_lite0",
         # Deep enough that style can come without it: of blocks.3, whose maps both would be after,
