@@ -239,10 +239,7 @@ class Processes:
         elif not process.alive:
             status = process.ended()
             log.error("a process ended by itself, with %s", status)
-            if status in (
-                _OUT_OF_MEMORY,
-                -signal.SIGKILL,
-            ):  # which the kernel sends where it is out
+            if status in (_OUT_OF_MEMORY, -signal.SIGKILL):  # the kernel's, where none is left
                 outcome = self._out_of_memory()
         self._end(task, outcome)
 
