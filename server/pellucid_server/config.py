@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     process_count: int = Field(
         1, ge=1, le=64, description="Processes that make maps, each on one core; begun when needed."
     )
+    process_bytes: int = Field(
+        4 << 30,
+        ge=1 << 29,
+        description="Memory of each of them, on Linux; a map that needs more is refused.",
+    )
 
     max_message_bytes: int = Field(
         32 << 20, ge=1 << 10, description="Cap of a message or body, both ways."

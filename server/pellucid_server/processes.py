@@ -2,7 +2,7 @@
 
 Each is an interpreter of its own that never loads torch, one thread wide. It is begun when it is
 first needed, and killed to cancel what it does; another takes its place. It does not outlive the
-server, however that ends.
+server, however that ends, and it has memory of its own size: what needs more fails alone.
 """
 
 import contextlib
@@ -41,6 +41,12 @@ _RETRY_DELAY_MS = 5000.0
 
 _NICENESS = 5
 """Below the engine, which answers within milliseconds."""
+
+_ENDING_S = 5.0
+"""How long a process may take to end once nobody hears from it."""
+
+_OUT_OF_MEMORY = 77
+"""What a process ends with that cannot even read, or say, what it was to."""
 
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl: the signal that a process gets once the thread that began it has ended."""
@@ -81,10 +87,13 @@ class Processes:
     Args:
         count: Processes, and tasks at once.
         most_waiting: Tasks that may wait beside.
+        most_bytes: Memory that a process may write to, on Linux: its interpreter and libraries,
+            what it is sent and what it computes with.
     """
 
-    def __init__(self, count: int, most_waiting: int) -> None:
+    def __init__(self, count: int, most_waiting: int, most_bytes: int) -> None:
         self._most_waiting = most_waiting
+        self._most_bytes = most_bytes
         self._waiting: set[Task] = set()
         self._running: dict[Task, _Process | None] = {}  # None: its process is being begun
         self._changed = threading.Condition()
@@ -183,7 +192,9 @@ class Processes:
                 if process is None or not process.alive:
                     opened.close()
                     try:
-                        process = opened.enter_context(contextlib.closing(_Process()))
+                        process = opened.enter_context(
+                            contextlib.closing(_Process(self._most_bytes))
+                        )
                     except OSError:
                         log.exception("a process could not be begun")
                         self._end(task, Internal())
@@ -214,7 +225,7 @@ class Processes:
         try:
             outcome = process.do(task.function, task.arguments, task.outlet)
         except _Failed as failed:
-            outcome = OutOfMemory("the server has too little memory for this request")
+            outcome = self._out_of_memory()
             if not failed.out_of_memory:
                 log.error("work in a process failed\n%s", failed.trace)
                 outcome = Internal()
@@ -226,8 +237,18 @@ class Processes:
             process.close()
             outcome = self._interrupted()
         elif not process.alive:
-            log.error("a process ended by itself, with %s", process.close())
+            status = process.ended()
+            log.error("a process ended by itself, with %s", status)
+            if status in (_OUT_OF_MEMORY, -signal.SIGKILL):  # the kernel's, where none is left
+                outcome = self._out_of_memory()
         self._end(task, outcome)
+
+    def _out_of_memory(self) -> OutOfMemory:
+        mebibytes = self._most_bytes >> 20
+        return OutOfMemory(
+            f"it needs more memory than the server gives a map, {mebibytes} MiB at most: fewer or "
+            "shorter codes need less"
+        )
 
     def _interrupted(self) -> PellucidError:
         return _stopping() if self._stopping else Cancelled("the caller went away")
@@ -255,12 +276,13 @@ class _Process:
     It is no child of multiprocessing's, which would run the server's main module again there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int) -> None:
         own, other = socket.socketpair()
         path = os.pathsep.join(one for one in sys.path if one)
         with other:
+            numbers = other.fileno(), os.getpid(), most_bytes
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", __name__, str(other.fileno()), str(os.getpid())],
+                [sys.executable, "-m", __name__, *map(str, numbers)],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
@@ -292,6 +314,12 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
 
+    def ended(self) -> int:
+        """What it ended with by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDING_S)
+        return self.close()
+
     def close(self) -> int:
         """Ends it, if it has not ended; returns what it ended with."""
         self.alive = False
@@ -304,28 +332,47 @@ def _stopping() -> Unavailable:
     return Unavailable("the server is stopping; another replica will answer")
 
 
-def _serve(descriptor: int, server: int) -> None:
+def _serve(descriptor: int, server: int, most_bytes: int) -> None:
     """The process's side: does what it is sent until nobody is there."""
     _end_with(server)
+    _bound_memory(most_bytes)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the server decides
     os.nice(_NICENESS)
     connection = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            function, arguments = connection.recv()
+            try:
+                function, arguments = connection.recv()
+            except MemoryError:  # amid a message: what comes next is not the next one
+                os._exit(_OUT_OF_MEMORY)
             try:
                 module, _, name = function.partition(":")
                 work = getattr(importlib.import_module(module), name)
                 value = work(*arguments, lambda report: connection.send(("report", report)))
+                connection.send(("returned", value))
+                del value
             except OSError:
                 raise
             except Exception as error:
                 failed = traceback.format_exc(), isinstance(error, MemoryError)
+                value = None
                 connection.send(("failed", failed))
-            else:
-                connection.send(("returned", value))
-                del value
             del arguments
+
+
+def _bound_memory(most_bytes: int) -> None:
+    """Has this process get MemoryError for more; on Linux, elsewhere it can take what there is.
+
+    What counts is memory of its own that it may write to, not libraries that are mapped, nor the
+    addresses that threads' stacks and heaps reserve.
+    """
+    if sys.platform == "linux":
+        import resource  # which not every platform has
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        if most != resource.RLIM_INFINITY:
+            most_bytes = min(most_bytes, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
 
 
 def _end_with(server: int) -> None:
@@ -340,4 +387,4 @@ def _end_with(server: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), int(sys.argv[2]))
+    _serve(*map(int, sys.argv[1:]))

@@ -80,7 +80,7 @@ class Server:
             notify=asyncio.get_running_loop().call_soon_threadsafe,
         )
         self._metrics.watch(self.engine.admission)
-        processes = Processes(settings.process_count, _MOST_WAITING_MAPS)
+        processes = Processes(settings.process_count, _MOST_WAITING_MAPS, settings.process_bytes)
         self._opened.callback(processes.shutdown)
         self.service = Service(
             settings, self.engine, self._workers, reader, self._metrics, processes

@@ -197,7 +197,8 @@ def test_settings_are_the_servers(
     assert (settings.token_file is not None) == ("tls" in name)
     assert (settings.checkpoint_key_file is not None) == ("checkpoints" in name)
     memory = container_of(documents)["resources"]["limits"]["memory"]
-    assert settings.queue_bytes * 2 <= int(memory.removesuffix("Gi")) << 30
+    taken = settings.queue_bytes * 2 + settings.process_bytes * settings.process_count
+    assert taken <= int(memory.removesuffix("Gi")) << 30
 
 
 def test_a_changed_setting_rolls_the_pods(render: Any) -> None:

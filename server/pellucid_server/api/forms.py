@@ -98,7 +98,7 @@ def _read_timeout(found: list[Violation], texts: Sequence[str]) -> float | None:
 
 @dataclass(frozen=True)
 class FormField:
-    """A scalar of a request, by its path in the message."""
+    """A scalar of a request, or a message of it, by its path in the request."""
 
     path: tuple[str, ...]
     descriptor: FieldDescriptor
@@ -110,6 +110,11 @@ class FormField:
     @property
     def dotted(self) -> str:
         return ".".join(self.path)
+
+    @property
+    def is_message(self) -> bool:
+        """Whether a form can only say that it is there, at its defaults: by an empty text."""
+        return self.descriptor.message_type is not None
 
     def split(self, text: str) -> list[str]:
         """The elements of a repeated one in a text; a label may have a comma itself."""
@@ -179,23 +184,38 @@ def form_fields(request: Descriptor, method: str | None = None) -> tuple[FormFie
         request: The request's descriptor.
         method: With only this method's parameters; None: with all methods'.
     """
-    others = set(methods(request)) - {method} if method else set()
+    return tuple(field for field in _fields(request, method) if not field.is_message)
+
+
+@functools.cache
+def form_messages(request: Descriptor, method: str | None = None) -> tuple[FormField, ...]:
+    """The messages that a form may have by an empty text; METHOD and EVIDENCE name theirs.
+
+    Args are those of form_fields.
+    """
+    named = methods(request)
     return tuple(
         field
-        for field in _leaves(request, ())
-        if field.path[0] not in file_fields(request) and field.path[0] not in others
+        for field in _fields(request, method)
+        if field.is_message and field.path[0] != EVIDENCE and field.dotted not in named
     )
 
 
-def _leaves(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
+def _fields(request: Descriptor, method: str | None) -> Iterator[FormField]:
+    others = set(methods(request)) - {method} if method else set()
+    for field in _each(request, ()):
+        if field.path[0] not in file_fields(request) and field.path[0] not in others:
+            yield field
+
+
+def _each(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
     for field in message.fields:
-        here = (*path, field.name)
-        if field.message_type is None:
+        first = field.message_type in _FIRST_ALONE
+        here = (*path, f"{field.name}[0]" if first else field.name)
+        if field.message_type is None or first or not field.is_repeated:
             yield FormField(here, field)
-        elif field.message_type in _FIRST_ALONE:
-            yield from _leaves(field.message_type, (*path, f"{field.name}[0]"))
-        elif not field.is_repeated:
-            yield from _leaves(field.message_type, here)
+            if field.message_type is not None:
+                yield from _each(field.message_type, here)
 
 
 def has_field(request: Message, name: str) -> bool:
@@ -205,15 +225,18 @@ def has_field(request: Message, name: str) -> bool:
 
 @functools.cache
 def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
-    """The scalars of a form by their dotted names, by their names in the method, and by short ones.
+    """What a form has by its dotted name, by its name in the method, and by its short one.
 
-    Where a short name is several fields', it is the one's that lies highest in the method.
+    Where a short name is several fields', it is a scalar's, of these the one's that lies highest
+    in the method.
     """
     reserved = {*file_fields(request), METHOD, TIMEOUT}
     names: dict[str, FormField] = {}
-    for field in sorted(
-        form_fields(request, method), key=lambda f: (f.path[0] != method, len(f.path))
-    ):
+
+    def highest(field: FormField) -> tuple[bool, int]:
+        return (field.path[0] != method, len(field.path))
+
+    for field in sorted(form_fields(request, method), key=highest):
         names[field.dotted] = field
         if field.path[0] == method:
             names[".".join(field.path[1:])] = field
@@ -222,6 +245,12 @@ def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
             names.setdefault(field.name, field)
         if field.name == "fill" and len(field.path) > 2:  # baseline=blur is baseline.fill=blur
             names.setdefault(field.path[-2], field)
+    for field in sorted(form_messages(request, method), key=highest):
+        names.setdefault(field.dotted, field)
+        if field.path[0] == method:
+            names.setdefault(".".join(field.path[1:]), field)
+        if field.name not in reserved:
+            names.setdefault(field.name, field)
     return names
 
 
@@ -422,7 +451,9 @@ def _read_fields(
     for name, given in texts.items():
         field = allowed.get(name)
         if field is not None:
-            if field.descriptor.is_repeated:
+            if field.is_message:
+                _read_message(found, descriptor, field, given, tree)
+            elif field.descriptor.is_repeated:
                 words = [word.strip() for text in given for word in field.split(text)]
                 _insert(tree, field.path, [field.read(word) for word in words])
             else:
@@ -438,6 +469,29 @@ def _read_fields(
             known = [*beside, *([METHOD] * bool(methods(descriptor))), *known]
             there_are = f"unknown; the fields are: {', '.join(known)}"
             found.append(Violation(values.plain(name), there_are))
+
+
+def _read_message(
+    found: list[Violation],
+    descriptor: Descriptor,
+    field: FormField,
+    given: Sequence[str],
+    tree: values.Object,
+) -> None:
+    if len(given) > 1:
+        found.append(Violation(field.dotted, "given more than once"))
+    elif given[0]:
+        inner = [f for f in form_fields(descriptor) if f.path[: len(field.path)] == field.path]
+        fields = ", ".join(one.dotted for one in inner) or "none"
+        empty = f"is {values.shown(given[0])}; must be empty, for all at defaults; its fields are: "
+        found.append(Violation(field.dotted, empty + fields))
+    else:
+        _insert(tree, (*field.path, ""), None)
+
+
+def named_in(request: Descriptor, field: FormField) -> str:
+    """The shortest name by which a form has a message, with whichever method."""
+    return field.name if _by_name(request, None).get(field.name) == field else field.dotted
 
 
 def _insert(tree: values.Object, path: Sequence[str], value: object) -> None:

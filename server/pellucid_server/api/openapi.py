@@ -116,7 +116,9 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
             "description": "Serves vision networks and says why they answered as they did. Bodies "
             f"have at most {max_body_bytes} bytes, forms of optimizations "
             f"{max(max_body_bytes, max_form_bytes)}. JSON names may be in lowerCamelCase, as "
-            "here, or as in the proto files. In answers a zero is said like any other value.",
+            "here, or as in the proto files. In a form an empty text for a message (fgsm, or "
+            "attack.fgsm) has it at its defaults, and chooses it where it is one of several. In "
+            "answers a zero is said like any other value.",
         },
         "paths": {
             "/v1/predict": {
@@ -476,6 +478,10 @@ def _form(request: Descriptor) -> Schema:
         schema = {"type": "array", "items": one} if field.descriptor.is_repeated else one
         name = field.dotted if field.path[0] == forms.EVIDENCE else field.name
         properties.setdefault(name, schema | {"description": f"{field.dotted}."})
+    for message in forms.form_messages(request):
+        empty = f"{message.dotted}, at its defaults: an empty text."
+        name = forms.named_in(request, message)
+        properties[name] = {"type": "string", "maxLength": 0, "description": empty}
     properties[forms.TIMEOUT] = _TIMEOUT
     return {
         "type": "object",

@@ -3,6 +3,7 @@
 Each kind is computed once for each layer, over all the rows of the batch that use it.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .places import PlaceOf, chosen_neurons, pooled, upload, upload_tensor
+from .places import Place, PlaceOf, by_place, chosen_neurons, pooled, upload, upload_tensor
 from .rows import (
     CodeTarget,
     CosineTarget,
@@ -141,18 +142,18 @@ def _alike(
     Returns:
         n, float64; and the gradient by the activation.
     """
-    channel_dim = 1
+    first: Place = (-1,)
     if activation.dim() > 2:
-        channel_dim = place_of(NeuronTarget(goals[0].layer, -1)).index(-1) + 1
-    units, lengths = _unit(pooled(activation.double(), channel_dim))
+        first = place_of(NeuronTarget(goals[0].layer, -1, 0, 0))
+    units, lengths = _unit(pooled(activation.double(), first))
     codes, _ = _unit(torch.stack([goal.code for goal in goals]).double())
     cosines = (units * codes).sum(1)
     slope = torch.where(lengths > 0, (codes - cosines[:, None] * units) / lengths, 0)
-    shape = [len(goals)] + [1] * (activation.dim() - 1)
-    shape[channel_dim] = -1
-    place_count = activation[0].numel() // activation.shape[channel_dim]
-    spread = (slope / place_count).view(shape).expand_as(activation)
-    return cosines, spread.to(activation.dtype)
+    spread = torch.zeros_like(activation)
+    places = by_place(spread, first)
+    shape = [*slope.shape] + [1] * (places.dim() - 2)
+    places.copy_((slope / math.prod(places.shape[2:])).view(shape))
+    return cosines, spread
 
 
 def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:

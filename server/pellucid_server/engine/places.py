@@ -1,6 +1,7 @@
 """Where neurons are in a batch's activations, and small tensors on their way to the device."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -37,15 +38,31 @@ def chosen_neurons(activation: Tensor, rows: Sequence[int], places: Sequence[Pla
     return chosen
 
 
-def pooled(activation: Tensor, channel_dim: int) -> Tensor:
-    """The mean over all places, n×channels, of an activation of n×…; what has none as it is.
+def by_place(activation: Tensor, first: Place) -> Tensor:
+    """A view of an activation, n×…, as n×channels×places, these in one dimension or two, or none.
+
+    What is of no place, as a class token is, is left out.
 
     Args:
         activation: Of any layer.
-        channel_dim: The dimension of its channels.
+        first: Where its first place is, and -1 where its channels are.
     """
-    places = [dim for dim in range(1, activation.dim()) if dim != channel_dim]
-    return activation.mean(places) if places else activation
+    for dim, start in enumerate(first[: activation.dim() - 1], 1):
+        if start is not None and start > 0:
+            activation = activation.narrow(dim, start, activation.shape[dim] - start)
+    return activation.movedim(first.index(-1) + 1, 1)
+
+
+def pooled(activation: Tensor, first: Place, pooling: Literal["mean", "max"] = "mean") -> Tensor:
+    """The code of an activation, n×channels: one number of all places; what has none as it is.
+
+    Args are those of by_place.
+    """
+    places = by_place(activation, first)
+    if places.dim() == 2:
+        return places
+    flat = places.flatten(2)
+    return flat.mean(2) if pooling == "mean" else flat.amax(2)
 
 
 def upload(

@@ -249,8 +249,8 @@ class DiversityTarget:
 class CosineTarget:
     """How alike a layer's pooled activation is to a code: the cosine of their angle, -1 to 1.
 
-    The activation is pooled by its mean over places. Where it, or the code, is 0, so are the
-    cosine and its gradient.
+    The activation is pooled by its mean over places, class tokens left out. Where it, or the code,
+    is 0, so are the cosine and its gradient.
 
     Attributes:
         layer: Of channels, or of channels × height × width in any order.

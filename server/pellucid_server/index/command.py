@@ -34,6 +34,7 @@ from .manifest import BadIndex
 from .progress import Refused
 
 _RANGES = {"top-k": (1, 100), "batch": (1, 256), "input-px": (32, 1024)}
+_PRECISIONS = tuple(one.value for one in Precision)
 _MOST_NAMED = 20
 """Photos that could not be used, before the others are counted."""
 
@@ -70,6 +71,14 @@ def index(
         int, typer.Option(help="Side of an embedded model's input, as of serve.")
     ] = 224,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where it runs.")] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(_PRECISIONS),
+            help="Arithmetic of an embedded model, as of serve; float32 if unset.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Finds the patches of photos that excite each unit most, and codes to find photos by.
 
@@ -83,7 +92,7 @@ def index(
             if not least <= value <= most:
                 raise Refused(f"--{name}: is {value}; must be {least} to {most}")
         paths = photos_in(photos, nested=True, apart_from=out)
-        loaded = _load(model, device, input_px)
+        loaded = _load(model, device, precision, input_px)
         chosen = choose_layers(loaded, None if layers is None else layers.split(","))
         folder = _default_folder(loaded) if out is None else out
         options = Options(chosen, top_k, batch, lossless)
@@ -101,14 +110,20 @@ def index(
     _report(built)
 
 
-def _load(name: str, device: str, input_px: int) -> Model:
+def _load(name: str, device: str, precision: str | None, input_px: int) -> Model:
     if device not in ("auto", "cpu", "cuda"):
         raise Refused(f"--device: is {device!r}; must be auto, cpu or cuda")
+    if precision not in (None, *_PRECISIONS):
+        allowed = f"{', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}"
+        raise Refused(f"--precision: is {precision!r}; must be {allowed}")
     place: torch.device = pick_device(device)
     if Path(name).is_dir():
+        if precision is not None:
+            raise Refused("--precision: is for embedded models; a model folder says its own")
         return load_folder(Path(name), device=place)
+    arithmetic = Precision.FLOAT32 if precision is None else Precision(precision)
     try:
-        return load_model(name, device=place, precision=Precision.FLOAT32, side_px=input_px)
+        return load_model(name, device=place, precision=arithmetic, side_px=input_px)
     except BadArchitecture as error:
         raise Refused(f"--model: {name!r} is no model folder, and {error}") from None
 

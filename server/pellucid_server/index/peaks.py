@@ -18,7 +18,7 @@ from .. import photos
 from ..engine.job import Priority
 from ..engine.places import pooled
 from ..engine.rows import EnergyTarget, Lane, Program, Rows, SumTarget, Target, Want
-from ..models.network import Layer, channel_dim
+from ..models.network import Layer
 from ..models.registry import Model
 
 JPEG_QUALITY = 95
@@ -195,9 +195,8 @@ class Peaks:
         traces = yield Rows(
             image, score, Want.ACTIVATION, layers=(self.code_layer,), peak_layers=names
         )
-        codes = pooled(
-            traces.activations[self.code_layer], channel_dim(model.network, self.code_layer)
-        )
+        first = model.network.first_place(self.code_layer)
+        codes = pooled(traces.activations[self.code_layer], first)
         values = torch.cat([traces.peaks[name].float() for name in names], 1)
         places = torch.cat([traces.peak_places[name] for name in names], 1)
         return Found(values, places, codes.float())

@@ -379,6 +379,11 @@ class Network:
         assert layer is not None
         return layer.place(neuron.channel, neuron.y, neuron.x)
 
+    def first_place(self, tap: str) -> tuple[int | None, ...]:
+        """Where along each axis of a tap's activation its first place is, and -1: its channels."""
+        layer = self.layer(tap)
+        return (-1,) if layer is None else layer.place(-1, 0, 0)
+
     def spatial_layers(self, before: str) -> tuple[Layer, ...]:
         """The layers with maps that end before another one does, in the order of their ends."""
         ended = self.layers[: math.ceil(self._order[before])]
@@ -623,12 +628,6 @@ class Network:
             if layer.spatial and (gradient is None or not layer.maps(gradient).any()):
                 layer = replace(layer, decisive=False)
             yield layer
-
-
-def channel_dim(network: Network, tap: str) -> int:
-    """The dimension of a tap's activation that has its channels, the batch's counted."""
-    layer = network.layer(tap)
-    return 1 if layer is None else layer.place(-1, None, None).index(-1) + 1
 
 
 def _classifier(module: nn.Module, name: str) -> Classifier:

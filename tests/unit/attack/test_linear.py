@@ -230,10 +230,10 @@ def test_rows_are_counted(runner: Runner) -> None:
     original = pixels_of("cat", 2)
     changed = torch.stack([changed_by(original, 9, seed) for seed in range(5)])
     on = tiny_model(Linear())
-    method = Views(original, changed, [(0, k % 4) for k in range(5)], ("first",))
+    method = Views(original, changed, [(0, k % 4) for k in range(5)], ("first", "second"))
     rides = runner.run(on, method, torch.zeros(3, 2, 2), bucket_size=4).rides
-    counted_on = asks(image_count=5, class_count=4, layer_count=1, bucket_size=4)
+    counted_on = asks(image_count=5, class_count=4, layer_count=2, bucket_size=4)
     rows = sum(ask.times * ask.row_count for ask in counted_on)
-    assert sum(ride.own_row_count for ride in rides) == rows == 12 + 8
+    assert sum(ride.own_row_count for ride in rides) == rows == 12 + 4
     batches = sum(ask.times * math.ceil(ask.row_count / 4) for ask in counted_on)
-    assert len(rides) == batches == 2 + 1 + 1 + 2
+    assert len(rides) == batches == 2 + 1 + 2

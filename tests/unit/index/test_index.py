@@ -1,5 +1,6 @@
 """An index against brute force: plain torch, hooks, sorting."""
 
+import copy
 import json
 import sqlite3
 from dataclasses import replace
@@ -17,10 +18,15 @@ from pellucid_server.index.manifest import BadIndex, version_of
 from pellucid_server.index.mounted import mount
 from pellucid_server.index.progress import Progress, Refused
 from pellucid_server.methods.explain.gradients import Gradient
+from pellucid_server.methods.inspect.embed import Embed, default_layer
+from pellucid_server.methods.inspect.similar import Similar
+from pellucid_server.models.network import Network
 from pellucid_server.models.registry import Precision
 from PIL import Image
+from torch import nn
 
-from tests.harness import Runner, crops, model, untouched
+from tests.harness import CPU, Runner, crops, model, untouched
+from tests.oracle.networks import seeded, served
 from tests.unit.index.conftest import LAYERS, options, resnet
 
 # A folded convolution's tap is its norm's output.
@@ -322,6 +328,32 @@ def test_what_the_engine_does_wrong_is_no_photos_fault(
     monkeypatch.setattr(Peaks, "program", program)
     made = build(on, options(on, layers=("fc",)), photos, paths, tmp_path)
     assert (made.earlier_count, made.about["photo_count"], made.failures) == (4, 10, ())
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "mobilenet_v3_small"])
+def test_codes_are_those_of_embed(name: str, photos: Path, tmp_path: Path, runner: Runner) -> None:
+    """Where no classifier is: of the last layer with maps, or of patches without the class token.
+
+    A photo finds itself by the same code.
+    """
+    module = copy.deepcopy(seeded(name))
+    head = "head" if name == "vit_tiny" else "classifier"
+    setattr(module, head, nn.Identity())
+    network = Network(module, height_px=96, width_px=96, dtype=torch.float64, device=CPU)
+    on, paths = replace(served(name), network=network), sorted(photos.glob("00[0-3].png"))
+    layer = default_layer(network)
+    assert network.layer(layer).spatial
+    build(on, options(on, layers=(layer,)), photos, paths, tmp_path)
+    index, codes = Index(tmp_path), []
+    for path in paths:
+        image = torch.from_numpy(on.preprocessing.apply(np.asarray(Image.open(path))))
+        codes.append(runner.run(on, Embed(layer), image, bucket_size=4).result.code)
+        found = runner.run(on, Similar(index, on.preprocessing.normalize, 1, 1), image).result
+        assert found.neighbors[0].name == path.name
+        assert found.neighbors[0].similarity == pytest.approx(1, abs=1e-6)
+    made = np.stack([index.code(photo) for photo in range(len(paths))])
+    assert np.array_equal(made, torch.stack(codes).float().numpy())
+    assert np.ptp(made, axis=0).max() > 1e-3
 
 
 def test_layers_are_refused_by_name() -> None:

@@ -35,17 +35,18 @@ def test_the_cosine_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "shape", "places"),
+    ("layout", "shape", "places", "start"),
     [
-        (Layout.MAPS, (5, 2, 3), (2, 3)),
-        (Layout.MAPS_CHANNELS_LAST, (2, 3, 5), (1, 2)),
-        (Layout.TOKENS, (6, 5), (1,)),
+        (Layout.MAPS, (5, 2, 3), (2, 3), 0),
+        (Layout.MAPS_CHANNELS_LAST, (2, 3, 5), (1, 2), 0),
+        (Layout.TOKENS, (6, 5), (1,), 0),
+        (Layout.TOKENS, (8, 5), (1,), 2),
     ],
 )
 def test_pooled_by_the_mean_in_any_layout(
-    layout: Layout, shape: tuple[int, ...], places: tuple[int, ...]
+    layout: Layout, shape: tuple[int, ...], places: tuple[int, ...], start: int
 ) -> None:
-    """Against autograd, beside rows that are after something else."""
+    """Against autograd, beside rows that are after something else; the first tokens are of none."""
     from pellucid_server.models.network import Layer
 
     layer = Layer("maps", "", shape, True, "", layout, (2, 3))
@@ -60,7 +61,7 @@ def test_pooled_by_the_mean_in_any_layout(
     found = score({"maps": activation}, targets, place_of)
     for row, sign in ((0, 1), (2, -1)):
         one = activation[row : row + 1].clone().requires_grad_()
-        expected = torch.cosine_similarity(one.mean(places)[0], sign * code, 0)
+        expected = torch.cosine_similarity(one[:, start:].mean(places)[0], sign * code, 0)
         expected.backward()
         assert float(found.values[row]) == pytest.approx(float(expected.detach()))
         assert torch.allclose(found.seeds["maps"][row], one.grad[0], rtol=1e-12, atol=1e-15)

@@ -1,6 +1,7 @@
 """What tests have processes do: found by its module there, as the server's own work is."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,24 @@ def fail(report: Report) -> None:
 
 def run_out(report: Report) -> None:
     raise MemoryError
+
+
+def fill(mebibytes: int, give_back: bool, report: Report) -> list[bytes] | None:
+    """Takes so much memory, of which most systems would give it more at once."""
+    kept = [b"x" * (1 << 20) for _ in range(mebibytes)]
+    return kept if give_back else None
+
+
+def take(given: bytes, report: Report) -> int:
+    return len(given)
+
+
+def be_killed(report: Report) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(report: Report) -> None:
+    sys.exit(4)
 
 
 def die(report: Report) -> None:

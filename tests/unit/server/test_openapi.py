@@ -149,3 +149,7 @@ def test_forms_have_every_field() -> None:
     )
     assert "FILL_MEAN" in form["properties"]["fill"]["enum"]
     assert "mean" in form["properties"]["fill"]["enum"]
+    content = DOCUMENT["paths"]["/v1/optimize"]["post"]["requestBody"]["content"]
+    attack = content["multipart/form-data"]["schema"]["properties"]["fgsm"]
+    assert attack["maxLength"] == 0
+    assert attack["description"].startswith("attack.fgsm, ")

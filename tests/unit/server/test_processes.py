@@ -24,10 +24,13 @@ from pellucid_server.processes import Processes, Task
 
 from tests.unit.server import chores
 
+MOST_BYTES = 256 << 20
+"""An interpreter takes a tenth of it."""
+
 
 @pytest.fixture
 def processes() -> Iterator[Processes]:
-    pool = Processes(1, most_waiting=1)
+    pool = Processes(1, most_waiting=1, most_bytes=MOST_BYTES)
     yield pool
     pool.shutdown()
 
@@ -93,6 +96,38 @@ def test_a_crash_fails_its_own_task_alone(
     assert next_one.future.result(60) == 2
 
 
+def refused(task: Task) -> str:
+    with pytest.raises(OutOfMemory) as caught:
+        task.future.result(60)
+    return str(caught.value)
+
+
+def test_memory_has_a_bound(processes: Processes) -> None:
+    """What needs more fails, in the work or on the way back, and the process goes on."""
+    pid, _ = submit(processes, chores.whoami).future.result(60)
+    assert submit(processes, chores.fill, 150, False).future.result(60) is None
+    assert "256 MiB at most" in refused(submit(processes, chores.fill, 300, False))
+    assert "256 MiB at most" in refused(submit(processes, chores.fill, 150, True))
+    assert submit(processes, chores.whoami).future.result(60)[0] == pid
+
+
+def test_what_does_not_fit_when_it_comes_ends_the_process_alone(processes: Processes) -> None:
+    pid, _ = submit(processes, chores.whoami).future.result(60)
+    assert "256 MiB at most" in refused(submit(processes, chores.take, bytes(MOST_BYTES)))
+    assert gone(pid)
+    assert submit(processes, chores.add, 1, 2).future.result(60) == 3
+
+
+def test_a_process_that_the_kernel_kills_was_too_large(processes: Processes) -> None:
+    assert refused(submit(processes, chores.be_killed))
+    assert submit(processes, chores.add, 1, 2).future.result(60) == 3
+
+
+def test_an_exit_is_no_lack_of_memory(processes: Processes) -> None:
+    with pytest.raises(Internal):
+        submit(processes, chores.leave).future.result(60)
+
+
 def test_cancelling_kills_and_another_takes_its_place(processes: Processes, tmp_path: Path) -> None:
     task, pid = busy(processes, tmp_path)
     processes.cancel(task)
@@ -110,10 +145,10 @@ def begun_when_told(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, t
     beginning, let = threading.Event(), threading.Event()
 
     class Slow(pools._Process):
-        def __init__(self) -> None:
+        def __init__(self, most_bytes: int) -> None:
             beginning.set()
             assert let.wait(60)
-            super().__init__()
+            super().__init__(most_bytes)
 
     monkeypatch.setattr(pools, "_Process", Slow)
     return beginning, let
@@ -135,7 +170,7 @@ def test_cancelling_while_a_process_is_begun(
 
 def test_closing_while_a_process_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     beginning, let = begun_when_told(monkeypatch)
-    pool = Processes(1, most_waiting=1)
+    pool = Processes(1, most_waiting=1, most_bytes=MOST_BYTES)
     task = submit(pool, chores.stay, str(tmp_path / "pid"))
     assert beginning.wait(60)
     closing = threading.Thread(target=pool.shutdown)
@@ -168,7 +203,7 @@ def test_the_queue_is_bounded(processes: Processes, tmp_path: Path) -> None:
 
 
 def test_closing_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
-    pool = Processes(1, most_waiting=1)
+    pool = Processes(1, most_waiting=1, most_bytes=MOST_BYTES)
     task, pid = busy(pool, tmp_path)
     waiting = submit(pool, chores.add, 1, 2)
     pool.shutdown()
@@ -183,7 +218,7 @@ def test_closing_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
 SERVER = """
 import sys, time
 from pellucid_server.processes import Processes
-pool, stay = Processes(1, most_waiting=1), "tests.unit.server.chores:stay"
+pool, stay = Processes(1, most_waiting=1, most_bytes=1 << 28), "tests.unit.server.chores:stay"
 tell = lambda _: print("here", flush=True)
 pool.submit(stay, (sys.argv[1],), time.monotonic() + 600, tell).future.result()
 """

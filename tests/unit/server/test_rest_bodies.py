@@ -7,9 +7,10 @@ import pytest
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
-from pellucid.v1 import data_pb2, evidence_pb2, inference_pb2
+from pellucid.v1 import attack_pb2, data_pb2, evidence_pb2, inference_pb2, optimize_pb2
 from pellucid_server.api import forms
-from pellucid_server.errors import InvalidArgument
+from pellucid_server.api.values import raise_any
+from pellucid_server.errors import InvalidArgument, Violation
 
 ints = st.integers(-(2**31), 2**31 - 1)
 doubles = st.floats(allow_nan=False)
@@ -153,6 +154,66 @@ def read_form(*fields: tuple[str, str]) -> inference_pb2.ExplainRequest:
     request = inference_pb2.ExplainRequest()
     forms.read(request, body + b"--x--\r\n", b"x", [])
     return request
+
+
+def read_attack(*fields: tuple[str, str]) -> optimize_pb2.OptimizeSpec:
+    """A form of an optimization, but for its files."""
+    texts: dict[str, list[str]] = {}
+    for name, text in (("method", "attack"), *fields):
+        texts.setdefault(name, []).append(text)
+    found: list[Violation] = []
+    request = optimize_pb2.OptimizeSpec()
+    forms.read_texts(found, request, texts)
+    raise_any(found)
+    return request
+
+
+@pytest.mark.parametrize("name", ["attack.fgsm", "fgsm"])
+def test_an_empty_text_is_a_message_at_its_defaults(name: str) -> None:
+    assert read_attack().attack.WhichOneof("method") is None
+    fgsm = attack_pb2.Attack(fgsm=attack_pb2.Fgsm())
+    assert read_attack((name, "")).attack == fgsm
+    assert read_attack((name, "")).attack.WhichOneof("method") == "fgsm"
+    fgsm.fgsm.epsilon = 3
+    for fields in ((name, ""), ("attack.fgsm.epsilon", "3")), (("epsilon", "3"), (name, "")):
+        assert read_attack(*fields).attack == fgsm
+
+
+def test_messages_at_any_depth_and_of_lists() -> None:
+    request = read_form(("method", "lime"), ("rendering", ""), ("lime.baseline", ""))
+    assert request.HasField("rendering")
+    assert request.lime.HasField("baseline")
+    assert not request.HasField("target")
+    texts = {"method": ["ascend"], "objectives[0].energy": [""], "objectives[0].weight": ["2"]}
+    ascend = optimize_pb2.OptimizeSpec()
+    forms.read_texts([], ascend, texts)
+    energy = optimize_pb2.Objective(energy=optimize_pb2.Energy(), weight=2)
+    assert list(ascend.ascend.objectives) == [energy]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ((("fgsm", ""), ("pgd", "")), "attack.pgd: given beside attack.fgsm; only one may be"),
+        ((("fgsm", ""), ("pgd.seed", "1")), "attack.pgd: given beside attack.fgsm; only one may"),
+        ((("fgsm", ""), ("fgsm", "")), "attack.fgsm: given more than once"),
+        (
+            (("attack.fgsm", "{}"),),
+            "attack.fgsm: is '{}'; must be empty, for all at defaults; its fields are: "
+            "attack.fgsm.epsilon, attack.fgsm.norm",
+        ),
+        ((("attack.fgsn", ""),), "attack.fgsn: unknown; the fields are: "),
+        ((("attack", ""),), "attack: unknown; the fields are: "),
+        (
+            (("ascend.objectives[0].energy", ""),),
+            "ascend.objectives[0].energy: is of ascend, not of att",
+        ),
+    ],
+)
+def test_messages_that_are_none(fields: tuple[tuple[str, str], ...], told: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        read_attack(*fields)
+    assert told in "; ".join(f"{v.field}: {v.description}" for v in refused.value.violations)
 
 
 def test_a_short_name_is_the_methods_own_where_several_have_it() -> None:

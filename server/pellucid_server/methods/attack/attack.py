@@ -111,14 +111,18 @@ class Attack:
     def _asks(self, model: Model) -> list[Ask]:
         done = sum(state.total for state in self.states)  # need not be paid for
         count = self.image_count
-        class_count = 2 if self.goal is not None else 1 + count
         bucket_size = self.buckets.of((model.network.height_px, model.network.width_px))
         return [
             Ask(Lane.FORWARD, 1),
             *self.algorithm.asks(done, bucket_size),
             Ask(Lane.FORWARD, 2 * count),
-            *linear.asks(count, class_count, len(self.layers), bucket_size),
+            *linear.asks(count, self._class_count, len(self.layers), bucket_size),
         ]
+
+    @property
+    def _class_count(self) -> int:
+        """Classes of the linear view, at most."""
+        return 2 if self.goal is not None else 1 + self.image_count
 
     @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:
@@ -143,10 +147,13 @@ class Attack:
     def byte_count(self, model: Model) -> int:
         images = _IMAGES * self.algorithm.image_count * 3 * model.network.pixel_count * 8
         layers = [layer for name in self.layers if (layer := model.network.layer(name))]
-        largest = max((math.prod(layer.shape) for layer in layers), default=0)
-        each = self.buckets.bucket_size + 3 + self.image_count
+        sizes = [math.prod(layer.shape) for layer in layers]
+        # Of all layers slopes, the photo's and a batch's activations; of one they are float64, too.
+        each = self._class_count + 1 + self.buckets.bucket_size
+        looked_at = each * model.precision.dtype.itemsize * sum(sizes)
+        looked_at += 8 * (each + 3) * max(sizes, default=0)
         shown = held_bytes(self, model, self.shows)
-        return images + 8 * each * largest + shown + self.algorithm.byte_count(model)
+        return images + looked_at + shown + self.algorithm.byte_count(model)
 
     def program(self, model: Model, image: Tensor, target: Target) -> Program[Attacked]:
         """Args are those of every method, but that the image is all photos, 1×3×H×W."""

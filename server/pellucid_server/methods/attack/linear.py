@@ -5,7 +5,7 @@ of the image moves a logit by wᵀη, w being the logit's gradient; so it does a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,6 @@ from ...engine.rows import (
     Program,
     Rows,
     SumTarget,
-    Traces,
     Want,
 )
 from .algorithm import Scene
@@ -61,11 +60,12 @@ def asks(image_count: int, class_count: int, layer_count: int, bucket_size: int)
         layer_count: Besides the image itself.
         bucket_size: Of its batches.
     """
+    looks, slopes = Ask(Lane.FORWARD, 1 + image_count), Ask(Lane.GRADIENT, class_count)
+    if not layer_count:
+        return [looks, slopes]
     full, rest = divmod(1 + image_count, bucket_size)
-    looks = Ask(Lane.FORWARD, 1 + image_count)
-    slopes = Ask(Lane.GRADIENT, class_count, 1 + layer_count)
-    parts = [Ask(Lane.FORWARD, bucket_size, layer_count * full)]
-    return [looks, slopes, *parts, Ask(Lane.FORWARD, rest, layer_count)]
+    parts = [Ask(Lane.FORWARD, bucket_size, full), Ask(Lane.FORWARD, rest)]
+    return [looks, slopes, *parts]
 
 
 def linear_views(
@@ -74,7 +74,7 @@ def linear_views(
     """Views of changed images.
 
     Gradients are taken once at the photo, however many images there are; activations are looked
-    at in chunks of a batch, so that memory does not grow with the images.
+    at in chunks of a batch, so that memory does not grow with the images. A row brings all layers.
 
     Args:
         scene: The photo, and the network that sees it.
@@ -91,24 +91,28 @@ def linear_views(
     traces = yield Rows(
         inputs, ClassTarget(every[0]), Want.LOGITS, bucket_size=bucket_size, may_fail=True
     )
-    logits = _known(traces.logits, traces)
+    logits = _known(traces.logits)
     happened = logits[1:] - logits[0]
 
+    names = tuple(layers)
+    want = Want.GRADIENT | Want.LAYER_GRADIENT if names else Want.GRADIENT
     photos = inputs[:1].expand(len(every), -1, -1, -1)
     targets = tuple(ClassTarget(index) for index in every)
-    traces = yield Rows(photos, targets, Want.GRADIENT, bucket_size=bucket_size, may_fail=True)
-    slopes = Lens.of(scene.model).slopes(_known(traces.gradient, traces), torch.float64)
-    by_pixel = dict(zip(every, slopes, strict=True))
-    each = [_effects("", pixels[1:], pixels[0], by_pixel, classes)]
-    for layer in layers:
-        made = yield from _layer_effects(inputs, layer, photos, targets, classes, bucket_size)
-        each += [made]
+    traces = yield Rows(photos, targets, want, layers=names, bucket_size=bucket_size, may_fail=True)
+    scored = traces.scores.isfinite()
+    by_pixel = Lens.of(scene.model).slopes(_known(traces.gradient, scored), torch.float64)
+    slopes = dict(traces.layer_gradients)
+
+    each = {
+        "": _effects("", pixels[1:], pixels[0], dict(zip(every, by_pixel, strict=True)), classes)
+    }
+    each |= yield from _layer_effects(inputs, names, slopes, scored, every, classes, bucket_size)
     return [
         tuple(
             LinearView(
                 index,
                 float(happened[image, index]),
-                tuple(effects[image][place] for effects in each),
+                tuple(each[layer][image][place] for layer in ("", *names)),
             )
             for place, index in enumerate(of_one)
         )
@@ -118,43 +122,43 @@ def linear_views(
 
 def _layer_effects(
     inputs: Tensor,
-    layer: str,
-    photos: Tensor,
-    targets: tuple[ClassTarget, ...],
+    layers: tuple[str, ...],
+    slopes: Mapping[str, Tensor],
+    scored: Tensor,
+    every: Sequence[int],
     classes: Sequence[Sequence[int]],
     bucket_size: int,
-) -> Program[list[list[Effect]]]:
-    traces = yield Rows(
-        photos,
-        targets,
-        Want.LAYER_GRADIENT,
-        layers=(layer,),
-        bucket_size=bucket_size,
-        may_fail=True,
-    )
-    slopes = _known(traces.layer_gradients[layer], traces)
-    by_class = {target.index: slope for target, slope in zip(targets, slopes, strict=True)}
-    end = SumTarget(((EnergyTarget(layer), 1.0),))  # so that rows go no further than the layer
-    before: Tensor | None = None
-    made: list[list[Effect]] = []
+) -> Program[dict[str, list[list[Effect]]]]:
+    """By layer, for each image but the first and each of its classes."""
+    if not layers:
+        return {}
+    end = SumTarget(((EnergyTarget(layers[0]), 1.0),))  # so that rows go no further than layers
+    before: dict[str, Tensor] = {}
+    made: dict[str, list[list[Effect]]] = {layer: [] for layer in layers}
     for start in range(0, len(inputs), bucket_size):
         part = inputs[start : start + bucket_size]
         traces = yield Rows(
-            part, end, Want.ACTIVATION, layers=(layer,), bucket_size=bucket_size, may_fail=True
+            part, end, Want.ACTIVATION, layers=layers, bucket_size=bucket_size, may_fail=True
         )
-        activation = _known(traces.activations[layer], traces)
-        if before is None:
-            before, activation = activation[0], activation[1:]
-        of_part = classes[len(made) : len(made) + len(activation)]
-        made += _effects(layer, activation, before, by_class, of_part)
+        for layer in layers:  # one after another: float64 of one layer at a time
+            activation = traces.activations[layer]
+            if not start:
+                before[layer], activation = activation[:1].clone(), activation[1:]
+            after, photo = _known(activation), _known(before[layer])[0]
+            by_class = dict(zip(every, _known(slopes[layer], scored), strict=True))
+            done = len(made[layer])
+            of_part = classes[done : done + len(after)]
+            made[layer] += _effects(layer, after, photo, by_class, of_part)
     return made
 
 
-def _known(rows: Tensor | None, traces: Traces) -> Tensor:
-    """What came of rows, n×…, in float64; NaN of those that were not finite."""
+def _known(rows: Tensor | None, scored: Tensor | None = None) -> Tensor:
+    """What came of rows, n×…, in float64; NaN of those that are not finite, or have no score."""
     assert rows is not None
-    finite = traces.finite.to(rows.device).view(-1, *[1] * (rows.dim() - 1))
-    return rows.double().where(finite, math.nan)
+    finite = rows.isfinite().flatten(1).all(1)
+    if scored is not None:
+        finite &= scored.to(rows.device)
+    return rows.double().where(finite.view(-1, *[1] * (rows.dim() - 1)), math.nan)
 
 
 def _effects(

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ...engine.job import Priority
+from ...engine.places import pooled
 from ...engine.rows import EnergyTarget, Lane, Program, Rows, SumTarget, Target, Want
 from ...models.network import PENULTIMATE, Network, default_spatial_layer
 from ...models.registry import Model
@@ -56,7 +57,10 @@ class Embed:
         aim = SumTarget(((EnergyTarget(self.layer), 1.0),))
         traces = yield Rows(image[None], aim, Want.ACTIVATION, layers=(self.layer,))
         activation = traces.activations[self.layer]
-        return Embedded(pooled(model.network, self.layer, activation, self.pooling)[0])
+        if self.pooling == "flatten":
+            return Embedded(activation[0].flatten())
+        first = model.network.first_place(self.layer)
+        return Embedded(pooled(activation, first, self.pooling)[0])
 
 
 def default_layer(network: Network) -> str:
@@ -69,15 +73,6 @@ def default_layer(network: Network) -> str:
     told = [layer for layer in network.layers if layer.targetable]
     spatial = [layer for layer in told if layer.spatial]
     return default_spatial_layer(spatial).name if spatial else told[-1].name
-
-
-def pooled(network: Network, name: str, activation: Tensor, pooling: Pooling) -> Tensor:
-    """Codes, n×D, of a layer's activation for n images, n×… ."""
-    layer = network.layer(name)
-    if layer is None or layer.grid is None or pooling == "flatten":
-        return activation.flatten(1)
-    maps = layer.maps(activation).flatten(2)
-    return maps.mean(2) if pooling == "mean" else maps.amax(2)
 
 
 def code_length(network: Network, name: str, pooling: Pooling) -> int:

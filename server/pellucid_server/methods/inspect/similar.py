@@ -23,7 +23,6 @@ from ...engine.rows import (
     Target,
     Want,
 )
-from ...models.network import channel_dim
 from ...models.registry import Model
 
 
@@ -113,7 +112,7 @@ class Similar:
         # A score is always computed: this one asks for nothing behind the code.
         score = SumTarget(((EnergyTarget(layer), 1.0),))
         traces = yield Rows(image[None], score, Want.ACTIVATION, layers=(layer,))
-        code = pooled(traces.activations[layer], channel_dim(model.network, layer))[0]
+        code = pooled(traces.activations[layer], model.network.first_place(layer))[0]
         on_host = code.float().cpu()
         found: _LookedUp = yield Chore(lambda _: self._look_up(on_host.numpy()))
         if not len(found.inputs):
