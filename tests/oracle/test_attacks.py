@@ -20,7 +20,7 @@ from tests.harness import model, photo, relative_error, running, spec, untouched
 from tests.oracle.graph import GateRecorder
 
 NAMES = ("efficientnet_lite0", "resnet18")
-SIDE = 96
+SIDE = 64
 
 
 def attacked(
@@ -31,7 +31,7 @@ def attacked(
     precision: Precision = Precision.FLOAT64,
 ) -> Attacked:
     made = spec(
-        model(name, precision),
+        model(name, precision, SIDE),
         Attack(algorithm, None, goal, Shows(), Buckets(4)),
         torch.zeros(3, 2, 2),
         bucket_size=4,
@@ -49,7 +49,7 @@ class Pixels(nn.Module):
     def __init__(self, name: str, most: float) -> None:
         super().__init__()
         steps = ARCHITECTURES[name].preprocessing(SIDE)
-        self.network = untouched(name)
+        self.network = untouched(name, SIDE)
         self.mean, self.std = (
             most * torch.tensor(numbers, dtype=torch.float64).view(3, 1, 1)
             for numbers in (steps.mean, steps.std)
@@ -186,7 +186,7 @@ def test_single_precision_differs_where_gates_flip(how: GradientAttack) -> None:
     single = attacked(name, "cat", how, precision=Precision.FLOAT32)
     decisions = []
     for made, precision in ((double, Precision.FLOAT64), (single, Precision.FLOAT32)):
-        network = model(name, precision).network
+        network = model(name, precision, SIDE).network
         steps = ARCHITECTURES[name].preprocessing(SIDE)
         mean, std = (
             torch.tensor(n, dtype=torch.float64).view(3, 1, 1) for n in (steps.mean, steps.std)
