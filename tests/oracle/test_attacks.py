@@ -140,10 +140,10 @@ def test_from_the_same_random_start_it_is_foolboxs(norm: str, epsilon: float) ->
 
 
 def test_random_starts_succeed_as_often_as_foolboxs() -> None:
-    """Untargeted, at a budget that is not always enough."""
-    name, epsilon = NAMES[0], 0.1
+    """Untargeted, at a budget that is enough for one of the photos."""
+    name, epsilon = NAMES[0], 0.055
     ours, theirs = 0, 0
-    for photo_name in ("cat", "coffee", "rocket", "astronaut"):
+    for photo_name in ("cat", "coffee"):
         pixels = base_of(name, photo_name)
         attack = foolbox.attacks.LinfPGD(rel_stepsize=0.2, steps=5)
         on = oracle(name)
@@ -155,7 +155,8 @@ def test_random_starts_succeed_as_often_as_foolboxs() -> None:
         how = Pgd(epsilon=epsilon, step_size=epsilon / 5, step_count=5, restart_count=2)
         made = attacked(name, photo_name, how)
         ours += sum(made.succeeded(made.unrounded_logits))
-    print(f"PGD at epsilon {epsilon}: {ours} of 8 succeed, {theirs} of 8 of foolbox's")
+    print(f"PGD at epsilon {epsilon}: {ours} of 4 succeed, {theirs} of 4 of foolbox's")
+    assert 0 < theirs < 4
     assert ours >= theirs
 
 
