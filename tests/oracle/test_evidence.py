@@ -48,9 +48,8 @@ from tests.oracle.graph import hooked_gradient
 
 BOUND = 1e-9
 NAME, CLASS, OTHER = "resnet18", 285, 967
-SIDE_PX = 64
 TARGET = ClassTarget(CLASS)
-IMAGE = photo_input("cat", NAME, SIDE_PX)
+IMAGE = photo_input("cat", NAME)
 
 
 def measured(
@@ -62,19 +61,19 @@ def measured(
     image: Tensor = IMAGE,
 ) -> tuple[Explanation, Any]:
     asked = Explain(method, measures=(measure,))
-    result = runner.run(on or model(NAME, Precision.FLOAT64, SIDE_PX), asked, image, target).result
+    result = runner.run(on or model(NAME, Precision.FLOAT64), asked, image, target).result
     return result, result.evidence[measure.name]
 
 
 def black() -> Tensor:
-    steps = model(NAME, Precision.FLOAT64, SIDE_PX).preprocessing
+    steps = model(NAME, Precision.FLOAT64).preprocessing
     pixels = [-mean / std for mean, std in zip(steps.mean, steps.std, strict=True)]
     return torch.tensor(pixels, dtype=torch.float64)[:, None, None].expand_as(IMAGE)
 
 
 def logit(image: Tensor, network: nn.Module | None = None, index: int = CLASS) -> float:
     with torch.no_grad():
-        return float((network or untouched(NAME, SIDE_PX))(image[None])[0, index])
+        return float((network or untouched(NAME))(image[None])[0, index])
 
 
 def gradient(network: nn.Module, image: Tensor, index: int = CLASS) -> Tensor:
@@ -194,7 +193,7 @@ def by_hand(order: NDArray[Any], over: Tensor, under: Tensor, steps: int) -> lis
         chosen = order[: step * count // steps].copy()
         image[:, chosen] = over.reshape(3, -1)[:, chosen]
         with torch.no_grad():
-            logits = untouched(NAME, SIDE_PX)(image.view_as(under)[None])[0]
+            logits = untouched(NAME)(image.view_as(under)[None])[0]
         scores.append(float(logits.softmax(0)[CLASS]))
     return scores
 
@@ -237,7 +236,7 @@ def test_curves_of_a_contrast_are_of_its_own_score(runner: Runner) -> None:
 def test_stability_under_noise(runner: Runner) -> None:
     method = Gradient()
     result, found = measured(runner, method, Stability(3, 0.05, seed=2))
-    network, map_ = untouched(NAME, SIDE_PX), drawn(method, result.attribution)
+    network, map_ = untouched(NAME), drawn(method, result.attribution)
     deviation = 0.05 * (IMAGE.max() - IMAGE.min())
     expected = []
     for step in range(3):
@@ -253,7 +252,7 @@ def test_stability_cuts_the_noisy_image_into_its_own_segments(runner: Runner) ->
     result, found = measured(runner, method, Stability(1, 0.02, seed=2))
     deviation = 0.02 * (IMAGE.max() - IMAGE.min())
     noisy = IMAGE + deviation * draws.normal(2, 0, tuple(IMAGE.shape))
-    other = runner.run(model(NAME, Precision.FLOAT64, SIDE_PX), method, noisy, TARGET).result
+    other = runner.run(model(NAME, Precision.FLOAT64), method, noisy, TARGET).result
     assert not torch.equal(other.segments.labels, result.segments.labels)
     maps = [drawn(method, made.attribution) for made in (result, other)]
     assert found.values[0] == pytest.approx(spearman(*maps), abs=1e-6)
@@ -264,7 +263,7 @@ def test_a_stopped_map_is_compared_with_maps_of_as_many_rows(runner: Runner) -> 
         Rise(mask_count=200),
         (Stability(1, 0.02, seed=2), Cascade(1), Agreement((Gradient(),))),
     )
-    on = model(NAME, Precision.FLOAT64, SIDE_PX)
+    on = model(NAME, Precision.FLOAT64)
     asked = Explain(method, Until(row_count=20), measures)
     done = runner.run(on, asked, IMAGE, ClassTarget(CLASS, Score.PROBABILITY))
     assert sum(ride.own_row_count for ride in done.rides) == 20 + 20 + 20 + 1
@@ -280,7 +279,7 @@ def test_a_stopped_map_is_compared_with_maps_of_as_many_rows(runner: Runner) -> 
 
 def permuted(*classes: int, seed: int) -> nn.Module:
     """The untouched network with those rows of its classifier permuted."""
-    network = copy.deepcopy(untouched(NAME, SIDE_PX))
+    network = copy.deepcopy(untouched(NAME))
     for index in classes:
         order = draws.permutation(seed, index, network.fc.in_features)
         network.fc.weight.data[index] = network.fc.weight.data[index][order]
@@ -361,7 +360,7 @@ def test_randomization_of_lrp_starts_from_the_permuted_row(runner: Runner) -> No
 
 def own_model(network: nn.Module, side_px: int) -> Model:
     """A float64 model of a test's own network, which keeps its weights."""
-    like = model(NAME, Precision.FLOAT64, SIDE_PX)
+    like = model(NAME, Precision.FLOAT64)
     served = Network(
         copy.deepcopy(network),
         height_px=side_px,
@@ -445,7 +444,7 @@ def test_agreement_with_other_methods(runner: Runner) -> None:
     others = (GuidedBackprop(), GradCam("layer4.0"))
     method = Gradient()
     result, found = measured(runner, method, Agreement(others))
-    map_, network = drawn(method, result.attribution), untouched(NAME, SIDE_PX)
+    map_, network = drawn(method, result.attribution), untouched(NAME)
     guided, _ = hooked_gradient(network, IMAGE, lambda logits: logits[0, CLASS], "guided_backprop")
     other = drawn(others[0], guided)
     count = round(0.05 * map_.size)
@@ -465,7 +464,7 @@ def test_overlap_of_random_maps_is_chance() -> None:
 
 
 def test_evidence_changes_nothing_of_the_explanation(runner: Runner) -> None:
-    on, method = model(NAME, Precision.FLOAT64, SIDE_PX), Rise(mask_count=20)
+    on, method = model(NAME, Precision.FLOAT64), Rise(mask_count=20)
     measures = (Curves(3), Stability(1), Randomization(), Cascade(1))
     asked = Explain(method, measures=measures)
     plain, proven = (
