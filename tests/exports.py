@@ -52,10 +52,12 @@ def export(
 
 
 @cached
-def exported(name: str, preserve: bool = False, batch_size: int | None = None) -> bytes:
-    """An embedded network, at 96 px."""
-    network = ARCHITECTURES[name].build(SIDE_PX)
-    return export(network, preserve=preserve, batch_size=batch_size)
+def exported(
+    name: str, preserve: bool = False, batch_size: int | None = None, side_px: int = SIDE_PX
+) -> bytes:
+    """An embedded network."""
+    network = ARCHITECTURES[name].build(side_px)
+    return export(network, side_px=side_px, preserve=preserve, batch_size=batch_size)
 
 
 def graph(
@@ -135,10 +137,12 @@ def preprocessing(side_px: int, like: str = "resnet18") -> dict[str, Any]:
     }
 
 
-def write_network(folder: Path, name: str, data: bytes, **settings: Any) -> Path:
+def write_network(
+    folder: Path, name: str, data: bytes, side_px: int = SIDE_PX, **settings: Any
+) -> Path:
     """A model folder of an embedded network's export."""
     return write(
-        folder, data, preprocessing=preprocessing(SIDE_PX, name), labels="imagenet", **settings
+        folder, data, preprocessing=preprocessing(side_px, name), labels="imagenet", **settings
     )
 
 

@@ -52,12 +52,14 @@ def _build(name: str) -> nn.Module:
         import timm
 
         return timm.create_model(name, pretrained=False)
-    from torchvision.models import get_model
+    from torchvision.models import get_model, vgg
 
     if name == "vgg16_narrow":
-        # 4,096 units instead of 64 would show no more, and take a gigabyte.
-        network = get_model("vgg16", weights=None)
-        for place, sizes in {0: (25088, 64), 3: (64, 64), 6: (64, 1000)}.items():
+        # A quarter of its channels, and 64 units instead of 4,096: more would show no more.
+        features = vgg.make_layers([w if w == "M" else w // 4 for w in vgg.cfgs["D"]])
+        with torch.device("meta"):
+            network = vgg.VGG(features)
+        for place, sizes in {0: (128 * 49, 64), 3: (64, 64), 6: (64, 1000)}.items():
             network.classifier[place] = nn.Linear(*sizes)
         return network
     options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}

@@ -20,7 +20,7 @@ from tests.harness import model, photo, relative_error, running, spec, untouched
 from tests.oracle.graph import GateRecorder
 
 NAMES = ("efficientnet_lite0", "resnet18")
-SIDE = 96
+SIDE = 64
 
 
 def attacked(
@@ -31,7 +31,7 @@ def attacked(
     precision: Precision = Precision.FLOAT64,
 ) -> Attacked:
     made = spec(
-        model(name, precision),
+        model(name, precision, SIDE),
         Attack(algorithm, None, goal, Shows(), Buckets(4)),
         torch.zeros(3, 2, 2),
         bucket_size=4,
@@ -49,7 +49,7 @@ class Pixels(nn.Module):
     def __init__(self, name: str, most: float) -> None:
         super().__init__()
         steps = ARCHITECTURES[name].preprocessing(SIDE)
-        self.network = untouched(name)
+        self.network = untouched(name, SIDE)
         self.mean, self.std = (
             most * torch.tensor(numbers, dtype=torch.float64).view(3, 1, 1)
             for numbers in (steps.mean, steps.std)
@@ -140,10 +140,10 @@ def test_from_the_same_random_start_it_is_foolboxs(norm: str, epsilon: float) ->
 
 
 def test_random_starts_succeed_as_often_as_foolboxs() -> None:
-    """Untargeted, at a budget that is not always enough."""
-    name, epsilon = NAMES[0], 0.1
+    """Untargeted, at a budget that is enough for one of the photos."""
+    name, epsilon = NAMES[0], 0.055
     ours, theirs = 0, 0
-    for photo_name in ("cat", "coffee", "rocket", "astronaut"):
+    for photo_name in ("cat", "coffee"):
         pixels = base_of(name, photo_name)
         attack = foolbox.attacks.LinfPGD(rel_stepsize=0.2, steps=5)
         on = oracle(name)
@@ -155,7 +155,8 @@ def test_random_starts_succeed_as_often_as_foolboxs() -> None:
         how = Pgd(epsilon=epsilon, step_size=epsilon / 5, step_count=5, restart_count=2)
         made = attacked(name, photo_name, how)
         ours += sum(made.succeeded(made.unrounded_logits))
-    print(f"PGD at epsilon {epsilon}: {ours} of 8 succeed, {theirs} of 8 of foolbox's")
+    print(f"PGD at epsilon {epsilon}: {ours} of 4 succeed, {theirs} of 4 of foolbox's")
+    assert 0 < theirs < 4
     assert ours >= theirs
 
 
@@ -186,7 +187,7 @@ def test_single_precision_differs_where_gates_flip(how: GradientAttack) -> None:
     single = attacked(name, "cat", how, precision=Precision.FLOAT32)
     decisions = []
     for made, precision in ((double, Precision.FLOAT64), (single, Precision.FLOAT32)):
-        network = model(name, precision).network
+        network = model(name, precision, SIDE).network
         steps = ARCHITECTURES[name].preprocessing(SIDE)
         mean, std = (
             torch.tensor(n, dtype=torch.float64).view(3, 1, 1) for n in (steps.mean, steps.std)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tests.harness import model, photo, relative_error, running, tiny_model, untouched
 
 NAMES = ("efficientnet_lite0", "resnet18")
+SIDE_PX = 64
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def cross(on: Model, pixels: Tensor, how: Steps, source: int | None = None) -> C
 
 
 def pixels_of(photo_name: str, model_name: str) -> Tensor:
-    steps = ARCHITECTURES[model_name].preprocessing(96)
+    steps = ARCHITECTURES[model_name].preprocessing(SIDE_PX)
     seen = steps.unnormalize(steps.apply(photo(photo_name)))
     return torch.from_numpy(seen).permute(2, 0, 1).double()
 
@@ -68,8 +69,8 @@ class Normalized(nn.Module):
 
     def __init__(self, model_name: str) -> None:
         super().__init__()
-        steps = ARCHITECTURES[model_name].preprocessing(96)
-        self.network = untouched(model_name)
+        steps = ARCHITECTURES[model_name].preprocessing(SIDE_PX)
+        self.network = untouched(model_name, SIDE_PX)
         self.mean, self.std = (
             255 * torch.tensor(numbers, dtype=torch.float64).view(3, 1, 1)
             for numbers in (steps.mean, steps.std)
@@ -99,7 +100,7 @@ def test_foolbox_makes_the_same_perturbation(model_name: str, norm: str) -> None
         label = oracle(pixels[None]).argmax(1)
         expected = attack.run(oracle, pixels[None], foolbox.criteria.Misclassification(label))[0]
         made = cross(
-            model(model_name, Precision.FLOAT64),
+            model(model_name, Precision.FLOAT64, SIDE_PX),
             pixels,
             Steps(norm, step_count, candidate_count, overshoot),
         )

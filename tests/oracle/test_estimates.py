@@ -150,7 +150,7 @@ def test_those_of_first_estimates_are_honest(runner: Runner, name: str) -> None:
 
 def test_standard_errors_by_hand(runner: Runner) -> None:
     """Those of SmoothGrad, from the gradients at every noisy image."""
-    network, picture = untouched(LITE), photo_input("cat", LITE)
+    network, picture = untouched(LITE, 64), photo_input("cat", LITE, 64)
     deviation = 0.3 * (picture.max() - picture.min())
     gradients = []
     for step in range(5):
@@ -159,7 +159,7 @@ def test_standard_errors_by_hand(runner: Runner) -> None:
         (gradient,) = torch.autograd.grad(network(x)[0, CLASS], x)
         gradients.append(gradient[0].numpy())
     asked = Explain(SmoothGrad(5, 0.3, "mean", 7), TO_THE_END)
-    on = model(LITE, Precision.FLOAT64)
+    on = model(LITE, Precision.FLOAT64, 64)
     made = runner.run(on, asked, picture, ClassTarget(CLASS)).result.convergence
     student = scipy.stats.t.ppf(0.975, 4) / scipy.stats.norm.ppf(0.975)
     expected = student * np.std(gradients, axis=0, ddof=1) / np.sqrt(5)
@@ -334,13 +334,13 @@ def test_two_estimates_must_meet_the_tolerance(runner: Runner) -> None:
 
 
 def test_adaptive_nodes_are_trapezoids_and_the_residual_is_what_is_missed(runner: Runner) -> None:
-    network, picture = untouched(LITE), photo_input("cat", LITE)
-    on = model(LITE, Precision.FLOAT64)
+    network, picture = untouched(LITE, 64), photo_input("cat", LITE, 64)
+    on = model(LITE, Precision.FLOAT64, 64)
     # Not black: in what is of one colour, which maximum is pooled is a tie.
     baseline = Baseline(fill="noise", seed=3)
     start = baseline.image(on, picture)
     places: set[float] = set()
-    make = IntegratedGradients("adaptive", 40, baseline)
+    make = IntegratedGradients("adaptive", 24, baseline)
     asked = Explain(make, Until(tolerance=0.0001))
     launch = runner.engine._device.launch
 
@@ -356,7 +356,7 @@ def test_adaptive_nodes_are_trapezoids_and_the_residual_is_what_is_missed(runner
     finally:
         runner.engine._device.launch = launch  # type: ignore[method-assign]
     nodes = sorted(places)
-    assert len(nodes) == 40  # none of them twice: every gradient is used again
+    assert len(nodes) == 24  # none of them twice: every gradient is used again
     assert {place / 8 for place in range(9)} <= set(nodes)
     gradients, scores = [], []
     for node in nodes:
@@ -372,7 +372,7 @@ def test_adaptive_nodes_are_trapezoids_and_the_residual_is_what_is_missed(runner
     assert result.convergence.error == pytest.approx(
         abs(residual) / abs(scores[-1] - scores[0]), rel=1e-6
     )
-    assert (result.convergence.stop, result.convergence.row_count) == (Stop.COMPLETE, 41)
+    assert (result.convergence.stop, result.convergence.row_count) == (Stop.COMPLETE, 25)
 
 
 def test_adaptive_stops_when_two_refinements_meet_the_tolerance(runner: Runner) -> None:

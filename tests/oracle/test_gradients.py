@@ -1,5 +1,6 @@
 """Gradient, deconvnet and guided backpropagation against independent computations."""
 
+import copy
 import warnings
 
 import captum.attr
@@ -165,7 +166,7 @@ def _basic_block(block: nn.Module):
 def test_rules_equal_captum(runner: Runner, name: str, rule: str, reference: type) -> None:
     image = photo_input("coffee", name)
     done = runner.run(model(name, Precision.FLOAT64), METHODS[rule], image, ClassTarget(967))
-    network = _separate_rectifiers(untouched.__wrapped__(name))
+    network = _separate_rectifiers(copy.deepcopy(untouched(name)))
     options = {"abs": False} if rule == "gradient" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that hooks are set

@@ -26,6 +26,7 @@ from tests.harness import (
 )
 
 NAME = "efficientnet_lite0"
+SIDE_PX = 64
 LAYERS = ("conv_stem", "blocks.2.1", "blocks.5.1", "global_pool", "classifier")
 
 
@@ -67,7 +68,7 @@ class Views:
         )
 
 
-def pixels_of(name: str, side_px: int = 96) -> Tensor:
+def pixels_of(name: str, side_px: int = SIDE_PX) -> Tensor:
     """A photo's corner as it is, 3×H×W, 0 to 255."""
     return torch.from_numpy(photo(name)[:side_px, :side_px].copy()).permute(2, 0, 1).double()
 
@@ -89,7 +90,7 @@ def autograd(
     pixels: Tensor, changed: Tensor, index: int, layers: Sequence[str]
 ) -> tuple[float, list[tuple[float, float]]]:
     """What happened; of the image and of layers, wᵀη and ‖η‖/‖a‖: on the untouched network."""
-    network, steps = untouched(NAME), ARCHITECTURES[NAME].preprocessing(96)
+    network, steps = untouched(NAME), ARCHITECTURES[NAME].preprocessing(SIDE_PX)
     mean, std = (
         torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (steps.mean, steps.std)
     )
@@ -124,7 +125,7 @@ def test_of_a_trained_network(runner: Runner) -> None:
     changed = torch.stack([changed_by(original, 6, seed) for seed in (0, 1)])
     layers = ("blocks.2.1", "global_pool", "classifier")
     classes = ((285, 281), (285, 967))
-    on = model(NAME, Precision.FLOAT64)
+    on = model(NAME, Precision.FLOAT64, SIDE_PX)
     made = views(runner, on, Views(original, changed, classes, layers))
     assert [[view.class_index for view in of_one] for of_one in made] == [[285, 281], [285, 967]]
     for image, of_one in zip(changed, made, strict=True):
@@ -144,7 +145,7 @@ def test_a_small_change_is_a_slope(runner: Runner) -> None:
     """The difference quotient of a step of 1e-4 grey levels, in float64."""
     original = pixels_of("coffee").clamp(1, 254)
     direction = torch.from_numpy(np.random.default_rng(2).normal(size=original.shape))
-    on = model(NAME, Precision.FLOAT64)
+    on = model(NAME, Precision.FLOAT64, SIDE_PX)
     changed = (original + 1e-4 * direction)[None]
     [[view]] = views(runner, on, Views(original, changed, ((967,),), LAYERS))
     for effect in view.effects:
@@ -155,7 +156,8 @@ def test_below_the_logits_everything_is_linear(runner: Runner) -> None:
     """As served, in float32: what the classifier gets, and what it makes."""
     original = pixels_of("cat")
     changed = changed_by(original, 16, 3)[None]
-    [of_one] = views(runner, model(NAME), Views(original, changed, ((285, 7),), LAYERS))
+    on = model(NAME, side_px=SIDE_PX)
+    [of_one] = views(runner, on, Views(original, changed, ((285, 7),), LAYERS))
     for view in of_one:
         image, *_, pooled, logits = view.effects
         assert abs(view.happened) > 0.1
@@ -214,7 +216,7 @@ def test_bits_do_not_depend_on_neighbours() -> None:
         original = pixels_of(name)
         return Views(original, changed_by(original, 8, 4)[None], ((285, 9),), LAYERS[1:3])
 
-    on, blank = model(NAME), torch.zeros(3, 96, 96)
+    on, blank = model(NAME, side_px=SIDE_PX), torch.zeros(3, SIDE_PX, SIDE_PX)
     with running(buckets=(1, 2, 4)) as runner:
         alone = views(runner, on, of("rocket"))
         with runner.held():

@@ -35,6 +35,7 @@ from tests.oracle.networks import SIDE_PX, seeded
 
 CALLERS = 32
 BUCKET = 8
+CONVNET_PX = 48
 
 
 class Clock(TorchDevice):
@@ -63,10 +64,12 @@ class Callers(Unobserved):
 
 @pytest.fixture(scope="module")
 def models() -> tuple[Model, Model]:
-    """A ConvNet with rectifiers, and a transformer."""
-    convolutional = model("resnet18")
+    """A ConvNet with rectifiers, and a transformer of four blocks."""
+    convolutional = model("resnet18", side_px=CONVNET_PX)
+    shallow = copy.deepcopy(seeded("vit_tiny"))
+    shallow.blocks = shallow.blocks[:4]
     network = Network(
-        copy.deepcopy(seeded("vit_tiny")),
+        shallow,
         height_px=SIDE_PX,
         width_px=SIDE_PX,
         dtype=torch.float32,
@@ -102,10 +105,10 @@ def every_method(layer: str) -> Iterator[Any]:
 def every_call(models: tuple[Model, Model]) -> list[tuple[Model, Any, torch.Tensor]]:
     calls: list[tuple[Model, Any, torch.Tensor]] = []
     photos = itertools.cycle(PHOTOS)
-    for on, layer in zip(models, ("layer3", "blocks.9"), strict=True):
+    for on, layer in zip(models, ("layer3", "blocks.2"), strict=True):
         for method in every_method(layer):
             if method.refusal(on) is None:
-                image = photo_input(next(photos), "resnet18").float()
+                image = photo_input(next(photos), "resnet18", on.network.height_px).float()
                 calls += [(on, method, image)]
     return calls
 
@@ -122,7 +125,7 @@ def test_every_method_at_once(models: tuple[Model, Model]) -> None:
 
         def predict_now_and_then() -> None:
             if len(clock.launched_s) % 5 == 0:
-                image = photo_input("cat", "resnet18").float()
+                image = photo_input("cat", "resnet18", CONVNET_PX).float()
                 predicts.append(runner.submit(models[0], Predict(1, False), image, caller="p"))
 
         with runner.held():
@@ -159,10 +162,10 @@ def test_every_method_at_once(models: tuple[Model, Model]) -> None:
 
 def test_evidence_of_many_callers_at_once(models: tuple[Model, Model]) -> None:
     """It rides in the same batches, has the same bits as alone, and lets predictions by."""
-    measures = (Curves(6), Stability(2), Randomization(), Cascade(1))
-    methods = (Gradient(), GuidedBackprop(), Occlusion(48, 48, "mean"), cams.GradCam("layer4.0"))
+    measures = (Curves(3), Stability(2), Randomization(), Cascade(1))
+    methods = (Gradient(), GuidedBackprop(), Occlusion(24, 24, "mean"), cams.GradCam("layer3.0"))
     calls = [
-        (Explain(method, measures=measures), photo_input(name, "resnet18").float())
+        (Explain(method, measures=measures), photo_input(name, "resnet18", CONVNET_PX).float())
         for name in ("cat", "coffee")
         for method in methods
     ]

@@ -29,8 +29,9 @@ from pellucid_server.models.network import Network
 
 from tests.harness import CPU, model, photo_input, running, untouched
 
-COARSE = Occlusion(window_px=48, stride_px=48, fill="mean", blur_sigma_px=1.0)  # 5 rows
-FINE = Occlusion(window_px=16, stride_px=8, fill="mean", blur_sigma_px=1.0)  # 122 rows
+SIDE_PX = 64
+COARSE = Occlusion(window_px=32, stride_px=32, fill="mean", blur_sigma_px=1.0)  # 5 rows
+FINE = Occlusion(window_px=16, stride_px=8, fill="mean", blur_sigma_px=1.0)  # 50 rows
 PREDICT = Predict(5, False)
 
 
@@ -66,11 +67,11 @@ class FussyDevice(SpyDevice):
 
 
 def resnet() -> Any:
-    return model("resnet18")
+    return model("resnet18", side_px=SIDE_PX)
 
 
 def cat() -> torch.Tensor:
-    return photo_input("cat", "resnet18").float()
+    return photo_input("cat", "resnet18", SIDE_PX).float()
 
 
 def test_rows_of_a_cancelled_job_are_never_run() -> None:

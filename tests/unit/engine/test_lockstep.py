@@ -34,13 +34,13 @@ from pellucid_server.methods.optimize.stepper import AscentStepper, Preview, Pro
 from pellucid_server.methods.parameters import Known
 from pellucid_server.methods.predict import Predict
 from pellucid_server.models.network import Network
-from pellucid_server.models.registry import Precision
+from pellucid_server.models.registry import Model, Precision
 
 from tests.harness import CPU, Runner, model, photo, relative_error, running, spec
 from tests.oracle.graph import GateRecorder, GateReplayer
 
 NAME = "efficientnet_lite0"
-SIDE = 96
+SIDE = 64
 BUCKETS = Buckets(4)
 
 
@@ -59,12 +59,16 @@ def attack(algorithm: Algorithm, goal: int | None = None) -> Attack:
     return Attack(algorithm, None, goal, Shows(), BUCKETS)
 
 
+def lite() -> Model:
+    return model(NAME, side_px=SIDE)
+
+
 def submit(runner: Runner, method: Optimize | Attack, *, outlet: Any = None, **options: Any) -> Job:
     size = (SIDE, SIDE)
     if isinstance(method, Optimize):
         size = (method.ascent.height_px, method.ascent.width_px)
     bucket_size = BUCKETS.of(size)
-    made = spec(model(NAME), method, torch.zeros(3, 2, 2), bucket_size=bucket_size, **options)
+    made = spec(lite(), method, torch.zeros(3, 2, 2), bucket_size=bucket_size, **options)
     photos = Photos(tuple(ArrayPhoto(photo(name), None) for name in ("cat", "coffee")), size)
     job = runner.engine.submit(replace(made, source=photos), outlet=outlet)
     runner.submitted.append(job)
@@ -127,7 +131,7 @@ def test_bits_do_not_depend_on_who_else_is_there() -> None:
     """32 jobs of seven kinds, half of which come while the others are under way."""
     methods = [kind(k) for k, kind in zip(range(32), itertools.cycle(KINDS), strict=False)]
     late: list[Job] = []
-    model(NAME)  # is loaded while the engine need not stand still
+    lite()  # is loaded while the engine need not stand still
 
     def join_late(_: object) -> None:
         if not late:
@@ -184,7 +188,7 @@ def test_a_step_is_what_float64_makes_of_the_same_gates() -> None:
     goals = (ClassTarget(285), NeuronTarget("blocks.2.0", 3))
     plain = {"update": "momentum", "momentum": 0.0, "learning_rate": 100.0, "start": "photo"}
     method = optimize(*goals, preset="simonyan", lp_penalty=0.0, step_count=1, **plain)
-    single, double = model(NAME), model(NAME, Precision.FLOAT64)
+    single, double = lite(), model(NAME, Precision.FLOAT64, SIDE)
     steps = single.preprocessing
     std = torch.tensor(steps.std, dtype=torch.float64).view(3, 1, 1)
     start = torch.from_numpy(steps.apply(photo("cat")))
@@ -216,7 +220,7 @@ def test_a_predict_waits_three_iterations_at_most() -> None:
     class Watching(SpyDevice):
         def launch(self, network: Network, picks: Sequence[Pick], bucket_size: int) -> Flight:
             if jobs and len(self.launches) == 10:
-                predicts.append(runner.submit(model(NAME), Predict(5, False), "cat"))
+                predicts.append(runner.submit(lite(), Predict(5, False), "cat"))
                 decoded = predicts[0].chore
                 assert decoded is not None
                 decoded.result(60)
@@ -226,7 +230,7 @@ def test_a_predict_waits_three_iterations_at_most() -> None:
     jobs: list[Job] = []
     device = Watching()
     with running(device, buckets=(1, 4)) as runner:
-        runner.engine.warm_up(model(NAME))
+        runner.engine.warm_up(lite())
         device.launches.clear()
         with runner.held():
             jobs += [submit(runner, optimize(ClassTarget(k), step_count=3)) for k in range(32)]
@@ -332,7 +336,7 @@ def test_memory_that_runs_out_for_one_row_ends_that_one() -> None:
         for k in (0, 2, 3):
             alone = run(runner, methods[k])
             assert all(map(torch.equal, jobs[k].future.result(60).result.pictures, alone.pictures))
-        assert runner.engine.costs_of(model(NAME))._cap[Lane.GRADIENT] == 16
+        assert runner.engine.costs_of(lite())._cap[Lane.GRADIENT] == 16
         assert runner.engine._groups == {}
 
 
@@ -402,7 +406,7 @@ def test_who_cannot_go_on_leaves_the_others_to_their_octaves() -> None:
     assert [len(picks) for picks in device.launches[2:5]] == [3, 1, 2]
     assert [end.finite for end in ends] == [True, False, True]
     assert [end.progress.step for end in ends] == [8, 2, 8]
-    assert [end.picture.shape[-1] for end in ends] == [96, 69, 96]
+    assert [end.picture.shape[-1] for end in ends] == [64, 46, 64]
     for k in (0, 2):
         assert torch.equal(ends[k].picture, expected[k].picture)
         assert ends[k].progress == expected[k].progress
@@ -444,7 +448,7 @@ def test_events_tell_of_every_image_on_its_way() -> None:
         assert progress[-1] == made.ends[restart].progress
         previews = [p for p in shown if isinstance(p, Preview) and p.restart == restart]
         assert [p.step for p in previews] == [4, 8]
-        assert [tuple(p.picture.shape) for p in previews] == [(3, 69, 69), (3, 96, 96)]
+        assert [tuple(p.picture.shape) for p in previews] == [(3, 46, 46), (3, 64, 64)]
         assert torch.equal(previews[-1].picture, made.pictures[restart])
     assert not torch.equal(made.pictures[0], made.pictures[1])
 
@@ -460,14 +464,14 @@ def test_restarts_are_jobs_of_the_seeds_that_follow() -> None:
 def test_other_sizes_and_their_buckets() -> None:
     device = SpyDevice()
     method = optimize(
-        FromPhoto(CodeTarget, "blocks.1.1", 0), step_count=2, height_px=64, width_px=80
+        FromPhoto(CodeTarget, "blocks.1.1", 0), step_count=2, height_px=48, width_px=80
     )
     large = replace(method, ascent=replace(method.ascent, height_px=512, width_px=520))
     assert Buckets(4).of((512, 512)) == 4
     with running(device) as runner:
         made = run(runner, method)
         assert set(device.buckets) == {4}
-        assert made.pictures[0].shape == (3, 64, 80)
+        assert made.pictures[0].shape == (3, 48, 80)
         assert made.ends[0].progress.terms[0] > -1.5
         device.buckets.clear()
         alone = replace(large, objectives=((ClassTarget(3), 1.0),), ascent=large.ascent)
@@ -482,7 +486,7 @@ def test_other_sizes_and_their_buckets() -> None:
         ({"step_count": 6, "restart_count": 3}, 21, 7),
         ({"step_count": 7, "restart_count": 5}, 40, 10),  # four at a time, whichever they are
         ({"step_count": 7, "restart_count": 5, "in_rounds": True}, 40, 16),  # four, and one
-        ({"step_count": 7, "height_px": 48}, 4, 4),  # half as many pixels
+        ({"step_count": 7, "height_px": 32}, 4, 4),  # half as many pixels
         ({"step_count": 4, "octave_count": 2, "octave_scale": 2.0}, 6, 6),  # a quarter, and all
     ],
     ids=str,
@@ -500,7 +504,7 @@ def test_a_job_alone_costs_its_batches_however_empty(
         method = replace(method, objectives=(*method.objectives, (Apart("blocks.1.1", 24), 1.0)))
     device = SpyDevice()
     with running(device, buckets=(1, 4)) as runner:
-        runner.engine.costs_of(model(NAME)).record(Lane.GRADIENT, 4, 100.0)
+        runner.engine.costs_of(lite()).record(Lane.GRADIENT, 4, 100.0)
         with runner.held():
             job = submit(runner, method)
             assert job.cost_ms == pytest.approx(batches * 100.0)

@@ -28,22 +28,26 @@ from tests.harness import (
 )
 
 NAME = "efficientnet_lite0"
-COARSE = Occlusion(window_px=48, stride_px=48, fill="mean", blur_sigma_px=1.0)  # 5 rows
+SIDE_PX = 48
+COARSE = Occlusion(window_px=32, stride_px=32, fill="mean", blur_sigma_px=1.0)  # 5 rows
 GRADIENTS = (Gradient(), Deconvnet(), GuidedBackprop())
 TARGETS: tuple[Target, ...] = (
     TopTarget(),
     ClassTarget(285),
     ClassTarget(967),
     NeuronTarget("blocks.2.0", 3),
-    NeuronTarget("blocks.3.1", 2, y=1, x=4),
+    NeuronTarget("blocks.3.1", 2, y=1, x=2),
 )
 
 
 def mixed_calls() -> list[tuple[Any, torch.Tensor, Target]]:
-    """64 calls of four methods; 3 × 5 of their 76 rows are occlusion's."""
-    methods = list(itertools.islice(itertools.cycle(GRADIENTS), 61)) + [COARSE] * 3
+    """34 calls of four methods; 2 × 5 of their 42 rows are occlusion's."""
+    methods = list(itertools.islice(itertools.cycle(GRADIENTS), 32)) + [COARSE] * 2
     photos, targets = itertools.cycle(PHOTOS), itertools.cycle(TARGETS)
-    return [(method, photo_input(next(photos), NAME).float(), next(targets)) for method in methods]
+    return [
+        (method, photo_input(next(photos), NAME, SIDE_PX).float(), next(targets))
+        for method in methods
+    ]
 
 
 def run_together(runner: Runner, on: Any, calls: list[Any]) -> list[Any]:
@@ -58,9 +62,9 @@ def run_together(runner: Runner, on: Any, calls: list[Any]) -> list[Any]:
 
 
 def test_bits_do_not_depend_on_neighbours() -> None:
-    on, calls = model(NAME), mixed_calls()
+    on, calls = model(NAME, side_px=SIDE_PX), mixed_calls()
     occlusion_rows = sum(5 for method, _, _ in calls if method is COARSE)
-    assert occlusion_rows <= (len(calls) - 3 + occlusion_rows) / 4
+    assert occlusion_rows <= (len(calls) - 2 + occlusion_rows) / 4
     with running(buckets=(16,)) as runner:
         together = run_together(runner, on, calls)
         for done, (method, image, target) in zip(together, calls, strict=True):
@@ -79,9 +83,9 @@ def test_bits_do_not_depend_on_neighbours() -> None:
 
 def test_default_buckets_agree_in_float64() -> None:
     """Across bucket sizes float32 may flip a gate; float64 does not."""
-    on = model(NAME, Precision.FLOAT64)
+    on = model(NAME, Precision.FLOAT64, SIDE_PX)
     # Every method with every target, and one occlusion: in float64, Lite0 takes a second a row.
-    calls = [(method, image.double(), target) for method, image, target in mixed_calls()[-18:-2]]
+    calls = [(method, image.double(), target) for method, image, target in mixed_calls()[-17:-1]]
     assert {(type(method), target) for method, _, target in calls[:-1]} == {
         (type(method), target) for method in GRADIENTS for target in TARGETS
     }
@@ -98,14 +102,14 @@ def test_default_buckets_agree_in_float64() -> None:
 @given(data=st.data())
 def test_a_row_has_the_same_bits_anywhere(data: st.DataObject) -> None:
     """Whoever its neighbours are, wherever in the batch it comes to lie."""
-    on = model("resnet18")
+    on = model("resnet18", side_px=SIDE_PX)
     method = data.draw(st.sampled_from((*GRADIENTS, Predict(5, False))), label="method")
     target = (
         TopTarget()
         if isinstance(method, Predict)
         else data.draw(st.sampled_from([TopTarget(), ClassTarget(7), NeuronTarget("layer1", 1)]))
     )
-    image = photo_input(data.draw(st.sampled_from(PHOTOS)), "resnet18").float()
+    image = photo_input(data.draw(st.sampled_from(PHOTOS)), "resnet18", SIDE_PX).float()
     neighbours = data.draw(
         st.lists(
             st.tuples(
@@ -119,7 +123,8 @@ def test_a_row_has_the_same_bits_anywhere(data: st.DataObject) -> None:
     )
     place = data.draw(st.integers(0, len(neighbours)), label="place")
     calls: list[Any] = [
-        (other, photo_input(photo, "resnet18").float(), aim) for other, photo, aim in neighbours
+        (other, photo_input(photo, "resnet18", SIDE_PX).float(), aim)
+        for other, photo, aim in neighbours
     ]
     calls.insert(place, (method, image, target))
     with running(buckets=(16,)) as runner:

@@ -46,12 +46,12 @@ build(
 
 def test_a_kill_loses_at_most_a_batch(tmp_path: Path) -> None:
     photos, folder = tmp_path / "photos", tmp_path / "index"
-    paths = crops(photos, 40)
+    paths = crops(photos, 24)
     command = [sys.executable, "-c", SCRIPT, str(photos), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines: list[str] = []
-        while str(3 * BATCH) not in lines:
+        while str(2 * BATCH) not in lines:
             line = process.stdout.readline()
             assert line, "it ended by itself"
             lines.append(line.strip())
