@@ -46,7 +46,7 @@ _ENDING_S = 5.0
 """How long a process may take to end once nobody hears from it."""
 
 _OUT_OF_MEMORY = 77
-"""What a process ends with that cannot even read, or say, what it was to."""
+"""What a process ends with that ran out of memory, wherever it was."""
 
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl: the signal that a process gets once the thread that began it has ended."""
@@ -225,10 +225,8 @@ class Processes:
         try:
             outcome = process.do(task.function, task.arguments, task.outlet)
         except _Failed as failed:
-            outcome = self._out_of_memory()
-            if not failed.out_of_memory:
-                log.error("work in a process failed\n%s", failed.trace)
-                outcome = Internal()
+            log.error("work in a process failed\n%s", failed)
+            outcome = Internal()
         except (EOFError, OSError):
             outcome = Internal()
         with self._changed:  # from here on nobody kills the process for this task's sake
@@ -238,17 +236,18 @@ class Processes:
             outcome = self._interrupted()
         elif not process.alive:
             status = process.ended()
-            log.error("a process ended by itself, with %s", status)
-            if status in (_OUT_OF_MEMORY, -signal.SIGKILL):  # the kernel's, where none is left
-                outcome = self._out_of_memory()
+            log.error("a process ended amid its work, with %s", status)
+            if status == _OUT_OF_MEMORY:
+                outcome = OutOfMemory(
+                    "it needs more memory than the server gives a map, "
+                    f"{self._most_bytes >> 20} MiB at most: fewer or shorter codes need less"
+                )
+            elif status == -signal.SIGKILL:
+                outcome = OutOfMemory(
+                    "the system ended its process, as it does where memory is short: fewer or "
+                    "shorter codes need less"
+                )
         self._end(task, outcome)
-
-    def _out_of_memory(self) -> OutOfMemory:
-        mebibytes = self._most_bytes >> 20
-        return OutOfMemory(
-            f"it needs more memory than the server gives a map, {mebibytes} MiB at most: fewer or "
-            "shorter codes need less"
-        )
 
     def _interrupted(self) -> PellucidError:
         return _stopping() if self._stopping else Cancelled("the caller went away")
@@ -263,11 +262,7 @@ class Processes:
 
 
 class _Failed(Exception):
-    """A function raised an error."""
-
-    def __init__(self, trace: str, out_of_memory: bool) -> None:
-        super().__init__(trace)
-        self.trace, self.out_of_memory = trace, out_of_memory
+    """A function raised an error, whose traceback it is."""
 
 
 class _Process:
@@ -306,7 +301,7 @@ class _Process:
                 elif kind == "returned":
                     return value
                 else:
-                    raise _Failed(*value)
+                    raise _Failed(value)
         except (EOFError, OSError):
             self.alive = False
             raise
@@ -314,18 +309,20 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
 
-    def ended(self) -> int:
-        """What it ended with by itself."""
+    def ended(self) -> int | None:
+        """What it ended with by itself; None: it had to be ended."""
+        status = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_ENDING_S)
-        return self.close()
+            status = self._process.wait(_ENDING_S)
+        self.close()
+        return status
 
-    def close(self) -> int:
-        """Ends it, if it has not ended; returns what it ended with."""
+    def close(self) -> None:
+        """Ends it, if it has not ended."""
         self.alive = False
         self._process.kill()
         self._connection.close()
-        return self._process.wait()
+        self._process.wait()
 
 
 def _stopping() -> Unavailable:
@@ -341,30 +338,25 @@ def _serve(descriptor: int, server: int, most_bytes: int) -> None:
     connection = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            try:
-                function, arguments = connection.recv()
-            except MemoryError:  # amid a message: what comes next is not the next one
-                os._exit(_OUT_OF_MEMORY)
+            function, arguments = connection.recv()
             try:
                 module, _, name = function.partition(":")
                 work = getattr(importlib.import_module(module), name)
                 value = work(*arguments, lambda report: connection.send(("report", report)))
                 connection.send(("returned", value))
                 del value
-            except OSError:
+            except (OSError, MemoryError):
                 raise
-            except Exception as error:
-                failed = traceback.format_exc(), isinstance(error, MemoryError)
-                value = None
-                connection.send(("failed", failed))
+            except Exception:
+                connection.send(("failed", traceback.format_exc()))
             del arguments
 
 
 def _bound_memory(most_bytes: int) -> None:
     """Has this process get MemoryError for more; on Linux, elsewhere it can take what there is.
 
-    What counts is memory of its own that it may write to, not libraries that are mapped, nor the
-    addresses that threads' stacks and heaps reserve.
+    What counts is memory of its own that it may write to, threads' stacks among it; libraries that
+    are mapped do not, nor what heaps reserve for later.
     """
     if sys.platform == "linux":
         import resource  # which not every platform has
@@ -387,4 +379,7 @@ def _end_with(server: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(*map(int, sys.argv[1:]))
+    try:
+        _serve(*map(int, sys.argv[1:]))
+    except MemoryError:  # there may be none to say so with, and a message may have been cut off
+        os._exit(_OUT_OF_MEMORY)

@@ -1,5 +1,6 @@
 """What tests have processes do: found by its module there, as the server's own work is."""
 
+import atexit
 import os
 import signal
 import sys
@@ -33,6 +34,19 @@ def fill(mebibytes: int, give_back: bool, report: Report) -> list[bytes] | None:
     """Takes so much memory, of which most systems would give it more at once."""
     kept = [b"x" * (1 << 20) for _ in range(mebibytes)]
     return kept if give_back else None
+
+
+def fill_bit_by_bit(report: Report) -> None:
+    """Until nothing is left even for the smallest object."""
+    kept: Any = None
+    while True:
+        kept = (kept,)
+
+
+def end_slowly(report: Report) -> None:
+    """Breaks the connection, and takes its time."""
+    atexit.register(time.sleep, 600)
+    raise OSError
 
 
 def take(given: bytes, report: Report) -> int:

@@ -81,8 +81,6 @@ def test_an_error_stays_in_the_log(processes: Processes, caplog: pytest.LogCaptu
         submit(processes, chores.fail).future.result(60)
     assert "chosen" not in str(caught.value)
     assert "chosen by the test" in caplog.text
-    with pytest.raises(OutOfMemory):
-        submit(processes, chores.run_out).future.result(60)
     assert submit(processes, chores.whoami).future.result(60)[0] == pid
 
 
@@ -92,7 +90,7 @@ def test_a_crash_fails_its_own_task_alone(
     crashing, next_one = submit(processes, chores.die), submit(processes, chores.add, 1, 1)
     with pytest.raises(Internal):
         crashing.future.result(60)
-    assert "ended by itself, with 3" in caplog.text
+    assert "ended amid its work, with 3" in caplog.text
     assert next_one.future.result(60) == 2
 
 
@@ -103,12 +101,13 @@ def refused(task: Task) -> str:
 
 
 def test_memory_has_a_bound(processes: Processes) -> None:
-    """What needs more fails, in the work or on the way back, and the process goes on."""
-    pid, _ = submit(processes, chores.whoami).future.result(60)
+    """What needs more fails, in the work or on the way back, and ends its process alone."""
     assert submit(processes, chores.fill, 150, False).future.result(60) is None
     assert "256 MiB at most" in refused(submit(processes, chores.fill, 300, False))
     assert "256 MiB at most" in refused(submit(processes, chores.fill, 150, True))
-    assert submit(processes, chores.whoami).future.result(60)[0] == pid
+    assert "256 MiB at most" in refused(submit(processes, chores.fill_bit_by_bit))
+    assert "256 MiB at most" in refused(submit(processes, chores.run_out))
+    assert submit(processes, chores.add, 1, 2).future.result(60) == 3
 
 
 def test_what_does_not_fit_when_it_comes_ends_the_process_alone(processes: Processes) -> None:
@@ -119,13 +118,19 @@ def test_what_does_not_fit_when_it_comes_ends_the_process_alone(processes: Proce
 
 
 def test_a_process_that_the_kernel_kills_was_too_large(processes: Processes) -> None:
-    assert refused(submit(processes, chores.be_killed))
+    assert "the system ended its process" in refused(submit(processes, chores.be_killed))
     assert submit(processes, chores.add, 1, 2).future.result(60) == 3
 
 
-def test_an_exit_is_no_lack_of_memory(processes: Processes) -> None:
+def test_an_exit_is_no_lack_of_memory(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Internal):
         submit(processes, chores.leave).future.result(60)
+    # Nor is what the pool does to one that will not end.
+    monkeypatch.setattr("pellucid_server.processes._ENDING_S", 0.2)
+    with pytest.raises(Internal):
+        submit(processes, chores.end_slowly).future.result(60)
 
 
 def test_cancelling_kills_and_another_takes_its_place(processes: Processes, tmp_path: Path) -> None:
