@@ -217,8 +217,9 @@ def padded(frames: list[NDArray[np.uint8]]) -> Iterator[bytes]:
         yield file_of(frame).ljust(PADDED_BYTES, b"\0")
 
 
-def settle(count: Callable[[], int]) -> None:
-    """Waits until a number has stayed the same for a second."""
-    last = None
-    while last != (last := count()):
+def settle(count: Callable[[], int], least: int) -> None:
+    """Waits until a number that is to reach so many has then stayed the same for a second."""
+    last, until_s = None, time.monotonic() + 60
+    while last != (last := count()) or last < least:
+        assert time.monotonic() < until_s
         time.sleep(1.0)

@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 
 import uvicorn
 
@@ -139,10 +140,14 @@ class Server:
         ):
             if self._leaving.is_set():
                 break
+            started_s = time.monotonic()
             model = self.engine.call(load)
             if isinstance(model, Model):
                 self._limit(model)
                 self.engine.warm_up(model)
+                log.info(
+                    "%s: loaded and warmed up in %.0f s", model.name, time.monotonic() - started_s
+                )
             models.append(model)
         return Registry(models)
 

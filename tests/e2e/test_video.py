@@ -62,7 +62,7 @@ def test_a_sender_at_twice_the_capacity(server: Any, client: pellucid.Client) ->
 
     def paced() -> Iterator[tuple[Any, float]]:
         for i, frame in enumerate(moving(100)):
-            may_go.acquire()
+            assert may_go.acquire(timeout=60)
             yield frame, i * 40.0
 
     def take(stream: Any) -> None:
@@ -109,7 +109,7 @@ def test_with_flow_control_none_is_lost(server: Any, client: pellucid.Client) ->
     made = [next(stream)]
     with server.held():
         go_on.set()
-        settle(lambda: sent[-1])
+        settle(lambda: sent[-1], 7)
         assert sent[-1] < MOST_SENT
     made += stream
     assert [frame.index for frame in made] == list(range(100))

@@ -109,7 +109,7 @@ def test_a_websocket_slows_its_sender(server: Any) -> None:
         with server.held():
             sending = threading.Thread(target=send)
             sending.start()
-            settle(lambda: sent[-1])
+            settle(lambda: sent[-1], 7)
             assert sent[-1] < MOST_SENT
         *made, last = list(socket)
         sending.join()

@@ -255,6 +255,10 @@ class _Stream:
             except Overloaded as error:  # what keeps all goes no further without one
                 self._ending = self._ending or error
                 return
+            except asyncio.CancelledError:
+                if self._ending is None:  # its caller went away: it is among what is left
+                    dropped = None
+                raise
             finally:
                 if dropped is not None:
                     self._drop(dropped)

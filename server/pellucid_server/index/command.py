@@ -131,7 +131,8 @@ def _load(name: str, device: str, precision: str | None, input_px: int) -> Model
 def _default_folder(model: Model) -> Path:
     """By the XDG base directory specification."""
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    return data / "pellucid" / "indices" / model.name / model.version
+    precision = "" if model.precision is Precision.FLOAT32 else f"-{model.precision.value}"
+    return data / "pellucid" / "indices" / model.name / f"{model.version}{precision}"
 
 
 class _Rate(ProgressColumn):

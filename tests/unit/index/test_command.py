@@ -17,12 +17,18 @@ from tests.harness import crops, model, untouched
 
 @pytest.mark.parametrize("precision", list(Precision))
 def test_an_index_of_a_precision_is_for_a_server_of_it(
-    precision: Precision, tmp_path: Path
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Codes are as exact as the precision is; a server of another one says why it refuses."""
-    paths, out = crops(tmp_path / "photos", 4), tmp_path / "out"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    ending = "" if precision is Precision.FLOAT32 else f"-{precision.value}"
+    version = model("resnet18", precision).version
+    paths, out = (
+        crops(tmp_path / "photos", 4),
+        tmp_path / f"pellucid/indices/resnet18/{version}{ending}",
+    )
     options = ["--model", "resnet18", "--layers", "fc", "--input-px", "96", "--batch", "4"]
-    command = ["index", str(tmp_path / "photos"), *options, "--out", str(out)]
+    command = ["index", str(tmp_path / "photos"), *options]
     done = CliRunner().invoke(app, [*command, "--precision", precision.value])
     assert done.exit_code == 0, done.output
 

@@ -788,3 +788,18 @@ def test_constants_of_any_rank_are_served() -> None:
     served = network(Deep())
     assert served.forward(image())[OUTPUT].shape == (2, CLASSES)
     assert served._module.first.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_random_weights_do_not_depend_on_threads() -> None:
+    """Nor does the version that is theirs: indices and checkpoints are of one."""
+    threads = torch.get_num_threads()
+    try:
+        made = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            made.append(architectures.ARCHITECTURES["resnet18"].build(96).state_dict())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(
+        torch.equal(one, other) for one, other in zip(*(m.values() for m in made), strict=True)
+    )

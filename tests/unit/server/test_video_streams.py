@@ -199,6 +199,34 @@ def test_what_a_caller_leaves_is_counted(library: Library) -> None:
         assert runner.engine.admission.byte_count == 0
 
 
+def test_of_what_is_to_be_kept_nothing_is_dropped_when_a_caller_leaves(library: Library) -> None:
+    """3 frames under way, 4 that wait, and 1 that there is no room for yet."""
+    with running(buckets=(1, 2)) as runner:
+        bench, taken = Bench(runner, library), list[int]()
+
+        async def go() -> None:
+            left = numbered(20)
+
+            async def receive() -> video_pb2.VideoFrame | None:
+                taken.append(len(left))
+                return left.pop(0)
+
+            spec = asked(overflow=video_pb2.VIDEO_OVERFLOW_KEEP_ALL)
+            with runner.held():
+                stream = asyncio.create_task(bench.run(spec, receive, Sent()))
+                await until(lambda: len(taken) == 8)
+                await asyncio.sleep(0.1)
+                stream.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await stream
+
+        asyncio.run(go())
+        value = bench.metrics.registry.get_sample_value
+        assert value("pellucid_video_frames_total", {"outcome": "left"}) == 8
+        assert value("pellucid_video_frames_total", {"outcome": "dropped"}) is None
+        assert runner.engine.admission.byte_count == 0
+
+
 def test_where_memory_is_short_the_newest_frames_stay(library: Library) -> None:
     """There is room for 3 frames under way and 2 that wait."""
     with running(buckets=(1, 2)) as runner:
