@@ -102,6 +102,8 @@ class FormField:
 
     path: tuple[str, ...]
     descriptor: FieldDescriptor
+    choices: frozenset[tuple[str, ...]]
+    """The messages on its path, itself too, that a form has instead of others: by their paths."""
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ class FormField:
 
     @property
     def is_message(self) -> bool:
-        """Whether a form can only say that it is there, at its defaults: by an empty text."""
+        """Whether a form can only choose it, at its defaults: by an empty text."""
         return self.descriptor.message_type is not None
 
     def split(self, text: str) -> list[str]:
@@ -189,15 +191,16 @@ def form_fields(request: Descriptor, method: str | None = None) -> tuple[FormFie
 
 @functools.cache
 def form_messages(request: Descriptor, method: str | None = None) -> tuple[FormField, ...]:
-    """The messages that a form may have by an empty text; METHOD and EVIDENCE name theirs.
+    """The messages that a form may choose by an empty text: those that are one of several.
 
-    Args are those of form_fields.
+    The others say nothing where they are empty, and METHOD names its own. Args are those of
+    form_fields.
     """
     named = methods(request)
     return tuple(
         field
         for field in _fields(request, method)
-        if field.is_message and field.path[0] != EVIDENCE and field.dotted not in named
+        if field.is_message and field.path in field.choices and field.dotted not in named
     )
 
 
@@ -208,14 +211,20 @@ def _fields(request: Descriptor, method: str | None) -> Iterator[FormField]:
             yield field
 
 
-def _each(message: Descriptor, path: tuple[str, ...]) -> Iterator[FormField]:
+def _each(
+    message: Descriptor, path: tuple[str, ...], choices: frozenset[tuple[str, ...]] = frozenset()
+) -> Iterator[FormField]:
     for field in message.fields:
         first = field.message_type in _FIRST_ALONE
         here = (*path, f"{field.name}[0]" if first else field.name)
-        if field.message_type is None or first or not field.is_repeated:
-            yield FormField(here, field)
-            if field.message_type is not None:
-                yield from _each(field.message_type, here)
+        if field.message_type is None:
+            yield FormField(here, field, choices)
+        elif first or not field.is_repeated:
+            oneof = field.containing_oneof  # with one field alone it is that of an optional
+            several = oneof is not None and len(oneof.fields) > 1
+            within = choices | {here} if several else choices
+            yield FormField(here, field, within)
+            yield from _each(field.message_type, here, within)
 
 
 def has_field(request: Message, name: str) -> bool:
@@ -224,34 +233,29 @@ def has_field(request: Message, name: str) -> bool:
 
 
 @functools.cache
-def _by_name(request: Descriptor, method: str | None) -> dict[str, FormField]:
+def _by_name(request: Descriptor, method: str | None) -> dict[str, tuple[FormField, ...]]:
     """What a form has by its dotted name, by its name in the method, and by its short one.
 
-    Where a short name is several fields', it is a scalar's, of these the one's that lies highest
-    in the method.
+    Where a short name is several fields', the one comes first that lies highest in the method.
     """
     reserved = {*file_fields(request), METHOD, TIMEOUT}
-    names: dict[str, FormField] = {}
+    named: dict[str, tuple[FormField, ...]] = {}
+    short: dict[str, tuple[FormField, ...]] = {}
 
-    def highest(field: FormField) -> tuple[bool, int]:
-        return (field.path[0] != method, len(field.path))
+    def highest(field: FormField) -> tuple[bool, bool, int]:
+        return (field.is_message, field.path[0] != method, len(field.path))
 
-    for field in sorted(form_fields(request, method), key=highest):
-        names[field.dotted] = field
+    every = (*form_fields(request, method), *form_messages(request, method))
+    for field in sorted(every, key=highest):
+        named[field.dotted] = (field,)
         if field.path[0] == method:
-            names[".".join(field.path[1:])] = field
+            named[".".join(field.path[1:])] = (field,)
         # What is measured is named in full: a seed alone is the method's.
         if field.name not in reserved and field.path[0] != EVIDENCE:
-            names.setdefault(field.name, field)
+            short[field.name] = (*short.get(field.name, ()), field)
         if field.name == "fill" and len(field.path) > 2:  # baseline=blur is baseline.fill=blur
-            names.setdefault(field.path[-2], field)
-    for field in sorted(form_messages(request, method), key=highest):
-        names.setdefault(field.dotted, field)
-        if field.path[0] == method:
-            names.setdefault(".".join(field.path[1:]), field)
-        if field.name not in reserved:
-            names.setdefault(field.name, field)
-    return names
+            short[field.path[-2]] = (*short.get(field.path[-2], ()), field)
+    return short | named
 
 
 def _most_parts(request: Message) -> int:
@@ -445,14 +449,25 @@ def _read_fields(
     without: Collection[str],
 ) -> None:
     allowed, of_all = (
-        {name: f for name, f in _by_name(descriptor, of).items() if f.path[0] not in without}
+        {
+            name: kept
+            for name, fields in _by_name(descriptor, of).items()
+            if (kept := [field for field in fields if field.path[0] not in without])
+        }
         for of in (method, None)
     )
+    # Names of one field say first what is chosen, wherever they stand in the form; then a short
+    # name of several is that of a field that can be beside it.
+    clear = [allowed[name][0] for name in texts if len(allowed.get(name, ())) == 1]
+    chosen = frozenset({(method,)} if method else ()).union(*(field.choices for field in clear))
+    messages: dict[FormField, list[str]] = {}  # by the field: it may have been given by two names
     for name, given in texts.items():
-        field = allowed.get(name)
-        if field is not None:
+        if name in allowed:
+            fields = allowed[name]
+            field = next((one for one in fields if one.choices <= chosen), fields[0])
             if field.is_message:
-                _read_message(found, descriptor, field, given, tree)
+                messages.setdefault(field, []).extend(given)
+                _read_message(found, descriptor, field, messages[field], tree)
             elif field.descriptor.is_repeated:
                 words = [word.strip() for text in given for word in field.split(text)]
                 _insert(tree, field.path, [field.read(word) for word in words])
@@ -460,11 +475,10 @@ def _read_fields(
                 for text in given:
                     _insert(tree, field.path, field.read(text))
         elif name in of_all:
-            field = of_all[name]
+            field = of_all[name][0]
             found.append(Violation(field.dotted, f"is of {field.path[0]}, not of {method}"))
         else:
-            fields = form_fields(descriptor, method)
-            known = [field.name for field in fields if field.path[0] not in without]
+            known = [f.name for f in form_fields(descriptor, method) if f.path[0] not in without]
             known = [EXPLAIN] * bool(attachable(descriptor)) + known
             known = [*beside, *([METHOD] * bool(methods(descriptor))), *known]
             there_are = f"unknown; the fields are: {', '.join(known)}"
@@ -491,7 +505,7 @@ def _read_message(
 
 def named_in(request: Descriptor, field: FormField) -> str:
     """The shortest name by which a form has a message, with whichever method."""
-    return field.name if _by_name(request, None).get(field.name) == field else field.dotted
+    return field.name if _by_name(request, None).get(field.name) == (field,) else field.dotted
 
 
 def _insert(tree: values.Object, path: Sequence[str], value: object) -> None:

@@ -116,9 +116,9 @@ def document(max_body_bytes: int, *, max_form_bytes: int = 0, locked: bool = Fal
             "description": "Serves vision networks and says why they answered as they did. Bodies "
             f"have at most {max_body_bytes} bytes, forms of optimizations "
             f"{max(max_body_bytes, max_form_bytes)}. JSON names may be in lowerCamelCase, as "
-            "here, or as in the proto files. In a form an empty text for a message (fgsm, or "
-            "attack.fgsm) has it at its defaults, and chooses it where it is one of several. In "
-            "answers a zero is said like any other value.",
+            "here, or as in the proto files. In a form an empty text for a message that is one of "
+            "several (fgsm, or attack.fgsm) chooses it, at its defaults. In answers a zero is "
+            "said like any other value.",
         },
         "paths": {
             "/v1/predict": {

@@ -179,11 +179,36 @@ def test_an_empty_text_is_a_message_at_its_defaults(name: str) -> None:
         assert read_attack(*fields).attack == fgsm
 
 
+def read_either_way(*fields: tuple[str, str]) -> attack_pb2.Attack:
+    """The attack of a form, which is the same from the last field to the first."""
+    attack = read_attack(*fields).attack
+    assert read_attack(*reversed(fields)).attack == attack
+    return attack
+
+
+@pytest.mark.parametrize("name", ["attack.pgd", "pgd"])
+def test_short_names_are_of_the_message_that_is_chosen(name: str) -> None:
+    pgd = attack_pb2.Attack(pgd=attack_pb2.Pgd(epsilon=3, step_count=7))
+    assert read_either_way((name, ""), ("epsilon", "3"), ("step_count", "7")) == pgd
+    bim = attack_pb2.Attack(bim=attack_pb2.Bim(step_count=7))
+    assert read_either_way(("bim", ""), ("step_count", "7")) == bim
+    universal = attack_pb2.Attack(universal=attack_pb2.Universal(step_count=7))
+    assert read_either_way(("universal", ""), ("step_count", "7")) == universal
+
+
+def test_a_field_that_is_clear_chooses_its_message() -> None:
+    pgd = attack_pb2.Attack(pgd=attack_pb2.Pgd(epsilon=3, restart_count=2))
+    for clear in ("attack.pgd.restart_count", "pgd.restart_count", "restart_count"):
+        assert read_either_way((clear, "2"), ("epsilon", "3")) == pgd
+    bim = attack_pb2.Attack(bim=attack_pb2.Bim(epsilon=3, step_size=2))
+    assert read_either_way(("bim.step_size", "2"), ("epsilon", "3")) == bim
+    label = attack_pb2.Attack(pgd=attack_pb2.Pgd(), label="cat")
+    assert read_either_way(("pgd", ""), ("label", "cat")) == label
+
+
 def test_messages_at_any_depth_and_of_lists() -> None:
-    request = read_form(("method", "lime"), ("rendering", ""), ("lime.baseline", ""))
-    assert request.HasField("rendering")
-    assert request.lime.HasField("baseline")
-    assert not request.HasField("target")
+    request = read_form(("method", "lime"), ("target.neuron", ""))
+    assert request.target.WhichOneof("kind") == "neuron"
     texts = {"method": ["ascend"], "objectives[0].energy": [""], "objectives[0].weight": ["2"]}
     ascend = optimize_pb2.OptimizeSpec()
     forms.read_texts([], ascend, texts)
@@ -197,6 +222,8 @@ def test_messages_at_any_depth_and_of_lists() -> None:
         ((("fgsm", ""), ("pgd", "")), "attack.pgd: given beside attack.fgsm; only one may be"),
         ((("fgsm", ""), ("pgd.seed", "1")), "attack.pgd: given beside attack.fgsm; only one may"),
         ((("fgsm", ""), ("fgsm", "")), "attack.fgsm: given more than once"),
+        ((("fgsm", ""), ("attack.fgsm", "")), "attack.fgsm: given more than once"),
+        ((("pgd", ""), ("overshoot", "1")), "attack.deep_fool: given beside attack.pgd; only"),
         (
             (("attack.fgsm", "{}"),),
             "attack.fgsm: is '{}'; must be empty, for all at defaults; its fields are: "
@@ -214,6 +241,15 @@ def test_messages_that_are_none(fields: tuple[tuple[str, str], ...], told: str) 
     with pytest.raises(InvalidArgument) as refused:
         read_attack(*fields)
     assert told in "; ".join(f"{v.field}: {v.description}" for v in refused.value.violations)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["target", "rendering", "until", "lime.baseline", "evidence.curves", "curves", "lime"],
+)
+def test_a_message_that_is_not_one_of_several_has_no_name(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=rf"{name}: unknown; the fields are: "):
+        read_form(("method", "lime"), (name, ""))
 
 
 def test_a_short_name_is_the_methods_own_where_several_have_it() -> None:
