@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from . import _wire
 from ._channel import FilePath, channel_credentials, connect, connect_aio
-from .errors import Internal
+from .errors import DeadlineExceeded, Internal
 from .v1 import service_pb2_grpc
 
 
@@ -181,6 +181,12 @@ class AsyncConnection:
                 return
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error, started=started)
+            except asyncio.CancelledError:
+                # grpc.aio cancels a call by itself where a message can no longer be sent.
+                task = asyncio.current_task()
+                if attempts.remaining_s() or task is None or task.cancelling():
+                    raise
+                raise DeadlineExceeded("the deadline passed") from None
             finally:
                 call.cancel()
             await asyncio.sleep(pause_s)

@@ -97,7 +97,7 @@ def wait_until_idle(engine: Engine) -> None:
         time.sleep(0.01)
 
 
-LEFT: dict[str, Any] = {"mask_count": 4000, "outputs": ["heatmap"], "bucket_size": BUCKET}
+LEFT: dict[str, Any] = {"mask_count": 1500, "outputs": ["heatmap"], "bucket_size": BUCKET}
 """A stream that takes far longer than whoever leaves it waits."""
 
 

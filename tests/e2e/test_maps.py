@@ -366,7 +366,7 @@ def test_a_full_queue_and_a_process_that_dies(served: Any) -> None:
             assert caught.value.retry_delay_s
             [process] = processes._running.values()
             process.kill()  # as the kernel would
-            with pytest.raises(pellucid.Internal):
+            with pytest.raises(pellucid.ResourceExhausted, match="the system ended its process"):
                 making.result()
             assert client.project(DIGITS[:9], **SHORT).result().points.shape == (9, 2)
     finally:

@@ -60,6 +60,15 @@ def test_the_budget_is_never_exceeded(
         assert np.abs(change - exact).max() < 1 + 1e-4  # each is one of its two neighbours
 
 
+def test_what_was_rounded_up_is_given_up_first() -> None:
+    """One less would be cheapest of 20, but 19 is not beside 20.04; of 14.91 both 14 and 15 are."""
+    base = torch.full((3, 1, 1), 100.0, dtype=torch.float64)
+    change = torch.tensor([20.03885651, 10.90129471, 14.90532303], dtype=torch.float64)
+    budget = Budget("l2", float(change.square().sum().sqrt()))
+    made = rounded(base + change.view(3, 1, 1), base, budget)
+    assert (made.double() - base).flatten().tolist() == [20, 11, 14]
+
+
 def test_without_need_nothing_is_given_up() -> None:
     base = torch.full(SHAPE, 100.0)
     image = base + torch.linspace(-3, 3, base.numel()).view(SHAPE)

@@ -43,6 +43,9 @@ def whole(change: Tensor, budget: Budget) -> Tensor:
 def _shortened(steps: Tensor, change: Tensor, epsilon: float) -> Tensor:
     """Whole numbers of an L2 norm of at most epsilon, one less where that changes least.
 
+    Those that were rounded up come first: without them the norm is the change's own at most, and
+    each is one of the two whole numbers beside it. Others do for a change's last digits.
+
     Args:
         steps: A change, in whole numbers.
         change: The one that they stand for.
@@ -53,7 +56,7 @@ def _shortened(steps: Tensor, change: Tensor, epsilon: float) -> Tensor:
         sizes = steps.abs().flatten()
         off = sizes - change.abs().flatten()  # how much too large each is
         gain = 2 * sizes - 1  # what the square loses where it is one smaller
-        price = torch.where(sizes > 0, (1 - 2 * off) / gain, math.inf)
+        price = torch.where(sizes > 0, (1 - 2 * off) / gain + (off <= 0), math.inf)
         order = price.argsort(stable=True)
         left = square - gain[order].cumsum(0)
         fewest = int((left > most).logical_and(sizes[order] > 0).sum()) + 1
