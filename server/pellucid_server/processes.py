@@ -347,7 +347,7 @@ def _serve(descriptor: int, server: int, most_bytes: int) -> None:
                 del value
             except (OSError, MemoryError):
                 raise
-            except Exception:
+            except Exception:  # of whatever kind: the server logs it, and the process goes on
                 connection.send(("failed", traceback.format_exc()))
             del arguments
 

@@ -59,23 +59,24 @@ def test_imports_are_resolved() -> None:
     assert "pellucid_server.photos" in found["inputs.py"]
 
 
-def test_importing_the_client_loads_neither_torch_nor_pil() -> None:
-    script = "import sys, pellucid; pellucid.Client; print(sorted(sys.modules))"
+def loaded_by(statements: str) -> set[str]:
+    """The modules that an interpreter of its own has after them."""
+    script = f"import sys; {statements}; print(sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    loaded = set(ast.literal_eval(done.stdout))
+    return set(ast.literal_eval(done.stdout))
+
+
+def test_importing_the_client_loads_neither_torch_nor_pil() -> None:
+    loaded = loaded_by("import pellucid; pellucid.Client")
     assert "pellucid.client" in loaded
     assert not loaded & {"torch", "PIL", "typer", "rich", "pellucid_server"}
 
 
 def test_the_servers_commands_load_no_torch_before_they_run() -> None:
     """OpenMP reads how its threads are to wait while torch is loaded: the commands say it first."""
-    script = "import sys, pellucid_server.cli; print(sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    loaded = set(ast.literal_eval(done.stdout))
+    loaded = loaded_by("import pellucid_server.cli")
     assert "pellucid_server.config" in loaded
     assert "torch" not in loaded
 
