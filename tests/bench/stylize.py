@@ -114,13 +114,14 @@ def by_videos(
 ) -> Callable[[], None]:
     """So many frames of all streams together; none is dropped."""
     limits = wire.Limits(1 << 30, BUCKETS, math.prod(FRAME), Buckets(BUCKET), b"a key of 16 bytes")
+    photos = [image(frame(which)) for which in range(stream_count)]
 
     async def work(priority: Priority, call: wire.Call, function: Callable[[], Any]) -> Any:
         submitted = runner.workers.submit(function, priority, call.deadline_s)
         return await asyncio.wrap_future(submitted)
 
     async def stream(videos: Videos, which: int) -> None:
-        shown, left, back = image(frame(which)), count // stream_count, 0
+        left, back = count // stream_count, 0
         spec = video_pb2.StylizeVideoSpec(
             fast={"styles": [{"name": str(int(STYLE) + which)}], "side_px": max(FRAME)},
             overflow=video_pb2.VIDEO_OVERFLOW_KEEP_ALL,
@@ -130,7 +131,7 @@ def by_videos(
         async def receive() -> video_pb2.VideoFrame | None:
             nonlocal left
             left -= 1
-            return None if left < 0 else video_pb2.VideoFrame(index=left, image=shown)
+            return None if left < 0 else video_pb2.VideoFrame(index=left, image=photos[which])
 
         async def send(response: video_pb2.StylizeVideoResponse) -> None:
             nonlocal back
@@ -210,7 +211,7 @@ def ratios(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.stylize", description=__doc__)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=32, help="of each contender in a turn")
+    parser.add_argument("--frames", type=int, default=64, help="of each contender in a turn")
     parser.add_argument("--steps", type=int, default=25, help="of each job in a turn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--styles", type=Path, default=Path("styles"))
