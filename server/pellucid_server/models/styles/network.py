@@ -119,7 +119,8 @@ class Convolution(nn.Module):
         if self._is_normed:
             # Summed one by one: a matrix product may sum a row as its neighbours let it.
             affine = (codes[:, :, None] * self.table).sum(1) + self.base
-            _normalize(made, *affine[..., None, None].chunk(2, 1), result)
+            scale, shift = affine[..., None, None].chunk(2, 1)
+            _normalize(made, scale, shift, result)
         else:
             torch.add(made, self.base[:, None, None], out=result.rows)
         return result
@@ -305,7 +306,7 @@ class StyleNetwork(RowNetwork):
         height, width = images.shape[2:]
         photos = F.pad(images, (0, -width % SHRINK, 0, -height % SHRINK), mode="reflect")
         *layers, last = self._layers
-        margins = [layer.margin for layer in (*layers, last)]
+        margins: list[int] = [layer.margin for layer in (*layers, last)]  # type: ignore[misc]
         framed = Framed(photos, photos.shape, margins[0])
         framed.rows.copy_(photos)
         for layer, margin in zip(layers, margins[1:], strict=True):
