@@ -23,6 +23,14 @@ PROGRESS_FILE = "progress.sqlite"
 _BATCHES_LOGGED = 64
 """Between two tallies: of a hundred thousand channels one takes 40 MB, a batch's log 13 MB."""
 
+_PRAGMAS = (
+    "page_size=16384",  # rows are of pictures: a third of the time that pages of 4 KiB take
+    "locking_mode=EXCLUSIVE",  # one process at a time
+    "journal_mode=WAL",  # with the next: what is committed outlives a process however it ends
+    "synchronous=NORMAL",
+    "wal_autocheckpoint=2000",  # pages, 32 MB: the device waits while the disk is waited for
+)
+
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
@@ -84,8 +92,7 @@ class Progress:
         self._photos = photos
         self._file = sqlite3.connect(folder / PROGRESS_FILE, timeout=0, isolation_level=None)
         try:
-            # One process at a time, and what is committed outlives it however it ends.
-            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
+            for pragma in _PRAGMAS:
                 self._file.execute(f"PRAGMA {pragma}")
             self._start(settings)
         except sqlite3.OperationalError as error:
