@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import nullcontext
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +13,8 @@ from google.protobuf.message import Message
 
 from . import _wire
 from ._channel import FilePath, channel_credentials, connect, connect_aio
-from .errors import DeadlineExceeded, Internal
+from ._sending import sending
+from .errors import Internal
 from .v1 import service_pb2_grpc
 
 
@@ -170,23 +172,19 @@ class AsyncConnection:
         attempts = _wire.Attempts(timeout_s, self._max_retries)
         send, started = getattr(self._stub, rpc), False
         while True:
-            sent = request if isinstance(request, Message) else iter(request)
-            call = send(sent, timeout=attempts.remaining_s(), metadata=self._metadata)
+            given = [request] if isinstance(request, Message) else []
+            call = send(*given, timeout=attempts.remaining_s(), metadata=self._metadata)
+            sent = nullcontext() if isinstance(request, Message) else sending(call, request)
             try:
-                async for response in call:
-                    started = True
-                    yield response
+                async with sent:
+                    async for response in call:
+                        started = True
+                        yield response
                 if not started:
                     raise Internal("the server's stream is empty")
                 return
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error, started=started)
-            except asyncio.CancelledError:
-                # grpc.aio cancels a call by itself where a message can no longer be sent.
-                task = asyncio.current_task()
-                if attempts.remaining_s() or task is None or task.cancelling():
-                    raise
-                raise DeadlineExceeded("the deadline passed") from None
             finally:
                 call.cancel()
             await asyncio.sleep(pause_s)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Callable,
     Generator,
@@ -15,6 +14,7 @@ from typing import Any
 import grpc
 
 from . import _stylize, stylizing, video
+from ._sending import awaited, sending
 from ._wire.arrays import array_of
 from ._wire.calls import failure_of
 from ._wire.fields import read, set_fields
@@ -69,7 +69,7 @@ class _Feed:
         yield video_pb2.StylizeVideoRequest(spec=self._spec)
         index = 0
         try:
-            async for frame in _each(frames):
+            async for frame in awaited(frames):
                 yield await asyncio.to_thread(_message, index, frame)
                 index += 1
         except Exception as error:
@@ -79,17 +79,6 @@ class _Feed:
         """Raises what ended the messages too soon."""
         if self._error is not None:
             raise self._error
-
-
-async def _each(frames: "video.AsyncFrames") -> AsyncIterator[Any]:
-    if isinstance(frames, AsyncIterable):
-        async for frame in frames:
-            yield frame
-        return
-    iterator: Iterator[Any] = iter(frames)
-    end: Any = object()
-    while (frame := await asyncio.to_thread(lambda: next(iterator, end))) is not end:
-        yield frame
 
 
 def _message(index: int, frame: Any) -> video_pb2.StylizeVideoRequest:
@@ -124,17 +113,16 @@ async def stream_aio(
 ) -> AsyncGenerator[Any, None]:
     """The twin of stream."""
     feed = _Feed(spec)
-    responses = call(feed.messages_aio(frames))
+    responses = call()
     summed_up = False
     try:
-        async for response in responses:
-            if (event := _event(response)) is not None:
-                summed_up = isinstance(event, video.VideoSummary)
-                yield event
+        async with sending(responses, feed.messages_aio(frames)):
+            async for response in responses:
+                if (event := _event(response)) is not None:
+                    summed_up = isinstance(event, video.VideoSummary)
+                    yield event
     except grpc.RpcError as error:
         raise failure_of(error) from error
-    finally:
-        responses.cancel()
     feed.check()
     if not summed_up:
         raise _unfinished()

@@ -7,6 +7,8 @@ server, however that ends, and it has memory of its own size: what needs more fa
 
 import contextlib
 import ctypes
+import errno
+import functools
 import importlib
 import itertools
 import logging
@@ -221,20 +223,23 @@ class Processes:
         if not begun:
             self._end(task, self._interrupted())
             return
-        outcome: Any
+        outcome: Any = Internal()
+        ended = False
         try:
             outcome = process.do(task.function, task.arguments, task.outlet)
         except _Failed as failed:
             log.error("work in a process failed\n%s", failed)
-            outcome = Internal()
         except (EOFError, OSError):
-            outcome = Internal()
+            ended = True
+        except Exception:  # of this side: what the process is at is not known
+            log.exception("work in a process was given up")
+            process.close()
         with self._changed:  # from here on nobody kills the process for this task's sake
             self._running[task] = None
         if task.cancelled:
             process.close()
             outcome = self._interrupted()
-        elif not process.alive:
+        elif ended:
             status = process.ended()
             log.error("a process ended amid its work, with %s", status)
             if status == _OUT_OF_MEMORY:
@@ -283,7 +288,11 @@ class _Process:
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
             )
         self._connection = Connection(own.detach())
-        self.alive = True
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may be given work; the system can have ended it since the last."""
+        return not self._connection.closed and self._process.poll() is None
 
     def do(self, function: Work, arguments: tuple[Any, ...], outlet: Report) -> Any:
         """What a function returns.
@@ -291,20 +300,17 @@ class _Process:
         Raises:
             EOFError, OSError: The process has ended.
             _Failed: The function raised an error.
+            Exception: What it was to be sent, or sent, or an outlet, made one.
         """
-        try:
-            self._connection.send((function, arguments))
-            while True:
-                kind, value = self._connection.recv()
-                if kind == "report":
-                    outlet(value)
-                elif kind == "returned":
-                    return value
-                else:
-                    raise _Failed(value)
-        except (EOFError, OSError):
-            self.alive = False
-            raise
+        self._connection.send((function, arguments))
+        while True:
+            kind, value = self._connection.recv()
+            if kind == "report":
+                outlet(value)
+            elif kind == "returned":
+                return value
+            else:
+                raise _Failed(value)
 
     def kill(self) -> None:
         self._process.kill()
@@ -319,7 +325,6 @@ class _Process:
 
     def close(self) -> None:
         """Ends it, if it has not ended."""
-        self.alive = False
         self._process.kill()
         self._connection.close()
         self._process.wait()
@@ -336,19 +341,28 @@ def _serve(descriptor: int, server: int, most_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the server decides
     os.nice(_NICENESS)
     connection = Connection(descriptor)
+
+    def tell(kind: str, value: Any) -> None:
+        try:
+            connection.send((kind, value))
+        except OSError:
+            sys.exit()  # nobody is there
+
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments = connection.recv()
             try:
                 module, _, name = function.partition(":")
                 work = getattr(importlib.import_module(module), name)
-                value = work(*arguments, lambda report: connection.send(("report", report)))
-                connection.send(("returned", value))
+                value = work(*arguments, functools.partial(tell, "report"))
+                tell("returned", value)
                 del value
-            except (OSError, MemoryError):
+            except MemoryError:
                 raise
-            except Exception:  # of whatever kind: the server logs it, and the process goes on
-                connection.send(("failed", traceback.format_exc()))
+            except Exception as error:  # the server logs it, and the process goes on
+                if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+                    raise MemoryError from error
+                tell("failed", traceback.format_exc())
             del arguments
 
 

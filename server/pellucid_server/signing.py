@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pellucid import pem
+
 _LEAST_KEY_BYTES = 16
 
 
@@ -9,10 +11,9 @@ def read_key(path: Path) -> bytes:
     """A key from its file, white space around it left out.
 
     Raises:
-        ValueError: It is too short.
-        OSError: It cannot be read.
+        ValueError: It cannot be read, or is too short.
     """
-    key = path.read_bytes().strip()
+    key = pem.read(path).strip()
     if len(key) < _LEAST_KEY_BYTES:
         raise ValueError(f"the key has {len(key)} bytes; it needs at least {_LEAST_KEY_BYTES}")
     return key

@@ -478,10 +478,11 @@ def _read_fields(
             field = of_all[name][0]
             found.append(Violation(field.dotted, f"is of {field.path[0]}, not of {method}"))
         else:
-            known = [f.name for f in form_fields(descriptor, method) if f.path[0] not in without]
+            every = (*form_fields(descriptor, method), *form_messages(descriptor, method))
+            known = [one.name for one in every if one.path[0] not in without]
             known = [EXPLAIN] * bool(attachable(descriptor)) + known
             known = [*beside, *([METHOD] * bool(methods(descriptor))), *known]
-            there_are = f"unknown; the fields are: {', '.join(known)}"
+            there_are = f"unknown; the fields are: {', '.join(dict.fromkeys(known))}"
             found.append(Violation(values.plain(name), there_are))
 
 

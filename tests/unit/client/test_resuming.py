@@ -1,10 +1,9 @@
 """Optimizations whose servers leave, are full or refuse a checkpoint: a fake one plays them all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -12,7 +11,6 @@ import pellucid
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
-from pellucid._connection import AsyncConnection
 from pellucid.v1 import data_pb2, optimize_pb2
 
 from .conftest import FakeServer, failure
@@ -295,34 +293,3 @@ def test_a_photo_that_is_not_there() -> None:
                     await attack.result()
 
     asyncio.run(run())
-
-
-class Cancelling:
-    """A call that ends as grpc.aio ends one whose next message cannot be sent."""
-
-    def __init__(self, after_s: float) -> None:
-        self._after_s = after_s
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        await asyncio.sleep(self._after_s)
-        raise asyncio.CancelledError
-        yield
-
-    def cancel(self) -> None:
-        pass
-
-
-def test_a_call_that_nobody_cancelled_was_late() -> None:
-    async def end(timeout_s: float, after_s: float, cancelled_after_s: float) -> BaseException:
-        connection = AsyncConnection()
-        vars(connection)["_stub"] = SimpleNamespace(Optimize=lambda *_, **__: Cancelling(after_s))
-        stream = connection._stream("Optimize", [], timeout_s)
-        task = asyncio.ensure_future(anext(stream))
-        await asyncio.wait([task], timeout=cancelled_after_s)
-        task.cancel()
-        [outcome] = await asyncio.gather(task, return_exceptions=True)
-        return outcome
-
-    assert isinstance(asyncio.run(end(0.01, 0.1, 30)), pellucid.DeadlineExceeded)
-    for given in ((30, 0.01, 30), (0.01, 30, 0.1)):  # in time; late, and cancelled
-        assert isinstance(asyncio.run(end(*given)), asyncio.CancelledError)

@@ -12,16 +12,17 @@ import torch
 from pellucid_server.engine.rows import NeuronTarget
 from pellucid_server.errors import FailedPrecondition
 from pellucid_server.index import progress as progress_module
-from pellucid_server.index.build import Built, build, choose_layers
+from pellucid_server.index.build import Built, Options, build, choose_layers
 from pellucid_server.index.folder import Index
 from pellucid_server.index.manifest import BadIndex, version_of
 from pellucid_server.index.mounted import mount
+from pellucid_server.index.peaks import Files, LoadedFiles, Peaks
 from pellucid_server.index.progress import Progress, Refused
 from pellucid_server.methods.explain.gradients import Gradient
 from pellucid_server.methods.inspect.embed import Embed, default_layer
 from pellucid_server.methods.inspect.similar import Similar
 from pellucid_server.models.network import Network
-from pellucid_server.models.registry import Precision
+from pellucid_server.models.registry import Model, Precision
 from PIL import Image
 from torch import nn
 
@@ -176,23 +177,25 @@ def test_an_index_of_other_photos_is_not_taken_for_finished(tmp_path: Path) -> N
         again()
 
 
+def break_off(chosen: Options, photos: Path, paths: list[Path], out: Path, most: int = 1) -> None:
+    """Begins an index, and is interrupted once so many photos are done."""
+
+    def look(done: int, count: int) -> None:
+        if done >= most:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(resnet(), chosen, photos, paths, out, look)
+
+
 def test_batches_that_are_tallied_and_batches_that_are_logged(
     built: Built, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every way from half-written to finished leads to the same bytes."""
     monkeypatch.setattr(progress_module, "_BATCHES_LOGGED", 1)
     paths = sorted(photos.iterdir())
-
-    def stop_after(most: int):
-        def look(done: int, count: int) -> None:
-            if done >= most:
-                raise KeyboardInterrupt
-
-        return look
-
     for most in (4, 8, 12):
-        with pytest.raises(KeyboardInterrupt):
-            build(resnet(), options(resnet()), photos, paths, tmp_path, stop_after(most))
+        break_off(options(resnet()), photos, paths, tmp_path, most)
         with pytest.raises(BadIndex, match="half-written: the same `pellucid index` command"):
             Index(tmp_path)
     whole = build(resnet(), options(resnet()), photos, paths, tmp_path)
@@ -217,77 +220,51 @@ def test_what_is_half_written_is_of_one_run_and_one_kind(photos: Path, tmp_path:
         Progress(tmp_path, photos, settings)
 
 
-def test_a_photo_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
-    folder, out = tmp_path / "photos", tmp_path / "index"
-    paths = crops(folder, 6)
+@pytest.mark.parametrize("amid_the_run", [False, True])
+def test_a_photo_that_changes_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amid_the_run: bool
+) -> None:
+    folder, out, load = tmp_path / "photos", tmp_path / "index", Files.load
+    paths, chosen = crops(folder, 6), options(resnet(), layers=("fc",))
 
-    def stop(done: int, count: int) -> None:
-        if done:
-            raise KeyboardInterrupt
+    def change() -> None:
+        paths[1].write_bytes(paths[2].read_bytes())
 
-    on = resnet()
-    with pytest.raises(KeyboardInterrupt):
-        build(on, options(on, layers=("fc",)), folder, paths, out, stop)
-    paths[1].write_bytes(paths[2].read_bytes())
+    def early(self: Files, model: Model) -> LoadedFiles:
+        loaded = load(self, model)
+        change()
+        return loaded
+
+    if amid_the_run:
+        monkeypatch.setattr(Files, "load", early)
+    break_off(chosen, folder, paths, out)
+    if not amid_the_run:
+        change()
     with pytest.raises(Refused, match=r"001\.png has changed since it was indexed"):
-        build(on, options(on, layers=("fc",)), folder, paths, out)
+        build(resnet(), chosen, folder, paths, out)
 
 
 def test_a_photo_that_vanishes_during_a_run_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It failed, and the same command goes on without it."""
-    from pellucid_server.index.peaks import Files
+    folder, out, load = tmp_path / "photos", tmp_path / "index", Files.load
+    paths, chosen = crops(folder, 6), options(resnet(), layers=("fc",))
 
-    folder, out, on, load = tmp_path / "photos", tmp_path / "index", resnet(), Files.load
-    paths = crops(folder, 6)
-
-    def late(self: Files, model: object) -> object:
+    def late(self: Files, model: Model) -> LoadedFiles:
         paths[1].unlink(missing_ok=True)
         return load(self, model)
 
-    def stop(done: int, count: int) -> None:
-        if done:
-            raise KeyboardInterrupt
-
     monkeypatch.setattr(Files, "load", late)
-    with pytest.raises(KeyboardInterrupt):
-        build(on, options(on, layers=("fc",)), folder, paths, out, stop)
-    left = sorted(folder.iterdir())
-    made = build(on, options(on, layers=("fc",)), folder, left, out)
+    break_off(chosen, folder, paths, out)
+    made = build(resnet(), chosen, folder, sorted(folder.iterdir()), out)
     assert made.failures == (("001.png", "it cannot be read: No such file or directory"),)
     assert made.about["photo_count"] == 5
-
-
-def test_a_photo_that_changes_while_it_is_run_is_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pellucid_server.index.peaks import Files
-
-    folder, out, on, load = tmp_path / "photos", tmp_path / "index", resnet(), Files.load
-    paths = crops(folder, 6)
-
-    def early(self: Files, model: object) -> object:
-        loaded = load(self, model)
-        paths[1].write_bytes(paths[2].read_bytes())
-        return loaded
-
-    def stop(done: int, count: int) -> None:
-        if done:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Files, "load", early)
-    with pytest.raises(KeyboardInterrupt):
-        build(on, options(on, layers=("fc",)), folder, paths, out, stop)
-    with pytest.raises(Refused, match=r"001\.png has changed since it was indexed"):
-        build(on, options(on, layers=("fc",)), folder, paths, out)
 
 
 def test_a_photo_whose_activations_are_not_finite_is_listed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pellucid_server.index.peaks import Files
-
     load = Files.load
 
     def with_infinity(self: Files, on: object) -> object:
@@ -309,8 +286,6 @@ def test_what_the_engine_does_wrong_is_no_photos_fault(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends the run, and the same command goes on from what was kept."""
-    from pellucid_server.index.peaks import Peaks
-
     program, on, paths = Peaks.program, resnet(), sorted(photos.glob("00?.png"))
     started: list[int] = []
 

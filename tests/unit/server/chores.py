@@ -1,6 +1,7 @@
 """What tests have processes do: found by its module there, as the server's own work is."""
 
 import atexit
+import mmap
 import os
 import signal
 import sys
@@ -26,8 +27,16 @@ def fail(report: Report) -> None:
     raise ValueError("chosen by the test")
 
 
+def fail_to_read(report: Report) -> None:
+    raise FileNotFoundError("read by the test")
+
+
 def run_out(report: Report) -> None:
     raise MemoryError
+
+
+def reserve(mebibytes: int, report: Report) -> None:
+    mmap.mmap(-1, mebibytes << 20, flags=mmap.MAP_PRIVATE)
 
 
 def fill(mebibytes: int, give_back: bool, report: Report) -> list[bytes] | None:
@@ -46,7 +55,7 @@ def fill_bit_by_bit(report: Report) -> None:
 def end_slowly(report: Report) -> None:
     """Breaks the connection, and takes its time."""
     atexit.register(time.sleep, 600)
-    raise OSError
+    sys.exit()
 
 
 def take(given: bytes, report: Report) -> int:

@@ -32,6 +32,7 @@ from pellucid_server.models.registry import Registry
 from pellucid_server.signing import read_key
 from pellucid_server.wire.checkpoints import most_checkpoint_bytes, read_checkpoint
 from pellucid_server.wire.fields import Violations
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.harness import Runner, model, photo, running, tiny_model
@@ -114,13 +115,22 @@ def test_no_changed_byte_goes_unseen() -> None:
     assert unpack(data, KEY)
 
 
-def test_keys_are_read_and_checked_at_start(tmp_path: Path) -> None:
+def test_keys_are_read_and_checked_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = tmp_path / "key"
     key.write_bytes(KEY + b"\n")
     assert read_key(key) == KEY
     assert Settings(checkpoint_key_file=key).checkpoint_key_file == key
     key.write_bytes(b"short")
     with pytest.raises(ValueError, match="has 5 bytes; it needs at least 16"):
+        Settings(checkpoint_key_file=key)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(ValidationError, match=f"{key}: cannot be read: Permission denied"):
         Settings(checkpoint_key_file=key)
 
 

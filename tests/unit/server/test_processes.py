@@ -81,6 +81,9 @@ def test_an_error_stays_in_the_log(processes: Processes, caplog: pytest.LogCaptu
         submit(processes, chores.fail).future.result(60)
     assert "chosen" not in str(caught.value)
     assert "chosen by the test" in caplog.text
+    with pytest.raises(Internal):
+        submit(processes, chores.fail_to_read).future.result(60)
+    assert "read by the test" in caplog.text
     assert submit(processes, chores.whoami).future.result(60)[0] == pid
 
 
@@ -107,6 +110,7 @@ def test_memory_has_a_bound(processes: Processes) -> None:
     assert "256 MiB at most" in refused(submit(processes, chores.fill, 150, True))
     assert "256 MiB at most" in refused(submit(processes, chores.fill_bit_by_bit))
     assert "256 MiB at most" in refused(submit(processes, chores.run_out))
+    assert "256 MiB at most" in refused(submit(processes, chores.reserve, 512))
     assert submit(processes, chores.add, 1, 2).future.result(60) == 3
 
 
@@ -119,6 +123,26 @@ def test_what_does_not_fit_when_it_comes_ends_the_process_alone(processes: Proce
 
 def test_a_process_that_the_kernel_kills_was_too_large(processes: Processes) -> None:
     assert "the system ended its process" in refused(submit(processes, chores.be_killed))
+    assert submit(processes, chores.add, 1, 2).future.result(60) == 3
+
+
+def test_a_process_that_ended_in_between_fails_nothing(processes: Processes) -> None:
+    """As the system ends one that waits, where memory is short."""
+    pid, _ = submit(processes, chores.whoami).future.result(60)
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert submit(processes, chores.add, 1, 2).future.result(60) == 3
+
+
+def test_an_outlet_that_fails_ends_its_own_task_alone(
+    processes: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(report: Any) -> None:
+        raise RuntimeError("the loop is closed")
+
+    with pytest.raises(Internal):
+        submit(processes, chores.add, 1, 2, outlet=fail).future.result(60)
+    assert "the loop is closed" in caplog.text
     assert submit(processes, chores.add, 1, 2).future.result(60) == 3
 
 

@@ -252,6 +252,17 @@ def test_a_message_that_is_not_one_of_several_has_no_name(name: str) -> None:
         read_form(("method", "lime"), (name, ""))
 
 
+def test_what_is_unknown_is_told_each_name_once() -> None:
+    with pytest.raises(InvalidArgument, match="fgms: unknown; the fields are: ") as refused:
+        read_attack(("fgms", ""))
+    [violation] = refused.value.violations
+    names = violation.description.partition("are: ")[2].split(", ")
+    assert {"epsilon", "fgsm", "pgd", "label"} < set(names)
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert forms.has_field(optimize_pb2.OptimizeSpec(), name)
+
+
 def test_a_short_name_is_the_methods_own_where_several_have_it() -> None:
     request = read_form(
         ("method", "grad_cam"),

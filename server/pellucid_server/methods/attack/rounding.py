@@ -21,23 +21,21 @@ def rounded(image: Tensor, base: Tensor, budget: Budget | None) -> Tensor:
     """
     change = image.double() - base.double()
     steps = (image.double().round() - base.double()).clamp(-base.double(), 255 - base.double())
-    if budget is not None and budget.norm == "linf":
-        most = math.floor(budget.epsilon)
-        steps = steps.clamp(-most, most)
-    elif budget is not None:
-        steps = _shortened(steps, change, budget.epsilon)
+    if budget is not None:
+        steps = _within(budget, steps, change)
     return (base.double() + steps).to(torch.uint8)
 
 
 def whole(change: Tensor, budget: Budget) -> Tensor:
     """A change as whole numbers within its budget, whatever photo it is of."""
-    steps = change.double().round()
+    return _within(budget, change.double().round(), change.double()).to(change)
+
+
+def _within(budget: Budget, steps: Tensor, change: Tensor) -> Tensor:
     if budget.norm == "linf":
         most = math.floor(budget.epsilon)
-        steps = steps.clamp(-most, most)
-    else:
-        steps = _shortened(steps, change.double(), budget.epsilon)
-    return steps.to(change)
+        return steps.clamp(-most, most)
+    return _shortened(steps, change, budget.epsilon)
 
 
 def _shortened(steps: Tensor, change: Tensor, epsilon: float) -> Tensor:

@@ -36,14 +36,6 @@ _USUAL_PIXELS = 512 * 512
 """Of a batch that is nobody's own doing; a job answers for what its own has beyond."""
 
 
-def painting_bytes(model: StyleModel, size: tuple[int, int], bucket_size: int | None) -> int:
-    """What an image of a size holds, and while a batch is painted that it fixes."""
-    pixels = math.prod(size)
-    painted = max(0, (bucket_size or 1) * pixels - _USUAL_PIXELS)
-    held = _HELD_IMAGES * pixels + _PAINTING_IMAGES * painted
-    return 3 * held * model.network.dtype.itemsize
-
-
 @dataclass(frozen=True, kw_only=True)
 class Fast(Parameters):
     """See the contract's Fast."""
@@ -145,8 +137,35 @@ class PictureStyles:
         return network.cache.put(sha256, traces.made[0].cpu())
 
 
+class Painting:
+    """A picture that is painted in one pass; it costs what its size says."""
+
+    size: tuple[int, int]
+    bucket_size: int | None
+
+    priority: ClassVar[Priority] = Priority.EXPLAIN
+
+    def row_counts(self, model: StyleModel, target: Target) -> Mapping[Lane, int]:
+        """In rows of the size that costs are measured at."""
+        return {Lane.FORWARD: math.ceil(math.prod(self.size) / model.network.pixel_count)}
+
+    def pace(self, model: StyleModel) -> None:
+        """There is one row, after its styles' codes."""
+
+    def most_ms(self, model: StyleModel, row_ms: float) -> float:
+        """No time ends it."""
+        return math.inf
+
+    def byte_count(self, model: StyleModel) -> int:
+        """What an image of the size holds, and while a batch is painted that it fixes."""
+        pixels = math.prod(self.size)
+        painted = max(0, (self.bucket_size or 1) * pixels - _USUAL_PIXELS)
+        held = _HELD_IMAGES * pixels + _PAINTING_IMAGES * painted
+        return 3 * held * model.network.dtype.itemsize
+
+
 @dataclass(frozen=True)
-class FastStylize:
+class FastStylize(Painting):
     """A photo that a network paints. Its source is a PlainPhoto.
 
     Attributes:
@@ -162,21 +181,6 @@ class FastStylize:
     bucket_size: int | None = None
 
     name: ClassVar[str] = "fast_style"
-    priority: ClassVar[Priority] = Priority.EXPLAIN
-
-    def row_counts(self, model: StyleModel, target: Target) -> Mapping[Lane, int]:
-        """In rows of the size that costs are measured at."""
-        return {Lane.FORWARD: math.ceil(math.prod(self.size) / model.network.pixel_count)}
-
-    def pace(self, model: StyleModel) -> None:
-        """All can come at once."""
-
-    def most_ms(self, model: StyleModel, row_ms: float) -> float:
-        """No time ends it."""
-        return math.inf
-
-    def byte_count(self, model: StyleModel) -> int:
-        return painting_bytes(model, self.size, self.bucket_size)
 
     def program(self, model: StyleModel, image: Tensor, target: Target) -> Program[Painted]:
         """Args are those of every method, but that a mask is the image's fourth channel."""

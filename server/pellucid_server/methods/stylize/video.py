@@ -13,7 +13,7 @@ from ...engine.job import Priority
 from ...engine.rows import Lane, Program, Target
 from ...models.styles.library import CodeModel, StyleModel
 from ..parameters import Parameters, choice, number
-from .fast import Fast, Painted, PictureStyles, paint, painting_bytes
+from .fast import Fast, Painted, Painting, PictureStyles, paint
 
 STILL = 0.1
 """The change of a pixel, of 0 to 1, from which on it is not held back: 25 of 255, more than the
@@ -63,7 +63,7 @@ class StyleCode:
 
 
 @dataclass(frozen=True)
-class FrameStylize:
+class FrameStylize(Painting):
     """A frame that a network paints by a code. Its source is a PlainPhoto without a mask.
 
     Attributes:
@@ -79,21 +79,6 @@ class FrameStylize:
     bucket_size: int | None = None
 
     name: ClassVar[str] = "video_frame"
-    priority: ClassVar[Priority] = Priority.EXPLAIN
-
-    def row_counts(self, model: StyleModel, target: Target) -> Mapping[Lane, int]:
-        """In rows of the size that costs are measured at."""
-        return {Lane.FORWARD: math.ceil(math.prod(self.size) / model.network.pixel_count)}
-
-    def pace(self, model: StyleModel) -> None:
-        """There is one row."""
-
-    def most_ms(self, model: StyleModel, row_ms: float) -> float:
-        """No time ends it."""
-        return math.inf
-
-    def byte_count(self, model: StyleModel) -> int:
-        return painting_bytes(model, self.size, self.bucket_size)
 
     def program(self, model: StyleModel, image: Tensor, target: Target) -> Program[Painted]:
         return (yield from paint(model, image, self.code, self.fast))
