@@ -190,9 +190,14 @@ def _to_styles(activation: Tensor, members: Mapping[int, GramTarget]) -> tuple[T
         maps = activation[row]
         off = gram_matrix(maps, goal.places) - goal.gram
         scores[row] = -goal.scale * (off.double().square().sum() + goal.spread)
-        slope = torch.mm(-4 * goal.scale * off, maps.flatten(1))
-        weighted = slope / slope.shape[1] if goal.places is None else slope * goal.places
-        seed[row] = weighted.view_as(maps)
+        flat, slope = maps.flatten(1), -4 * goal.scale * off
+        if goal.places is None:
+            slope /= flat.shape[1]
+        # Places before channels, as they lie in memory.
+        by_place = torch.mm(flat.mT, slope.mT)
+        if goal.places is not None:
+            by_place *= goal.places[:, None]
+        seed[row] = by_place.mT.view_as(maps)
     return seed, scores
 
 

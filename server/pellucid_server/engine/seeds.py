@@ -78,7 +78,7 @@ def score(
         at = rows, upload([place for place, *_ in members.values()], device)
         terms, weights = terms.index_put(at, each.values[rows]), weights.index_put(at, weight[rows])
         seed = each.seeds[tap]
-        seed = seed * weight.to(seed.dtype).view([-1] + [1] * (seed.dim() - 1))
+        seed *= weight.to(seed.dtype).view([-1] + [1] * (seed.dim() - 1))
         seeds[tap] = seeds[tap] + seed if tap in seeds else seed
         whole = upload([not isinstance(target, SumTarget) for target in targets], device)
         classes = torch.where(whole & (each.classes >= 0), each.classes, classes)
@@ -151,7 +151,7 @@ def _score(
         values = values + torch.where(chosen, activation, 0).double().flatten(1).sum(1)
         seeds[layer] = chosen.to(activation.dtype)
     for layer, used, seed, scores in seed_of_goals(activations, targets, place_of):
-        seeds.setdefault(layer, torch.zeros_like(seed))[used] = seed[used]
+        seeds[layer] = seeds[layer] + seed if layer in seeds else seed
         values = values.index_copy(0, used, scores[used])
     return Scores(values, classes, seeds)
 

@@ -232,6 +232,10 @@ class AscentStepper:
         self._numbers[slot] = [getattr(ascent, name) for name in _NUMBERS]
         rules = [ascent.update == rule for rule in _RULES]
         self._flags[slot] = [ascent.spectral, ascent.clip_pixels, *rules]
+        if state is None:
+            valid = self._valid(self._stacked["parameters"][slot][None], [slot])[0]
+            for name in ("parameters", "good"):
+                self._stacked[name][slot] = valid
         self._scored[slot] = self._stopped[slot] = False
         self._starts[slot] = start
         if state is not None and math.isfinite(state.numbers["score"]):
@@ -287,7 +291,7 @@ class AscentStepper:
         padded = [*slots, *[slots[0]] * (self._bucket_size - len(slots))]
         rows = upload(padded, self._device)
         with torch.enable_grad():
-            parameters = self._valid(self._stacked["parameters"][rows], padded).requires_grad_()
+            parameters = self._stacked["parameters"][rows].requires_grad_()
             images = self._images(parameters, padded)
             final = self._steps[padded] >= self._of("step_count", padded)
             inputs = self._transformed(images, padded, final) / (255 * self._std)
@@ -440,6 +444,10 @@ class AscentStepper:
     ) -> None:
         good = {"good": looked.parameters.detach()}
         for tensors, which in ((good, scored), (state, going)):
+            if len(which) == self._bucket_size and which.all():
+                for name, tensor in tensors.items():
+                    self._stacked[name].index_copy_(0, looked.rows, tensor)
+                continue
             places = upload_tensor(torch.from_numpy(np.flatnonzero(which)), self._device)
             for name, tensor in tensors.items():
                 self._stacked[name].index_copy_(0, looked.rows[places], tensor[places])

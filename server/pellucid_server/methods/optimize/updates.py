@@ -37,7 +37,9 @@ def adam(
     second = torch.addcmul(BETA_2 * second, gradient, gradient, value=1 - BETA_2)
     # The corrections of both moments, which start from 0, are one number a row.
     factor, root = rate / (1 - BETA_1**count), (1 - BETA_2**count).sqrt()
-    return factor[:, None] * first / (second.sqrt() / root[:, None] + EPSILON), first, second
+    change = factor[:, None] * first
+    change /= second.sqrt().div_(root[:, None]).add_(EPSILON)
+    return change, first, second
 
 
 def momentum(gradient: Tensor, velocity: Tensor, rate: Tensor, keep: Tensor) -> Tensor:
