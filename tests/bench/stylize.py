@@ -212,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.stylize", description=__doc__)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--frames", type=int, default=64, help="of each contender in a turn")
-    parser.add_argument("--steps", type=int, default=25, help="of each job in a turn")
+    parser.add_argument("--steps", type=int, default=50, help="of each job in a turn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--styles", type=Path, default=Path("styles"))
     parser.add_argument("--json", type=Path, help="where to write the figures")
@@ -246,6 +246,8 @@ def main() -> None:
         "hardware": processor(),
         "threads": options.threads,
         "turns": options.turns,
+        "frame_count": options.frames,
+        "step_count": steps,
     }
     for part, under, aim in (("frames", WHEEL, FAST_AIM), ("steps", BARE, OPTIMIZED_AIM)):
         table, figures[part] = ratios(taken[part], under, aim, part)
