@@ -96,6 +96,8 @@ def test_flags_that_make_no_sense(
 
 
 def test_a_server_without_any_model_ends(tmp_path: Path) -> None:
-    settings = Settings(models=(), model_folders=tmp_path, http_port=0, grpc_port=0, metrics_port=0)
+    settings = Settings(
+        models=(), model_folders=tmp_path, styles=None, http_port=0, grpc_port=0, metrics_port=0
+    )
     with pytest.raises(NoModels, match="there is no model folder in "):
         asyncio.run(serve(settings))

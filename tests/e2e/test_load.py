@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -219,6 +220,7 @@ def run_serve(*flags: str, **variables: str) -> subprocess.Popen[str]:
         [sys.executable, "-m", "pellucid", "serve", "--input-px=96", *ports, *flags],
         stderr=subprocess.PIPE,
         text=True,
+        cwd=Path(__file__).parent,  # where there are no styles
         env=os.environ | {"COLUMNS": "200", "PELLUCID_BUCKETS": "[1]"} | variables,
     )
 

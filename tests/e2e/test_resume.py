@@ -145,7 +145,12 @@ def process(key: Path) -> Iterator[tuple[str, int]]:
         "PELLUCID_CHECKPOINT_KEY_FILE": str(key),
     }
     command = [sys.executable, "-m", "pellucid", "serve"]
-    with subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.DEVNULL) as made:
+    with subprocess.Popen(
+        command,
+        env=os.environ | variables,
+        cwd=Path(__file__).parent,  # where there are no styles
+        stderr=subprocess.DEVNULL,
+    ) as made:
         try:
             yield f"127.0.0.1:{port}", made.pid
         finally:

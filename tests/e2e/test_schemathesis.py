@@ -44,7 +44,13 @@ OPERATIONS = [
 def url() -> Iterator[str]:
     """The address of a server that runs in a thread of its own."""
     settings = Settings(
-        models=("efficientnet_lite0",), input_px=96, http_port=0, grpc_port=0, metrics_port=0
+        models=("efficientnet_lite0",),
+        styles=None,
+        input_px=96,
+        buckets=(1, 2),
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
     )
     started: Future[tuple[str, Callable[[], None]]] = Future()
 

@@ -419,7 +419,11 @@ def test_sigterm_finishes_what_was_admitted(cat_jpg: Path) -> None:
     command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     with (
         subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"}
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent,  # where there are no styles
+            env=os.environ | {"COLUMNS": "200", "PELLUCID_BUCKETS": "[1, 2]"},
         ) as process,
         contextlib.ExitStack() as ending,
         ThreadPoolExecutor(4) as callers,
@@ -434,7 +438,7 @@ def test_sigterm_finishes_what_was_admitted(cat_jpg: Path) -> None:
         with pellucid.Client(f"127.0.0.1:{ports[1]}", timeout_s=60, max_retries=0) as client:
             client.predict(cat_jpg)
             futures = [
-                callers.submit(client.explain, cat_jpg, "occlusion", window_px=16, stride_px=7)
+                callers.submit(client.explain, cat_jpg, "occlusion", window_px=16, stride_px=9)
                 for _ in range(4)
             ]
             time.sleep(0.5)

@@ -666,25 +666,24 @@ def test_other_software_is_said(
 def test_after_a_kill_it_ends_with_the_same_bits(
     painting: Path, folder: Path, tmp_path: Path
 ) -> None:
-    def start(output: str, *more: str) -> "subprocess.Popen[str]":
+    def arguments(output: str, *more: str) -> list[str]:
         given = ("--name", output, "--checkpoint-every", "1", *more)
-        arguments = options(painting, folder, tmp_path / output, *given)
-        call = [sys.executable, "-m", "pellucid", *arguments]
-        return subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
+        return options(painting, folder, tmp_path / output, *given)
 
-    killed, file = start("killed", "--steps", "1000"), tmp_path / "killed" / CHECKPOINT_FILE
-    assert killed.stderr is not None
-    # The checkpoint of a step is there before the next one is told of.
-    try:
-        assert any("step 3 of 1000" in line for line in killed.stderr)
-    finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+    file = tmp_path / "killed" / CHECKPOINT_FILE
+    call = [sys.executable, "-m", "pellucid", *arguments("killed", "--steps", "1000")]
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        # The checkpoint of a step is there before the next one is told of.
+        try:
+            assert any("step 3 of 1000" in line for line in process.stderr)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
     steps = str(checkpoint.load(file).header["step"] + 1)
     assert not (tmp_path / "killed" / WEIGHTS_FILE).exists()
     for output, more in (("killed", ["--resume"]), ("undisturbed", [])):
-        done = start(output, "--steps", steps, *more)
-        assert done.communicate()[1]
-        assert done.returncode == 0
+        done = CliRunner().invoke(app, arguments(output, "--steps", steps, *more))
+        assert done.exit_code == 0, done.stderr
     ends = [(tmp_path / name / WEIGHTS_FILE).read_bytes() for name in ("killed", "undisturbed")]
     assert ends[0] == ends[1]
