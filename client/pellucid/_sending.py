@@ -29,6 +29,9 @@ async def sending(call: Any, messages: Iterable[Any] | AsyncIterable[Any]) -> As
     """
     wrong: list[Exception] = []
     unsent = False
+    reader = asyncio.current_task()
+    assert reader is not None
+    cancelled_before = reader.cancelling()
 
     async def send() -> None:
         nonlocal unsent
@@ -41,6 +44,9 @@ async def sending(call: Any, messages: Iterable[Any] | AsyncIterable[Any]) -> As
         except Exception as error:
             wrong.append(error)
             call.cancel()
+        except asyncio.CancelledError:  # of what messages are made of, if the call has not ended
+            call.cancel()
+            raise
 
     task = asyncio.create_task(send())
     # A message that is not waited for any more does not take the place of what the server said.
@@ -48,8 +54,7 @@ async def sending(call: Any, messages: Iterable[Any] | AsyncIterable[Any]) -> As
     try:
         yield
     except asyncio.CancelledError:
-        reader = asyncio.current_task()
-        if wrong and reader is not None and not reader.cancelling():
+        if wrong and reader.cancelling() == cancelled_before:
             raise wrong[0] from None
         raise
     except grpc.aio.AioRpcError:

@@ -292,11 +292,11 @@ def until(condition: Any) -> None:
 
 def test_the_images_of_a_request_ride_together_and_are_counted(served: Any) -> None:
     before = statistics(served)
-    admission = served.server.engine.admission
+    loaded = served.server.engine._inbox
     with ThreadPoolExecutor(1) as callers:
         with served.held():
             answer = callers.submit(infer, served, 8, parameters={"bucket_size": 8})
-            until(lambda: admission.depth == 8)
+            until(lambda: loaded.qsize() == 8)
         assert answer.result().json()["outputs"][0]["shape"] == [8, 1000]
     after = statistics(served)
     assert after["inference_count"] - before["inference_count"] == 8

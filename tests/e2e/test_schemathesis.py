@@ -47,7 +47,6 @@ def url() -> Iterator[str]:
         models=("efficientnet_lite0",),
         styles=None,
         input_px=96,
-        buckets=(1, 2),
         http_port=0,
         grpc_port=0,
         metrics_port=0,

@@ -151,7 +151,10 @@ def _score(
         values = values + torch.where(chosen, activation, 0).double().flatten(1).sum(1)
         seeds[layer] = chosen.to(activation.dtype)
     for layer, used, seed, scores in seed_of_goals(activations, targets, place_of):
-        seeds[layer] = seeds[layer] + seed if layer in seeds else seed
+        if layer in seeds:
+            seeds[layer][used] = seed[used]
+        else:
+            seeds[layer] = seed
         values = values.index_copy(0, used, scores[used])
     return Scores(values, classes, seeds)
 

@@ -216,6 +216,7 @@ def _read(
                 _tensors_of(checkpoint, restart, declared[image["octave"]]),
                 {name: float(image["numbers"][name]) for name in declared[image["octave"]].numbers},
                 ended=image["ended"],
+                rounded=bool(header["factors"]),
             )
             for restart, image in enumerate(images)
         )

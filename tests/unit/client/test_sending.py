@@ -120,3 +120,32 @@ def test_a_video_is_told_the_same() -> None:
         pytest.raises(pellucid.ResourceExhausted, match="full"),
     ):
         asyncio.run(run(server.address))
+
+
+def test_frames_that_are_cancelled_end_the_call() -> None:
+    async def frames() -> AsyncIterator[Any]:
+        yield np.zeros((32, 32, 3), np.uint8)
+        raise asyncio.CancelledError
+
+    async def run(address: str) -> None:
+        async with pellucid.AsyncClient(address) as client:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(client.stylize_video(frames(), "strokes").result(), 5)
+
+    with fake_server(Hasty("waits")) as server:
+        asyncio.run(run(server.address))
+
+
+def test_a_task_that_was_cancelled_before_hears_what_is_wrong() -> None:
+    async def run(address: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        async with pellucid.AsyncClient(address) as client:
+            with pytest.raises(pellucid.PhotoNotFound):
+                await client.project(["nowhere.jpg"] * 4, timeout_s=10).result()
+
+    with fake_server(Hasty("waits")) as server:
+        asyncio.run(run(server.address))

@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 from pellucid_server.engine.lockstep import Climb
 from pellucid_server.engine.rows import Chore, ClassTarget, SumTarget, TopTarget
 from pellucid_server.methods import draws
+from pellucid_server.methods.optimize import prelude
 from pellucid_server.methods.optimize.ascent import PRESETS, Ascent
 from pellucid_server.methods.optimize.optimize import Buckets, Optimize
-from pellucid_server.methods.optimize.stepper import AscentStepper, End, Progress, Start
+from pellucid_server.methods.optimize.snapshot import Snapshot
+from pellucid_server.methods.optimize.stepper import (
+    STATE,
+    AscentStepper,
+    End,
+    Progress,
+    Start,
+    numbers_of,
+)
 from PIL import Image
 from scipy import ndimage
 from torch import nn
@@ -319,6 +328,25 @@ def test_a_score_that_a_penalty_sends_to_infinity_is_no_end() -> None:
     assert (bad.progress.step, bad.progress.lp_penalty) == (1, 0.0)
     assert np.isfinite(bad.progress.score)
     assert good.image.abs().max() > 1000
+
+
+def test_a_rounded_state_is_within_its_bounds_before_it_is_looked_at() -> None:
+    """Half precision may round over a bound; a whole state goes on as it is."""
+    how = ascent("simonyan", start="photo", max_linf=3.0, step_count=5)
+    photo = torch.from_numpy(PHOTO)
+    beyond = prelude.from_pixels(photo[None] + 3.07, SIZE)[0]
+    tensors = dict.fromkeys(STATE, beyond)
+    numbers = dict.fromkeys(numbers_of(1), float("nan"))
+    farthest = []
+    for rounded in (True, False):
+        state = Snapshot(0, 0, 1, 1, tensors, numbers, rounded=rounded)
+        stepper = Slots(1).stepper
+        slot = stepper.join(Start(how, TARGET, photo, 0, 0, True, state, anchor=photo))
+        inputs, _ = stepper.look([slot])
+        pixels = 255 * inputs[0] * torch.from_numpy(STD)[:, None, None]
+        images = (pixels, stepper.stop(slot).end.image)
+        farthest += [float((image - photo).abs().max()) for image in images]
+    assert farthest == pytest.approx([3, 3, 3.07, 3.07], rel=1e-9)
 
 
 # Octaves.

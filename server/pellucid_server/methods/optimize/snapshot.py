@@ -26,6 +26,7 @@ class Snapshot:
             many steps, or one more or less.
         ended: Whether it goes no further, since its score or its gradient was not finite. It is
             then worth something beside all that have come as far.
+        rounded: Whether its tensors were of half precision, and may lie beside what bounds them.
     """
 
     restart: int
@@ -36,6 +37,7 @@ class Snapshot:
     numbers: Mapping[str, float] = field(default_factory=dict)
     together: bool = False
     ended: bool = False
+    rounded: bool = False
 
     def fits(self, other: "Snapshot") -> bool:
         """Whether a job can go on from both."""

@@ -232,10 +232,10 @@ class AscentStepper:
         self._numbers[slot] = [getattr(ascent, name) for name in _NUMBERS]
         rules = [ascent.update == rule for rule in _RULES]
         self._flags[slot] = [ascent.spectral, ascent.clip_pixels, *rules]
-        if state is None:
-            valid = self._valid(self._stacked["parameters"][slot][None], [slot])[0]
+        if state is None or state.rounded:  # another is as a step has left it
             for name in ("parameters", "good"):
-                self._stacked[name][slot] = valid
+                rows = self._stacked[name][slot : slot + 1]
+                rows.copy_(self._valid(rows, [slot]))
         self._scored[slot] = self._stopped[slot] = False
         self._starts[slot] = start
         if state is not None and math.isfinite(state.numbers["score"]):
