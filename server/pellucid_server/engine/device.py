@@ -165,7 +165,7 @@ class TorchDevice:
         if lane is Lane.DEEPLIFT:
             images += [r.references[index] for r, index in picks if r.references is not None]
             images += [torch.zeros_like(images[0])] * padding
-        stacked = torch.stack(images).contiguous(memory_format=torch.channels_last)
+        stacked = _together(images)
         taps = tuple(frozenset().union(*(rows.taps for rows in all_rows)))
         attention = Attention() if any(Want.ATTENTION in r.want for r in all_rows) else None
         mode = attention or self._backward(lane, all_rows, padding)
@@ -229,7 +229,7 @@ class TorchDevice:
         started = self._start()
         images = [rows.images[index] for rows, index in picks]
         images += [torch.zeros_like(images[0])] * (bucket_size - len(picks))
-        inputs = [torch.stack(images).contiguous(memory_format=torch.channels_last)]
+        inputs = [_together(images)]
         codes = [rows.codes[index] for rows, index in picks if rows.codes is not None]
         if codes:
             codes += [torch.zeros_like(codes[0])] * (bucket_size - len(picks))
@@ -353,6 +353,11 @@ class TorchDevice:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
+
+
+def _together(images: Sequence[Tensor]) -> Tensor:
+    """Images of 3×H×W as n×3×H×W in channels-last layout, in one pass over them."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def _peaks(network: Network, name: str, activation: Tensor) -> tuple[Tensor, Tensor]:
