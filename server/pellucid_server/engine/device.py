@@ -389,7 +389,8 @@ def make_deterministic() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # All that is made empty is written before it is read: no second write of it all.
+    # All that is made empty is written before it is read: no second write of it all. (Torch puts
+    # the attribute on the module as it is imported, where mypy does not see it.)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -270,7 +270,9 @@ class StyleNetwork(RowNetwork):
     ) -> None:
         super().__init__()
         blocks = [_Residual(*pair) for pair in residual]
-        self._layers = nn.ModuleList([*contracting, *blocks, *expanding])
+        layers: list[Convolution | _Residual] = [*contracting, *blocks, *expanding]
+        self._layers = nn.ModuleList(layers)
+        self._margins = [layer.margin for layer in layers]
         self._squashed = squashed
         self.to(memory_format=torch.channels_last)
         self.code_length, self.styles, self.licence = code_length, styles, licence
@@ -306,10 +308,9 @@ class StyleNetwork(RowNetwork):
         height, width = images.shape[2:]
         photos = F.pad(images, (0, -width % SHRINK, 0, -height % SHRINK), mode="reflect")
         *layers, last = self._layers
-        margins: list[int] = [layer.margin for layer in (*layers, last)]  # type: ignore[misc]
-        framed = Framed(photos, photos.shape, margins[0])
+        framed = Framed(photos, photos.shape, self._margins[0])
         framed.rows.copy_(photos)
-        for layer, margin in zip(layers, margins[1:], strict=True):
+        for layer, margin in zip(layers, self._margins[1:], strict=True):
             framed = layer(framed, codes, margin)
             if isinstance(layer, Convolution):
                 framed.rows.relu_()
