@@ -21,7 +21,6 @@ _Returned = TypeVar("_Returned")
 class _Task:
     function: Callable[[], Any]
     deadline_s: float
-    number: int
     future: "Future[Any]" = field(default_factory=Future)
 
 
@@ -38,7 +37,7 @@ class Workers:
 
     def __init__(self, thread_count: int, most_waiting: int) -> None:
         self._most_waiting = most_waiting
-        self._waiting: dict[Priority, set[_Task]] = {priority: set() for priority in Priority}
+        self._waiting: dict[Priority, dict[int, _Task]] = {priority: {} for priority in Priority}
         self._changed = threading.Condition()
         self._numbers = itertools.count()
         self._stopping = False
@@ -64,7 +63,7 @@ class Workers:
             Unavailable: The threads have been told to end.
         """
         waiting = self._waiting[priority]
-        task = _Task(function, deadline_s, next(self._numbers))
+        task, number = _Task(function, deadline_s), next(self._numbers)
         with self._changed:
             if self._stopping:
                 raise Unavailable("the server is stopping; another replica will answer")
@@ -73,12 +72,12 @@ class Workers:
                     f"{self._most_waiting} requests wait to be read or rendered",
                     retry_delay_ms=_RETRY_DELAY_MS,
                 )
-            waiting.add(task)
+            waiting[number] = task
             self._changed.notify_all()
 
-        def drop(_: object) -> None:
+        def drop(_: object) -> None:  # by its number: a future that keeps its task keeps itself
             with self._changed:
-                waiting.discard(task)
+                waiting.pop(number, None)
 
         task.future.add_done_callback(drop)
         return task.future
@@ -87,7 +86,7 @@ class Workers:
         """Refuses what waits, finishes what runs, ends the threads."""
         with self._changed:
             self._stopping = True
-            refused = [task for waiting in self._waiting.values() for task in waiting]
+            refused = [task for waiting in self._waiting.values() for task in waiting.values()]
             for waiting in self._waiting.values():
                 waiting.clear()
             self._changed.notify_all()
@@ -126,8 +125,7 @@ class Workers:
                 for priority in Priority:
                     waiting = self._waiting[priority]
                     if priority <= least and waiting:
-                        task = min(waiting, key=lambda task: (task.deadline_s, task.number))
-                        waiting.remove(task)
-                        return task
+                        first = min(waiting, key=lambda n: (waiting[n].deadline_s, n))
+                        return waiting.pop(first)
                 self._changed.wait()
         return None

@@ -264,12 +264,13 @@ class Engine:
         future = self._workers.submit(function, spec.method.priority, spec.deadline_s)
         job.chore = future
 
-        def go_on() -> None:
+        def go_on(done: Future[_Returned]) -> None:
             if not job.ended:
                 with self._device.aside():
-                    self._guarded([job], lambda: then(future.result()))
+                    self._guarded([job], lambda: then(done.result()))
 
-        future.add_done_callback(lambda _: self._inbox.put(go_on))
+        # A future keeps its callbacks: one that names it would keep all that the job has.
+        future.add_done_callback(lambda done: self._inbox.put(functools.partial(go_on, done)))
 
     def _load(self, job: Job) -> Any:
         """In a worker: decodes and preprocesses."""
@@ -295,13 +296,20 @@ class Engine:
         while not self._stopping:
             self._read_inbox(wait=self._flying is None and not len(self._schedule))
             self._drop_dead()
-            batch = self._schedule.next_batch(self._costs)
-            launched = self._launch(batch) if batch else None
-            self._land()
-            self._flying = launched
-            if not self._device.pipelined:
-                self._land()
+            self._turn()
             self._deliver()
+
+    def _turn(self) -> None:
+        """Launches a batch and settles the one before it, or the same where that has run.
+
+        Nothing of them is held once it returns: the engine may wait long for its next.
+        """
+        batch = self._schedule.next_batch(self._costs)
+        launched = self._launch(batch) if batch else None
+        self._land()
+        self._flying = launched
+        if not self._device.pipelined:
+            self._land()
 
     def _land(self) -> None:
         """Settles what is on its way."""

@@ -92,8 +92,10 @@ class Files:
     def load(self, model: Model) -> LoadedFiles:
         """In a thread of its own."""
         steps = model.preprocessing
-        inputs: list[NDArray[np.float64]] = []
+        shape = (len(self.paths), 3, steps.height_px, steps.width_px)
+        inputs = torch.empty(shape, dtype=model.network.dtype)
         outcomes: list[Read | Unread] = []
+        count = 0
         for path in self.paths:
             stamp = stamp_of(path)
             try:
@@ -107,12 +109,12 @@ class Files:
             except photos.BadPhoto as error:
                 outcomes.append(Unread(path, stamp, sha256, str(error)))
                 continue
-            inputs.append(steps.apply(photo))
-            picture = encode(steps.unnormalize(inputs[-1]), lossless=self.lossless)
+            image = steps.apply(photo)
+            inputs[count] = torch.from_numpy(image)
+            count += 1
+            picture = encode(steps.unnormalize(image), lossless=self.lossless)
             outcomes.append(Read(path, stamp, sha256, picture))
-        shape = (0, 3, steps.height_px, steps.width_px)
-        stacked = np.stack(inputs) if inputs else np.zeros(shape)
-        return LoadedFiles(torch.from_numpy(stacked), tuple(outcomes))
+        return LoadedFiles(inputs[:count], tuple(outcomes))
 
 
 @dataclass(frozen=True)
