@@ -19,11 +19,14 @@ PellucidError
 └── Internal             a bug; what happened stays in the log
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from grpc import StatusCode
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,19 @@ CODES: dict[type[PellucidError], Codes] = {
     UnsupportedMedia: Codes(StatusCode.INVALID_ARGUMENT, 415),
     Internal: Codes(StatusCode.INTERNAL, 500),
 }
+
+
+def told(error: Exception) -> PellucidError:
+    """What a caller is told of an error, without its traceback; bugs are logged.
+
+    Futures and grpc.aio keep errors in cycles. By its traceback an error would keep all frames
+    that it came through, and with them the request and its photo.
+    """
+    if not isinstance(error, PellucidError):
+        log.error("a request failed", exc_info=error)
+        return Internal()
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 _MOST_QUOTED = 64

@@ -28,12 +28,11 @@ from .health import HEALTH, SERVICE, SERVICES, Health
 from .inference.grpc import InferenceServicer
 from .locked import Lock, LockedRpcs
 from .rpc import (
+    AnsweredRpcs,
     Context,
     Inbox,
     Intake,
     PromptRpcs,
-    answer_or_abort,
-    answering,
     caller_of,
     receive_if_any,
 )
@@ -160,107 +159,98 @@ class PellucidServicer:
         self, messages: AsyncIterator[inference_pb2.PredictRequest], context: Context
     ) -> inference_pb2.PredictResponse:
         empty = inference_pb2.PredictRequest()
-        answer = self._serve(empty, messages, context, Priority.PREDICT, self._service.predict)
-        return await answer_or_abort(context, answer)
+        return await self._serve(empty, messages, context, Priority.PREDICT, self._service.predict)
 
     async def Explain(
         self, messages: AsyncIterator[inference_pb2.ExplainRequest], context: Context
     ) -> inference_pb2.ExplainResponse:
         empty = inference_pb2.ExplainRequest()
-        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.explain)
-        return await answer_or_abort(context, answer)
+        return await self._serve(empty, messages, context, Priority.EXPLAIN, self._service.explain)
 
     async def PredictBatch(
         self, messages: AsyncIterator[inference_pb2.PredictBatchRequest], context: Context
     ) -> inference_pb2.PredictBatchResponse:
         empty, method = inference_pb2.PredictBatchRequest(), self._service.predict_batch
-        answer = self._serve(empty, messages, context, Priority.PREDICT, method)
-        return await answer_or_abort(context, answer)
+        return await self._serve(empty, messages, context, Priority.PREDICT, method)
 
     async def ExplainBatch(
         self, messages: AsyncIterator[inference_pb2.ExplainBatchRequest], context: Context
     ) -> inference_pb2.ExplainBatchResponse:
         empty, method = inference_pb2.ExplainBatchRequest(), self._service.explain_batch
-        answer = self._serve(empty, messages, context, Priority.EXPLAIN, method)
-        return await answer_or_abort(context, answer)
+        return await self._serve(empty, messages, context, Priority.EXPLAIN, method)
 
     async def Inspect(
         self, messages: AsyncIterator[inspect_pb2.InspectRequest], context: Context
     ) -> inspect_pb2.InspectResponse:
         empty = inspect_pb2.InspectRequest()
-        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.inspect)
-        return await answer_or_abort(context, answer)
+        return await self._serve(empty, messages, context, Priority.EXPLAIN, self._service.inspect)
 
     async def Embed(
         self, messages: AsyncIterator[codes_pb2.EmbedRequest], context: Context
     ) -> codes_pb2.EmbedResponse:
         empty = codes_pb2.EmbedRequest()
-        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.embed)
-        return await answer_or_abort(context, answer)
+        return await self._serve(empty, messages, context, Priority.EXPLAIN, self._service.embed)
 
     async def ExplainStream(
         self, messages: AsyncIterator[inference_pb2.ExplainStreamRequest], context: Context
     ) -> AsyncIterator[inference_pb2.ExplainStreamResponse]:
         request = inference_pb2.ExplainStreamRequest()
-        async with answering(context):
-            with self._service.arrival(lambda: request.explain) as held:
-                call = self._service.call(caller_of(context), context.time_remaining())
-                self._service.check_room(Priority.EXPLAIN)
-                request = await self._inbox.receive(messages, call)
-                held.add(request.ByteSize())
-                shown = self._service.explain_stream(request.explain, call, held, self._shown)
-                async with contextlib.aclosing(shown):
-                    async for response, last in shown:
-                        response.last = last
-                        yield response
+        with self._service.arrival(lambda: request.explain) as held:
+            call = self._service.call(caller_of(context), context.time_remaining())
+            self._service.check_room(Priority.EXPLAIN)
+            request = await self._inbox.receive(messages, call)
+            held.add(request.ByteSize())
+            shown = self._service.explain_stream(request.explain, call, held, self._shown)
+            async with contextlib.aclosing(shown):
+                async for response, last in shown:
+                    response.last = last
+                    yield response
 
     async def Optimize(
         self, messages: AsyncIterator[optimize_pb2.OptimizeRequest], context: Context
     ) -> AsyncIterator[optimize_pb2.OptimizeResponse]:
         request = optimize_pb2.OptimizeRequest()
-        async with answering(context):
-            with self._service.arrival(lambda: request.spec) as held:
-                call = self._service.call(caller_of(context), context.time_remaining())
-                self._service.check_room(Priority.OPTIMIZE)
-                request = await self._inbox.receive(messages, call)
-                held.add(request.ByteSize())
-                if not request.HasField("spec"):
-                    _refuse("spec", "required in the first message")
-                shown = self._service.optimize(
-                    request.spec,
-                    call,
-                    held,
-                    self._fitting,
-                    self._max_message_bytes,
-                    functools.partial(self._receive_rest, request.spec, messages, call, held),
-                )
-                async with contextlib.aclosing(shown):
-                    async for response in shown:
-                        yield response
+        with self._service.arrival(lambda: request.spec) as held:
+            call = self._service.call(caller_of(context), context.time_remaining())
+            self._service.check_room(Priority.OPTIMIZE)
+            request = await self._inbox.receive(messages, call)
+            held.add(request.ByteSize())
+            if not request.HasField("spec"):
+                _refuse("spec", "required in the first message")
+            shown = self._service.optimize(
+                request.spec,
+                call,
+                held,
+                self._fitting,
+                self._max_message_bytes,
+                functools.partial(self._receive_rest, request.spec, messages, call, held),
+            )
+            async with contextlib.aclosing(shown):
+                async for response in shown:
+                    yield response
 
     async def Stylize(
         self, messages: AsyncIterator[stylize_pb2.StylizeRequest], context: Context
     ) -> AsyncIterator[stylize_pb2.StylizeResponse]:
         request = stylize_pb2.StylizeRequest()
-        async with answering(context):
-            with self._service.arrival(lambda: request.spec) as held:
-                call = self._service.call(caller_of(context), context.time_remaining())
-                self._service.check_room(Priority.EXPLAIN, Priority.OPTIMIZE)
-                request = await self._inbox.receive(messages, call)
-                held.add(request.ByteSize())
-                if not request.HasField("spec"):
-                    _refuse("spec", "required in the first message")
-                shown = self._service.stylize(
-                    request.spec,
-                    call,
-                    held,
-                    self._fitting,
-                    self._max_message_bytes,
-                    functools.partial(self._receive_rest, request.spec, messages, call, held),
-                )
-                async with contextlib.aclosing(shown):
-                    async for response in shown:
-                        yield response
+        with self._service.arrival(lambda: request.spec) as held:
+            call = self._service.call(caller_of(context), context.time_remaining())
+            self._service.check_room(Priority.EXPLAIN, Priority.OPTIMIZE)
+            request = await self._inbox.receive(messages, call)
+            held.add(request.ByteSize())
+            if not request.HasField("spec"):
+                _refuse("spec", "required in the first message")
+            shown = self._service.stylize(
+                request.spec,
+                call,
+                held,
+                self._fitting,
+                self._max_message_bytes,
+                functools.partial(self._receive_rest, request.spec, messages, call, held),
+            )
+            async with contextlib.aclosing(shown):
+                async for response in shown:
+                    yield response
 
     async def StylizeVideo(
         self, messages: AsyncIterator[video_pb2.StylizeVideoRequest], context: Context
@@ -273,68 +263,64 @@ class PellucidServicer:
                 _refuse("frame", "required in all messages but the first")
             return None if message is None else message.frame
 
-        async with answering(context):
-            with self._service.arrival(lambda: request.spec) as held:
-                call = self._service.call(caller_of(context), None)
-                self._service.check_room(Priority.EXPLAIN)
-                request = await self._inbox.receive(messages, call)
-                held.add(request.ByteSize())
-                if not request.HasField("spec"):
-                    _refuse("spec", "required in the first message")
-                await self._service.stylize_video(request.spec, call, receive, context.write)
+        with self._service.arrival(lambda: request.spec) as held:
+            call = self._service.call(caller_of(context), None)
+            self._service.check_room(Priority.EXPLAIN)
+            request = await self._inbox.receive(messages, call)
+            held.add(request.ByteSize())
+            if not request.HasField("spec"):
+                _refuse("spec", "required in the first message")
+            await self._service.stylize_video(request.spec, call, receive, context.write)
 
     async def Project(
         self, messages: AsyncIterator[codes_pb2.ProjectRequest], context: Context
     ) -> AsyncIterator[codes_pb2.ProjectResponse]:
         request = codes_pb2.ProjectRequest()
-        async with answering(context):
-            with self._service.arrival(lambda: request.spec) as held:
-                call = self._service.call(caller_of(context), context.time_remaining())
-                self._service.check_room(Priority.OPTIMIZE)
-                request = await self._inbox.receive(messages, call)
-                held.add(request.ByteSize())
-                if not request.HasField("spec"):
-                    _refuse("spec", "required in the first message")
-                shown = self._service.project(
-                    request.spec,
-                    call,
-                    held,
-                    self._fitting,
-                    self._max_message_bytes,
-                    functools.partial(_receive_all, messages, call),
-                )
-                async with contextlib.aclosing(shown):
-                    async for response in shown:
-                        yield response
+        with self._service.arrival(lambda: request.spec) as held:
+            call = self._service.call(caller_of(context), context.time_remaining())
+            self._service.check_room(Priority.OPTIMIZE)
+            request = await self._inbox.receive(messages, call)
+            held.add(request.ByteSize())
+            if not request.HasField("spec"):
+                _refuse("spec", "required in the first message")
+            shown = self._service.project(
+                request.spec,
+                call,
+                held,
+                self._fitting,
+                self._max_message_bytes,
+                functools.partial(_receive_all, messages, call),
+            )
+            async with contextlib.aclosing(shown):
+                async for response in shown:
+                    yield response
 
     async def TopPatches(
         self, messages: AsyncIterator[index_pb2.TopPatchesRequest], context: Context
     ) -> index_pb2.TopPatchesResponse:
         empty, method = index_pb2.TopPatchesRequest(), self._service.top_patches
-        answer = self._serve(empty, messages, context, Priority.EXPLAIN, method)
-        return await answer_or_abort(context, answer)
+        return await self._serve(empty, messages, context, Priority.EXPLAIN, method)
 
     async def Similar(
         self, messages: AsyncIterator[index_pb2.SimilarRequest], context: Context
     ) -> index_pb2.SimilarResponse:
         empty = index_pb2.SimilarRequest()
-        answer = self._serve(empty, messages, context, Priority.EXPLAIN, self._service.similar)
-        return await answer_or_abort(context, answer)
+        return await self._serve(empty, messages, context, Priority.EXPLAIN, self._service.similar)
 
     async def ListStyles(
         self, request: stylize_pb2.ListStylesRequest, context: Context
     ) -> stylize_pb2.ListStylesResponse:
-        return await answer_or_abort(context, self._service.list_styles(request))
+        return await self._service.list_styles(request)
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
-        return await answer_or_abort(context, self._service.list_models(request))
+        return await self._service.list_models(request)
 
     async def GetModel(
         self, request: model_pb2.GetModelRequest, context: Context
     ) -> model_pb2.GetModelResponse:
-        return await answer_or_abort(context, self._service.get_model(request))
+        return await self._service.get_model(request)
 
     async def _serve(
         self,
@@ -414,7 +400,7 @@ def build_server(
     assert (lock is None) == (settings.token_file is None)
     cap = settings.max_message_bytes
     server = grpc.aio.server(
-        interceptors=[*([] if lock is None else [LockedRpcs(lock)]), PromptRpcs()],
+        interceptors=[AnsweredRpcs(), *([] if lock is None else [LockedRpcs(lock)]), PromptRpcs()],
         maximum_concurrent_rpcs=settings.max_requests + _SPARE_RPCS,
         options=[
             ("grpc.max_receive_message_length", cap),

@@ -9,9 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from typing import Any, Protocol, TypeAlias
 
 import grpc
-from grpc_status import rpc_status
 
-from .. import wire
 from ..errors import Unauthenticated
 from ..locks import Tokens, Watched, caller_of_token
 from .health import HEALTH
@@ -74,8 +72,7 @@ def _refusal(error: Unauthenticated) -> _Handler:
     """A handler of streams, which can end without reading a message, where others cannot."""
 
     async def refuse(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        status = rpc_status.to_status(wire.write_error(error))
-        await context.abort(status.code, status.details, status.trailing_metadata)
+        raise error
 
     return grpc.stream_stream_rpc_method_handler(refuse)
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import logging
 import math
 import re
 import time
@@ -47,14 +46,13 @@ from ..errors import (
     PellucidError,
     Unavailable,
     UnsupportedMedia,
+    told,
 )
 from . import forms, http, openapi
 from .inference import rest as inference
 from .locked import Lock, LockedApp
 from .service import Service, check_size
 from .websocket import VideoSocket
-
-log = logging.getLogger(__name__)
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -440,10 +438,7 @@ async def _events(
             async for one in shown:
                 yield write(one)
         except Exception as error:
-            told = error if isinstance(error, PellucidError) else Internal()
-            if told is not error:
-                log.exception("a stream failed")
-            yield _event("error", json.dumps(_error_content(told)))
+            yield _event("error", json.dumps(_error_content(told(error))))
 
 
 _WITH_SHEETS = ("filters", "activations", "gradients")
@@ -580,7 +575,7 @@ async def _write_exception(request: Request, error: Exception) -> Response:
     write = functools.partial(_write_error_at, request.url.path)
     match error:
         case PellucidError():
-            return write(error)
+            return write(told(error))
         case HTTPException(status_code=405, headers=headers):
             return write(MethodNotAllowed(f"{request.method} is not answered here"), headers)
         case HTTPException():

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import logging
+import inspect
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -16,15 +16,13 @@ from .. import wire
 from ..config import Settings
 from ..errors import (
     DeadlineExpired,
-    Internal,
     InvalidArgument,
     Overloaded,
     PellucidError,
     ReceivedTooSlowly,
+    told,
 )
 from .service import CALLER_KEY
-
-log = logging.getLogger(__name__)
 
 _MOST_STATUS_BYTES = 4000
 """Of an error, which travels in headers, in base64: peers take 8 KiB of them."""
@@ -163,6 +161,60 @@ class Intake(Generic[_Request]):
             ) from None
 
 
+class AnsweredRpcs(grpc.aio.ServerInterceptor):
+    """What goes wrong in answering a call becomes its status."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "_Handler | None":
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        asked, answered = (
+            "stream" if streams else "unary"
+            for streams in (handler.request_streaming, handler.response_streaming)
+        )
+        behaviour = getattr(handler, f"{asked}_{answered}")
+        answer = _stream(behaviour) if inspect.isasyncgenfunction(behaviour) else _call(behaviour)
+        make = getattr(grpc, f"{asked}_{answered}_rpc_method_handler")
+        wrapped: _Handler = make(answer, handler.request_deserializer, handler.response_serializer)
+        return wrapped
+
+
+def _call(behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def answer(asked: Any, context: Context) -> Any:
+        try:
+            return await behaviour(asked, context)
+        except grpc.aio.AbortError:  # of a servicer that is not ours
+            raise
+        except Exception as error:
+            failure = told(error)
+        # Here, so that the error that grpc.aio keeps has no other one with it.
+        return await _abort(context, failure)
+
+    return answer
+
+
+def _stream(
+    behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]],
+) -> Callable[..., AsyncGenerator[Any, None]]:
+    async def answer(asked: Any, context: Context) -> AsyncGenerator[Any, None]:
+        try:
+            async with contextlib.aclosing(behaviour(asked, context)) as responses:
+                async for response in responses:
+                    yield response
+            return
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            failure = told(error)
+        await _abort(context, failure)
+
+    return answer
+
+
 class PromptRpcs(grpc.aio.ServerInterceptor):
     """Calls whose messages do not come soon end, where gRPC would wait for ever.
 
@@ -190,7 +242,7 @@ def _prompt(handler: _Handler) -> _Handler:
     behaviour = getattr(handler, f"unary_{kind}")
 
     async def answer(messages: AsyncIterator[Any], context: Context) -> Any:
-        return await behaviour(await answer_or_abort(context, _receive(messages)), context)
+        return await behaviour(await _receive(messages), context)
 
     make = getattr(grpc, f"stream_{kind}_rpc_method_handler")
     prompt: _Handler = make(answer, handler.request_deserializer, handler.response_serializer)
@@ -202,7 +254,7 @@ def _prompt_stream(handler: _Handler) -> _Handler:
 
     async def answer(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         async def prompt() -> AsyncIterator[Any]:
-            while (message := await answer_or_abort(context, _receive(messages, None))) is not None:
+            while (message := await _receive(messages, None)) is not None:
                 yield message
 
         async for response in behaviour(prompt(), context):
@@ -250,32 +302,14 @@ def caller_of(context: Context) -> str:
     return str(metadata.get(CALLER_KEY, address))
 
 
-async def answer_or_abort(context: Context, response: Awaitable[_Response]) -> _Response:
-    """The response, or the error as the call's status."""
-    async with answering(context):
-        return await response
-
-
-@contextlib.asynccontextmanager
-async def answering(context: Context) -> AsyncIterator[None]:
-    """What goes wrong in answering a call becomes its status."""
-    try:
-        yield
-    except PellucidError as error:
-        await abort(context, error)
-    except Exception:
-        log.exception("a request failed")
-        await abort(context, Internal())
-
-
-async def abort(context: Context, error: PellucidError) -> NoReturn:
+async def _abort(context: Context, error: PellucidError) -> NoReturn:
     """Ends a call with an error."""
-    told = wire.write_error(error)
+    written = wire.write_error(error)
     for count in range(len(error.violations) - 1, -1, -1):
-        if told.ByteSize() <= _MOST_STATUS_BYTES:
+        if written.ByteSize() <= _MOST_STATUS_BYTES:
             break
-        told = wire.write_error(_cut(error, count))
-    status = rpc_status.to_status(told)
+        written = wire.write_error(_cut(error, count))
+    status = rpc_status.to_status(written)
     await context.abort(status.code, status.details, status.trailing_metadata)
 
 

@@ -26,7 +26,7 @@ from ..config import Settings
 from ..engine.admission import Held
 from ..engine.engine import Engine
 from ..engine.job import Done, Job, Priority
-from ..errors import InvalidArgument, PellucidError, Violation
+from ..errors import InvalidArgument, PellucidError, Violation, told
 from ..index.mounted import Indices
 from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
@@ -589,7 +589,7 @@ class Service:
                     with answerable():
                         return await self._jobs.work(priority, call, await run(asked, arrived_s))
                 except PellucidError as error:
-                    return error
+                    return told(error)
 
             each = await self._jobs.read(priority, call, lambda: read(registry))
             held.add(sum(of.byte_count for of in each if not isinstance(of, PellucidError)))

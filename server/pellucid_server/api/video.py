@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -19,16 +18,14 @@ from ..engine.job import Done, Job, Priority, Spec
 from ..errors import (
     Cancelled,
     DeadlineExpired,
-    Internal,
     Overloaded,
     PellucidError,
     Unavailable,
+    told,
 )
 from ..methods.stylize.video import Smoother
 from ..models.styles.library import Library
 from ..observe import Metrics
-
-log = logging.getLogger(__name__)
 
 MOST_WAITING = 4
 """Frames of a stream."""
@@ -424,8 +421,5 @@ async def _outcome(awaited: Awaitable[_Returned]) -> _Returned | PellucidError:
     """What is awaited, or what went wrong with it."""
     try:
         return await awaited
-    except PellucidError as error:
-        return error
-    except Exception:
-        log.exception("a frame failed")
-        return Internal()
+    except Exception as error:
+        return told(error)

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import logging
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -33,11 +32,10 @@ from ..errors import (
     Overloaded,
     PellucidError,
     Unavailable,
+    told,
 )
 from . import forms, http
 from .service import Service
-
-log = logging.getLogger(__name__)
 
 PROTOCOL = "pellucid.v1"
 """Of the socket, where a browser names protocols: it is accepted, as one must be."""
@@ -75,21 +73,18 @@ class VideoSocket:
             return
         named = PROTOCOL in socket.scope["subprotocols"]
         await socket.accept(PROTOCOL if named else None)
-        told: PellucidError | None = None
+        failure: PellucidError | None = None
         try:
             await self._serve(socket)
         except Cancelled:
             return
-        except PellucidError as error:
-            told = error
-        except Exception:
-            log.exception("a request failed")
-            told = Internal()
+        except Exception as error:
+            failure = told(error)
         with contextlib.suppress(WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(self._idle_s):
-                if told is not None:
-                    await socket.send_text(json.dumps(self._write_error(told)))
-                await socket.close(_code_of(told))
+                if failure is not None:
+                    await socket.send_text(json.dumps(self._write_error(failure)))
+                await socket.close(_code_of(failure))
 
     def _is_welcome(self, socket: WebSocket) -> bool:
         """Whether it is no page's, or a page's that may: browsers let every page open sockets."""

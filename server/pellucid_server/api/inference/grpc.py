@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -18,25 +17,22 @@ from ...engine.admission import Held
 from ...errors import (
     DeadlineExpired,
     FailedPrecondition,
-    Internal,
     NotFound,
     Overloaded,
-    PellucidError,
     Unavailable,
     Violation,
+    told,
 )
 from ...models.registry import Model
 from .. import values
 from ..health import INFERENCE
-from ..rpc import Context, Inbox, abort, answer_or_abort, caller_of
+from ..rpc import Context, Inbox, caller_of
 from ..service import Service
 from . import grpc_service_pb2 as pb2
 from . import models
 from .bundles import Asker, Bundles, Plan
 from .infer import Inferred, plan_infer
 from .requests import MOST_NAMED, InferInput, InferOutput, InferRequest, Parameter, check_version
-
-log = logging.getLogger(__name__)
 
 _MOST_IN_FLIGHT = 16
 """Requests of one stream under way; the next message is read when one is answered."""
@@ -143,7 +139,7 @@ class InferenceServicer:
         async def read(held: Held, call: wire.Call) -> Plan[Any, pb2.ModelInferResponse]:
             return await self._read(await self._inbox.receive(messages, call), held, call)
 
-        return await answer_or_abort(context, self._bundles.answer(asker, read))
+        return await self._bundles.answer(asker, read)
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[pb2.ModelInferRequest], context: Context
@@ -151,7 +147,7 @@ class InferenceServicer:
         """Answers in the order of the messages; later ones are worked on meanwhile."""
         if self._streams_left == 0:
             many = f"{self._most_streams} streams are open"
-            await abort(context, Overloaded(many, retry_delay_ms=_RETRY_DELAY_MS))
+            raise Overloaded(many, retry_delay_ms=_RETRY_DELAY_MS)
         self._streams_left -= 1
         caller, ended = caller_of(context), False
         reading: asyncio.Future[pb2.ModelInferRequest | None] | None = None
@@ -175,10 +171,7 @@ class InferenceServicer:
                         await context.write(answers.popleft().result())
         except TimeoutError:
             idle = "no message came, or no answer was taken, for long; open another stream"
-            await abort(context, DeadlineExpired(idle))
-        except Exception:
-            log.exception("a stream failed")
-            await abort(context, Internal())
+            raise DeadlineExpired(idle) from None
         finally:
             self._streams_left += 1
             under_way = [one for one in (reading, *answers) if one is not None]
@@ -197,11 +190,9 @@ class InferenceServicer:
         try:
             response = await self._bundles.answer(asker, read)
         except Exception as error:
-            told = error if isinstance(error, PellucidError) else Internal()
-            if told is not error:
-                log.exception("a request failed")
             failed = pb2.ModelInferResponse(id=message.id)
-            return pb2.ModelStreamInferResponse(error_message=told.message, infer_response=failed)
+            words = told(error).message
+            return pb2.ModelStreamInferResponse(error_message=words, infer_response=failed)
         response.parameters["triton_final_response"].bool_param = True
         return pb2.ModelStreamInferResponse(infer_response=response)
 
@@ -288,7 +279,7 @@ def _answering(
     """A method as grpc.aio calls it."""
 
     async def answer(request: Any, context: Context) -> Message:
-        return await answer_or_abort(context, handler(request))
+        return await handler(request)
 
     return answer
 
