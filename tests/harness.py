@@ -1,6 +1,7 @@
 """What every test may use: small networks, free photos, an engine that runs them."""
 
 import functools
+import gc
 import inspect
 import io
 import threading
@@ -182,6 +183,17 @@ def running(device: Device | None = None, **options: Any) -> Iterator[Runner]:
     finally:
         engine.stop()
         workers.shutdown()
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """What is let go of meanwhile goes by its last reference, or stays."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

@@ -6,7 +6,7 @@ import inspect
 import time
 import urllib.parse
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -177,14 +177,34 @@ class AnsweredRpcs(grpc.aio.ServerInterceptor):
             for streams in (handler.request_streaming, handler.response_streaming)
         )
         behaviour = getattr(handler, f"{asked}_{answered}")
-        answer = _stream(behaviour) if inspect.isasyncgenfunction(behaviour) else _call(behaviour)
+        wrap = _stream if inspect.isasyncgenfunction(behaviour) else _call
+        answer = wrap(behaviour, handler.request_streaming)
         make = getattr(grpc, f"{asked}_{answered}_rpc_method_handler")
         wrapped: _Handler = make(answer, handler.request_deserializer, handler.response_serializer)
         return wrapped
 
 
-def _call(behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+class _Messages(Generic[_Request]):
+    """The messages of a call. grpc.aio's iterator holds the last of them, and itself."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _Request:
+        message: Any = await self._context.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return message  # type: ignore[no-any-return]
+
+
+def _call(
+    behaviour: Callable[[Any, Context], Awaitable[Any]], request_streaming: bool
+) -> Callable[..., Awaitable[Any]]:
     async def answer(asked: Any, context: Context) -> Any:
+        asked = _Messages(context) if request_streaming else asked
         try:
             return await behaviour(asked, context)
         except grpc.aio.AbortError:  # of a servicer that is not ours
@@ -198,9 +218,10 @@ def _call(behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., 
 
 
 def _stream(
-    behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]],
+    behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]], request_streaming: bool
 ) -> Callable[..., AsyncGenerator[Any, None]]:
     async def answer(asked: Any, context: Context) -> AsyncGenerator[Any, None]:
+        asked = _Messages(context) if request_streaming else asked
         try:
             async with contextlib.aclosing(behaviour(asked, context)) as responses:
                 async for response in responses:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict
 from pellucid_server.models.network import Network
 
-from tests.harness import CPU, model, photo_input, running, untouched
+from tests.harness import CPU, model, photo_input, running, untouched, without_collections
 
 SIDE_PX = 64
 COARSE = Occlusion(window_px=32, stride_px=32, fill="mean", blur_sigma_px=1.0)  # 5 rows
@@ -345,6 +346,22 @@ def test_callers_share_the_device_fairly() -> None:
             job.future.result(60)
         order = sorted((*crowd, *single), key=lambda job: job.timing.launched_s)
     assert max(order.index(job) for job in single) <= 8
+
+
+@pytest.mark.parametrize("method", [PREDICT, Gradient(), COARSE], ids=lambda m: m.name)
+def test_an_engine_that_waits_holds_nothing_of_the_jobs_it_ran(method: Any) -> None:
+    def ran(image: torch.Tensor, fails: bool) -> weakref.ref[torch.Tensor]:
+        job = runner.submit(resnet(), method, image)
+        assert (job.future.exception(60) is not None) == fails
+        runner.submitted.clear()
+        return weakref.ref(job.loaded.input)
+
+    overflowing = torch.full((3, 96, 96), 3e38)
+    with running() as runner, without_collections():
+        for image, fails in ((cat(), False), (overflowing, True)):
+            held = ran(image, fails)
+            runner.engine.call(lambda: None)  # the iteration of the last result is over
+            assert held() is None
 
 
 def test_results_are_handed_over_once_an_iteration() -> None:
