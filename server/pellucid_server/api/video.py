@@ -314,14 +314,16 @@ class _Stream:
             read = functools.partial(reader.read, frame.message, call)
             # A worker that is late goes on; what it comes to then is not taken.
             work = functools.partial(self._work, Priority.PREDICT, call, read)
-            made = await _outcome(_patiently(work, frame.deadline_s))
+            made = await _outcome(functools.partial(_patiently, work, frame.deadline_s))
             spec: Spec[Any] | PellucidError
             if isinstance(made, PellucidError):
                 spec = made
             else:
                 spec, reader = made
             frame.message.ClearField("image")  # the spec has it
-            frame.outcome = group.create_task(_outcome(self._paint(frame, spec)))
+            # Called by the task, which may be cancelled before it begins.
+            paint = functools.partial(self._paint, frame, spec)
+            frame.outcome = group.create_task(_outcome(paint))
             self._underway.put_nowait(frame)
         self._underway.put_nowait(None)
 
@@ -357,7 +359,7 @@ class _Stream:
                 write = functools.partial(self._write, asked, smoother, made)
                 call = wire.Call(self._call.caller, frame.deadline_s)
                 work = functools.partial(self._work, Priority.EXPLAIN, call, write)
-                made = await _outcome(_patiently(work, frame.deadline_s))
+                made = await _outcome(functools.partial(_patiently, work, frame.deadline_s))
                 if not isinstance(made, PellucidError):
                     made, smoother = made
             if isinstance(made, PellucidError):
@@ -417,9 +419,9 @@ async def _patiently(attempt: Callable[[], Awaitable[_Returned]], until_s: float
         await asyncio.sleep(max(pause_s, _LEAST_PAUSE_S))
 
 
-async def _outcome(awaited: Awaitable[_Returned]) -> _Returned | PellucidError:
-    """What is awaited, or what went wrong with it."""
+async def _outcome(attempt: Callable[[], Awaitable[_Returned]]) -> _Returned | PellucidError:
+    """What is attempted, or what went wrong with it."""
     try:
-        return await awaited
+        return await attempt()
     except Exception as error:
         return told(error)
