@@ -23,8 +23,13 @@ def _memory_is_handed_back() -> Iterator[None]:
     """A process of tests would keep what its servers have freed, see keep_freed_memory."""
     yield
     gc.collect()
+    gc.freeze()  # what is left stays: the next collections need not look at it
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The design itself: who imports whom, what is total, what is fresh."""
 
 import ast
+import functools
 import inspect
 import re
 import subprocess
@@ -21,6 +22,7 @@ CLIENT = ROOT / "client" / "pellucid"
 BIN = Path(sys.executable).parent
 
 
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     """Absolute dotted names of all that a module imports, anywhere in it."""
     top = SERVER.parent if SERVER in path.parents else CLIENT.parent

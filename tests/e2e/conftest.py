@@ -97,7 +97,7 @@ def make_server() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[Running]:
-    models, buckets = ("efficientnet_lite0", "resnet18", "no_such_network"), (1, 2, 4, 8, 16)
+    models, buckets = ("efficientnet_lite0", "resnet18", "no_such_network"), (1, 2, 4, 8)
     with serving(models=models, buckets=buckets) as running:
         yield running
 

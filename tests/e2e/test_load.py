@@ -226,10 +226,19 @@ def run_serve(*flags: str, **variables: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("kind", ["http", "grpc", "metrics"])
-def test_a_port_that_is_taken_is_named(kind: str) -> None:
+def test_a_port_that_is_taken_is_named(make_server: Callable[..., Any], kind: str) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        make_server(start=False, **{f"{kind}_port": (port := taken.getsockname()[1])}) as running,
+        pytest.raises(OSError, match=f"port {port} of "),
+    ):
+        running.do(running.server.start())
+
+
+def test_the_command_says_it_in_a_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = run_serve(f"--{kind}-port={port}")
+        process = run_serve(f"--http-port={port}")
         _, told = process.communicate(timeout=120)
     assert process.returncode == 1, told
     assert f"port {port}" in told

@@ -17,13 +17,13 @@ import pytest
 
 from tests.harness import photo
 
-ONE: dict[str, Any] = {"step_count": 48, "seed": 5, "include_pixels": True}
+ONE: dict[str, Any] = {"step_count": 24, "seed": 5, "include_pixels": True}
 CONTENT, STYLE = (photo(name)[::4, ::4].copy() for name in ("cat", "coffee"))
 STYLIZED: dict[str, Any] = {
-    **{"side_px": 90, "scale_count": 2, "step_count": 24, "original_colors": "luminance"},
+    **{"side_px": 90, "scale_count": 2, "step_count": 12, "original_colors": "luminance"},
     "include_pixels": True,
 }
-KEPT: dict[str, Any] = {"checkpoint_every": 8, "timeout_s": 600}
+KEPT: dict[str, Any] = {"checkpoint_every": 4, "timeout_s": 600}
 
 
 def optimized(client: pellucid.Client, **options: Any) -> Any:

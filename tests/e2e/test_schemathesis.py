@@ -1,19 +1,16 @@
 """The whole server over HTTP, held to its own OpenAPI document by generated requests."""
 
-import asyncio
 import base64
 import contextlib
 import io
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as bounded
-from pellucid_server.config import Settings
-from pellucid_server.serve import Server
 from PIL import Image
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -41,35 +38,9 @@ OPERATIONS = [
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The address of a server that runs in a thread of its own."""
-    settings = Settings(
-        models=("efficientnet_lite0",),
-        styles=None,
-        input_px=96,
-        http_port=0,
-        grpc_port=0,
-        metrics_port=0,
-    )
-    started: Future[tuple[str, Callable[[], None]]] = Future()
-
-    async def serve() -> None:
-        server, stopping, loop = Server(settings), asyncio.Event(), asyncio.get_running_loop()
-        await server.start()
-        address = f"http://127.0.0.1:{server.http_port}"
-        started.set_result((address, lambda: loop.call_soon_threadsafe(stopping.set) and None))
-        await stopping.wait()
-        await server.stop()
-
-    with ThreadPoolExecutor(1) as thread:
-        served = thread.submit(asyncio.run, serve())
-        wait([started, served], timeout=120, return_when=FIRST_COMPLETED)
-        if served.done():
-            served.result()
-        address, stop = started.result(timeout=0)
-        yield address
-        stop()
-        served.result(timeout=60)
+def url(make_server: Callable[..., Any]) -> Iterator[str]:
+    with make_server(models=("efficientnet_lite0",), input_px=64, buckets=(1, 8)) as running:
+        yield running.http
 
 
 @pytest.fixture(scope="module")

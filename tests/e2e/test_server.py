@@ -438,7 +438,7 @@ def test_sigterm_finishes_what_was_admitted(cat_jpg: Path) -> None:
         with pellucid.Client(f"127.0.0.1:{ports[1]}", timeout_s=60, max_retries=0) as client:
             client.predict(cat_jpg)
             futures = [
-                callers.submit(client.explain, cat_jpg, "occlusion", window_px=16, stride_px=7)
+                callers.submit(client.explain, cat_jpg, "occlusion", window_px=16, stride_px=10)
                 for _ in range(4)
             ]
             time.sleep(0.5)
