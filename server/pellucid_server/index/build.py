@@ -21,7 +21,8 @@ from ..engine.job import Spec
 from ..engine.rows import TopTarget
 from ..errors import InvalidArgument, OutOfMemory, PellucidError, quoted
 from ..methods.inspect.embed import code_length, default_layer
-from ..models.network import OUTPUT, Layer
+from ..models.layers import Layer
+from ..models.network import OUTPUT
 from ..models.registry import Model
 from ..workers import Workers
 from .folder import Index, publish, sha256_of, tidy

@@ -27,8 +27,8 @@ from rich.text import Text
 from ..engine.device import pick_device
 from ..models.architectures import BadArchitecture, WeightsError
 from ..models.folders import BadFolder
-from ..models.network import UnservableNetwork
 from ..models.registry import Model, Precision, load_folder, load_model
+from ..models.trials import UnservableNetwork
 from .build import Built, Options, build, choose_layers
 from .manifest import BadIndex
 from .progress import Refused

@@ -18,7 +18,7 @@ from .. import photos
 from ..engine.job import Priority
 from ..engine.places import pooled
 from ..engine.rows import EnergyTarget, Lane, Program, Rows, SumTarget, Target, Want
-from ..models.network import Layer
+from ..models.layers import Layer
 from ..models.registry import Model
 
 JPEG_QUALITY = 95

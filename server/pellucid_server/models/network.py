@@ -1,7 +1,6 @@
 """A network as it is served: frozen, folded, its layers tapped and its gates ruled."""
 
 import copy
-import enum
 import functools
 import math
 from collections import OrderedDict
@@ -17,141 +16,18 @@ from torch.overrides import TorchFunctionMode
 from .attention import Attention
 from .fields import Field
 from .fold import FoldedNorm, fold_batch_norms
-from .gates import GateReport, Gates, Rule, Undefined, report_gates
+from .gates import Gates, Rule, Undefined
+from .layers import Layer, Layout, Layouts
 from .relevance import Relevance
 from .rescale import Rescale
 from .sizes import Shapes, Sizes
+from .trials import example_of, expect_close, untouched
 
 OUTPUT = ""
 """The tap of the network's own output: the logits."""
 
 PENULTIMATE = "(penultimate)"
 """The tap of what the classifier gets: the features that logits are weighted sums of."""
-
-
-class UnservableNetwork(ValueError):
-    """A network that cannot be served truthfully, and why."""
-
-
-class Layout(enum.Enum):
-    """What the axes of a layer's output are, for one image."""
-
-    CHANNELS = "channels"
-    MAPS = "maps"
-    """Channels × height × width."""
-    MAPS_CHANNELS_LAST = "maps_channels_last"
-    """Height × width × channels."""
-    TOKENS = "tokens"
-    """Tokens × channels: those of the patches, row by row, come last."""
-    OTHER = "other"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One call of one layer; see the contract's Layer message.
-
-    Attributes:
-        grid: Height and width of its maps, or of its patches; None where it has none.
-        decisive: Whether what its places hold reaches the logits. In a transformer, the last
-            patches do not where a class token answers.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    targetable: bool
-    note: str
-    layout: Layout
-    grid: tuple[int, int] | None = None
-    decisive: bool = True
-
-    @property
-    def channel_count(self) -> int:
-        return self.shape[-1 if self.layout in _CHANNELS_LAST else 0]
-
-    @property
-    def spatial(self) -> bool:
-        """Whether it has maps of more than one place that matter."""
-        return self.targetable and self.decisive and self.grid is not None and max(self.grid) > 1
-
-    def at(self, shape: tuple[int, ...]) -> "Layer":
-        """The same layer where its output is of another shape, for another input."""
-        if self.layout is Layout.MAPS:
-            return replace(self, shape=shape, grid=(shape[1], shape[2]))
-        if self.layout is Layout.MAPS_CHANNELS_LAST:
-            return replace(self, shape=shape, grid=(shape[0], shape[1]))
-        return self
-
-    @property
-    def axes(self) -> tuple[int, int]:
-        """Which dimensions of its output are rows and columns, the batch's counted."""
-        return (1, 2) if self.layout is Layout.MAPS_CHANNELS_LAST else (2, 3)
-
-    def place(self, channel: int | None, y: int | None, x: int | None) -> tuple[int | None, ...]:
-        """Where a neuron is along each axis of the output; None: everywhere."""
-        match self.layout:
-            case Layout.MAPS_CHANNELS_LAST:
-                return (y, x, channel)
-            case Layout.TOKENS:
-                assert self.grid is not None
-                if y is None or x is None:
-                    return (None, channel)
-                return (self._prefix_count + y * self.grid[1] + x, channel)
-            case _:
-                return (channel, y, x)
-
-    def maps(self, activation: Tensor) -> Tensor:
-        """An activation of it, n×…, as n×channels×height×width; other tokens are left out."""
-        assert self.grid is not None
-        if self.layout is Layout.TOKENS:
-            patches = activation[:, self._prefix_count :].unflatten(1, self.grid)
-            moved: Tensor = patches.permute(0, 3, 1, 2)
-            return moved
-        return activation.permute(0, 3, 1, 2) if self.layout in _CHANNELS_LAST else activation
-
-    def peaks(self, activation: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest number of each channel, n×channels, and its first place, row by row, int32.
-
-        Args:
-            activation: Of it, n×… .
-        """
-        if self.grid is None:
-            return activation, torch.zeros_like(activation, dtype=torch.int32)
-        # Row by row first: indices of all places at once take four times as long on a CPU.
-        maps = self.maps(activation).permute(0, 2, 3, 1)  # as they lie in memory
-        width = maps.shape[2]
-        largest, row = maps.amax(2).max(1)
-        of_row = maps.gather(1, row[:, None, None].expand(-1, 1, width, -1))[:, 0]
-        return largest, (row * width + of_row.max(1).indices).int()
-
-    def by_channel(self, activation: Tensor) -> Tensor:
-        """An activation of it, of one image, as channels × places, other tokens counted."""
-        moved = activation.movedim(-1, 0) if self.layout in _CHANNELS_LAST else activation
-        return moved.reshape(len(moved), -1)
-
-    @property
-    def _prefix_count(self) -> int:
-        assert self.grid is not None
-        return self.shape[0] - self.grid[0] * self.grid[1]
-
-
-def default_spatial_layer(fitting: Sequence[Layer]) -> Layer:
-    """The last of layers with maps; of layers with tokens, the last as wide as the first.
-
-    Narrower and wider ones hold queries, keys, values or the inside of a block's perceptron, not
-    what the tokens are.
-    """
-    last = fitting[-1]
-    if last.layout is not Layout.TOKENS:
-        return last
-    tokens = [layer for layer in fitting if layer.layout is Layout.TOKENS]
-    return [layer for layer in tokens if layer.channel_count == tokens[0].channel_count][-1]
-
-
-_CHANNELS_LAST = (Layout.MAPS_CHANNELS_LAST, Layout.TOKENS)
-
-_MOST_PREFIX_TOKENS = 16
-"""Class, distillation and register tokens."""
 
 
 class Cache:
@@ -198,54 +74,6 @@ class Runtime(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """N×classes for N×3×H×W, on their device and in their dtype."""
         ...
-
-
-class _Layouts:
-    """Tells the axes of outputs, seen in the order of the forward pass, by their lengths."""
-
-    def __init__(self, height_px: int, width_px: int) -> None:
-        self._input = (height_px, width_px)
-        self._patches: tuple[int, int] | None = None
-        self._maps = Layout.MAPS
-
-    def of(
-        self, module: nn.Module, shape: tuple[int, ...]
-    ) -> tuple[Layout, tuple[int, int] | None]:
-        match shape:
-            case (_,):
-                return Layout.CHANNELS, None
-            case (token_count, _) if self._patches is not None:
-                patch_count = self._patches[0] * self._patches[1]
-                if 0 <= token_count - patch_count <= _MOST_PREFIX_TOKENS:
-                    return Layout.TOKENS, self._patches
-            case (a, b, c):
-                fitting = {
-                    layout: grid
-                    for layout, grid in (
-                        (Layout.MAPS, (b, c)),
-                        (Layout.MAPS_CHANNELS_LAST, (a, b)),
-                    )
-                    if self._is_grid(grid)
-                }
-                if fitting:
-                    if self._maps not in fitting:
-                        self._maps = next(iter(fitting))
-                    grid = fitting[self._maps]
-                    if isinstance(module, nn.Conv2d) and _cuts_patches(module):
-                        self._patches = grid
-                    return self._maps, grid
-        return Layout.OTHER, None
-
-    def _is_grid(self, grid: tuple[int, int]) -> bool:
-        """Whether maps of that size can be the input, scaled down: within a pixel of its shape."""
-        (height, width), (down, across) = grid, self._patches or self._input
-        return (
-            height <= down and width <= across and abs(height * across - width * down) <= 2 * across
-        )
-
-
-def _cuts_patches(module: nn.Conv2d) -> bool:
-    return module.kernel_size == module.stride and min(module.stride) > 1
 
 
 @dataclass(frozen=True)
@@ -308,8 +136,8 @@ class Network:
         self.dtype, self.device, self.tf32 = dtype, device, tf32
         self.cache = Cache(CACHE_BYTES)
         module = module.eval().double().requires_grad_(False)
-        example = _example(height_px, width_px)
-        expected, self.gates = _untouched(module, example)
+        example = example_of(height_px, width_px)
+        expected, self.gates = untouched(module, example)
         self.class_count = expected.shape[1]
         folded = fold_batch_norms(module, example)
         _open_in_place(module)
@@ -331,7 +159,7 @@ class Network:
             self._order[PENULTIMATE] = self._order[self.classifier.name] - 0.5
         for mode in (None, Gates([Rule.GUIDED] * len(example))):
             actual = self.forward(example, mode=mode)[OUTPUT].double().cpu()
-            _expect_close(actual, expected, dtype, "its logits moved by {} when it was prepared")
+            expect_close(actual, expected, dtype, "its logits moved by {} when it was prepared")
         patches = next((y.grid for y in self.layers if y.layout is Layout.TOKENS), None)
         self.attention_refusal = self._why_no_attention(example, patches)
         epsilons = torch.full((len(example),), 1e-6, dtype=dtype, device=device)
@@ -609,7 +437,7 @@ class Network:
         if attached:
             found = torch.autograd.grad(logits, list(attached.values()), weights, allow_unused=True)
             gradients = dict(zip(attached, found, strict=True))
-        layouts = _Layouts(self.height_px, self.width_px)
+        layouts = Layouts(self.height_px, self.width_px)
         for place, (name, module, output, version) in enumerate(outputs):
             gradient = gradients.get(place)
             notes = []
@@ -664,51 +492,3 @@ def _open_in_place(module: nn.Module) -> None:
     for part in module.modules():
         if getattr(part, "inplace", None) is True:
             vars(part)["inplace"] = False
-
-
-def _example(height_px: int, width_px: int) -> Tensor:
-    """Two seeded inputs, 2×3×H×W, float64, standard normal."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, 3, height_px, width_px, generator=generator, dtype=torch.float64)
-
-
-def _untouched(module: nn.Module, example: Tensor) -> tuple[Tensor, GateReport]:
-    """The logits and the gates of the network before anything is changed."""
-    try:
-        with torch.enable_grad():
-            together = module(example.clone().requires_grad_())
-        alone = [module(image[None]) for image in example]
-    except Exception as error:  # whatever a network raises, it does not run
-        size = " × ".join(map(str, example.shape[1:]))
-        raise UnservableNetwork(f"it does not run on an input of {size}: {error}") from error
-    for output, count in ((together, len(example)), *((one, 1) for one in alone)):
-        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != count:
-            raise UnservableNetwork("its output is not one row of logits an image")
-    expected = torch.cat(alone).detach()
-    _expect_close(
-        together.detach(),
-        expected,
-        torch.float64,
-        "rows of a batch touch each other: alone, their logits differ by {}",
-    )
-    gates = Gates()
-    with torch.no_grad(), gates:
-        module(example)
-    return expected, report_gates(together, gates.site_count)
-
-
-_BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.05}
-"""How far logits may move when a network is prepared, relative, in the norm.
-
-That of bfloat16 is its rounding, not a margin: at 96 and 224 px, trained Lite0 moves by 0.034
-and 0.016; seeded ResNets, VGG, GoogLeNet, DenseNet, ViT, Swin and ConvNeXt by 0.005 to 0.012;
-MobileNetV3 by 0.07 to 0.13 and EfficientNet-B0 by 0.6: the last two would be other networks.
-"""
-
-
-def _expect_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, complaint: str) -> None:
-    bound = _BOUNDS[dtype]
-    error = float((actual - expected).norm() / expected.norm())
-    if not error <= bound:
-        moved = complaint.format(f"{error:.2g}")
-        raise UnservableNetwork(f"{moved} (relative); at most {bound} is accepted")

@@ -22,10 +22,11 @@ from .architectures import (
     imagenet_labels,
 )
 from .folders import UNLIMITED, BadFolder, Limits, build_folder, read_settings, why_not_a_name
-from .network import Network, UnservableNetwork
+from .network import Network
 from .onnx.file import BadOnnx, OnnxFile
 from .onnx.network import AboutOnnx, build_onnx
 from .styles.network import BadStyle
+from .trials import UnservableNetwork
 
 log = logging.getLogger(__name__)
 

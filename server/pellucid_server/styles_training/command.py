@@ -18,11 +18,11 @@ from ..errors import quoted
 from ..methods.stylize.neural import default_layers, same_area
 from ..models.architectures import ARCHITECTURES, WeightsError
 from ..models.folders import BadFolder
-from ..models.network import UnservableNetwork
 from ..models.registry import Model, load_folder, load_model
 from ..models.sizes import UnfitSize
 from ..models.styles.library import MOST_LICENCE_CHARACTERS, NAME, STYLE_FILE, taken_names
 from ..models.styles.network import SHRINK
+from ..models.trials import UnservableNetwork
 from ..photos import BadPhoto, decode
 from .batches import MOST_PIXELS, NoPhotos, PhotoFolder
 from .checkpoint import BadCheckpoint, Checkpoint

@@ -21,7 +21,7 @@ from ..engine.rows import (
 from ..inputs import Photos
 from ..methods.optimize.ascent import MOST_STEPS, Ascent
 from ..methods.optimize.optimize import Apart, FromPhoto, Objective, Optimize
-from ..models.network import Layout
+from ..models.layers import Layout
 from ..models.registry import Model
 from ..models.sizes import Shapes, UnfitSize
 from .adversarial import refuse_others

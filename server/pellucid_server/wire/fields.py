@@ -33,7 +33,7 @@ from ..methods.parameters import (
     Number,
     Parameters,
 )
-from ..models.network import Layer, default_spatial_layer
+from ..models.layers import Layer, default_spatial_layer
 from ..models.registry import Model
 
 _P = TypeVar("_P", bound=Parameters)

@@ -22,7 +22,8 @@ from ..methods.inspect.layer import (
 )
 from ..methods.inspect.walk import Column, Seen, Walk, Walked, mapped, walked
 from ..models.fields import Field
-from ..models.network import Layer, Network
+from ..models.layers import Layer
+from ..models.network import Network
 from ..models.registry import Model, Registry
 from .fields import (
     Fields,

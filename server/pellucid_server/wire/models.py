@@ -10,7 +10,7 @@ from ..engine.rows import (
     TopTarget,
 )
 from ..methods.predict import Predict
-from ..models.network import Layout
+from ..models.layers import Layout
 from ..models.registry import Model, Precision, Registry
 from .evidence import MEASURES
 from .fields import Violations

@@ -17,7 +17,7 @@ from ..methods.optimize.snapshot import Snapshot
 from ..methods.optimize.stepper import Preview, Progress
 from ..methods.stylize.neural import Layers, Neural, default_layers
 from ..methods.stylize.stylize import Picture, Stylize, Stylized
-from ..models.network import Layout
+from ..models.layers import Layout
 from ..models.registry import Model, Registry
 from ..models.sizes import Shapes, UnfitSize
 from .adversarial import picture_of

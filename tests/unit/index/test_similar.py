@@ -12,7 +12,8 @@ from pellucid_server.engine.seeds import score
 from pellucid_server.index.build import Built
 from pellucid_server.index.folder import Index
 from pellucid_server.methods.inspect.similar import Similar
-from pellucid_server.models.network import PENULTIMATE, Layout
+from pellucid_server.models.layers import Layout
+from pellucid_server.models.network import PENULTIMATE
 from pellucid_server.models.registry import Model, Precision
 from torch import nn
 
@@ -47,7 +48,7 @@ def test_pooled_by_the_mean_in_any_layout(
     layout: Layout, shape: tuple[int, ...], places: tuple[int, ...], start: int
 ) -> None:
     """Against autograd, beside rows that are after something else; the first tokens are of none."""
-    from pellucid_server.models.network import Layer
+    from pellucid_server.models.layers import Layer
 
     layer = Layer("maps", "", shape, True, "", layout, (2, 3))
 

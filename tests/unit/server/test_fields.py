@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pellucid_server.models.fields import Fields
-from pellucid_server.models.network import Layout
+from pellucid_server.models.layers import Layout
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -14,15 +14,10 @@ from pellucid_server.errors import NotFound
 from pellucid_server.models import architectures, registry
 from pellucid_server.models.fold import FoldedNorm, fold_batch_norms
 from pellucid_server.models.gates import Gates, Rule
-from pellucid_server.models.network import (
-    OUTPUT,
-    Layer,
-    Layout,
-    Network,
-    UnservableNetwork,
-    default_spatial_layer,
-)
+from pellucid_server.models.layers import Layer, Layout, default_spatial_layer
+from pellucid_server.models.network import OUTPUT, Network
 from pellucid_server.models.registry import FailedModel, Precision, Registry, loads
+from pellucid_server.models.trials import UnservableNetwork
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 

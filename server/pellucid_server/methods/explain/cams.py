@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...engine.rows import Lane, Program, Rows, Score, Target, Want
 from ...models.gates import Rule
-from ...models.network import Layer
+from ...models.layers import Layer
 from ...models.registry import Model
 from ..parameters import flag, layer_name, number
 from .explanation import ExplainMethod, Explanation, chunks, resolved

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...engine.rows import Lane, Program, Rows, Target, Want
 from ...models.gates import Rule
-from ...models.network import Layout
+from ...models.layers import Layout
 from ...models.registry import Model
 from ..parameters import choice, nested, number
 from .baselines import Baseline

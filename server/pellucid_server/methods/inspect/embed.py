@@ -10,7 +10,8 @@ from torch import Tensor
 from ...engine.job import Priority
 from ...engine.places import pooled
 from ...engine.rows import EnergyTarget, Lane, Program, Rows, SumTarget, Target, Want
-from ...models.network import PENULTIMATE, Network, default_spatial_layer
+from ...models.layers import default_spatial_layer
+from ...models.network import PENULTIMATE, Network
 from ...models.registry import Model
 
 Pooling = Literal["mean", "max", "flatten"]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...engine.job import Priority
 from ...engine.rows import EnergyTarget, Lane, Program, Resolved, Rows, SumTarget, Target, Want
-from ...models.network import Layer, Network
+from ...models.layers import Layer
+from ...models.network import Network
 from ...models.registry import Model
 from ..explain.explanation import resolved
 from .statistics import statistics_of

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...engine.job import Priority
 from ...engine.rows import Chore, EnergyTarget, Lane, Program, Rows, SumTarget, Target, Want
-from ...models.network import Layer, Network
+from ...models.layers import Layer
+from ...models.network import Network
 from ...models.registry import Model
 from .statistics import statistics_of
 

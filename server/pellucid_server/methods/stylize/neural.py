@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...models.network import Layout, Network
+from ...models.layers import Layout
+from ...models.network import Network
 from ...models.registry import Model
 from ..optimize.ascent import MOST_STEPS, PLAIN, Ascent
 from ..parameters import MOST_SEED, Known, Parameters, choice, number

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ..gates import GateReport
-from ..network import CACHE_BYTES, OUTPUT, Cache, Network, UnservableNetwork
+from ..network import CACHE_BYTES, OUTPUT, Cache, Network
 from ..sizes import Shapes, UnfitSize
+from ..trials import UnservableNetwork
 from .convert import convert
 from .file import BadOnnx, OnnxFile
 from .operators import Unconvertible
