@@ -56,7 +56,7 @@ MobileNetV3 by 0.07 to 0.13 and EfficientNet-B0 by 0.6: the last two would be ot
 
 
 def expect_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, complaint: str) -> None:
-    """Raises UnservableNetwork, with the complaint, where logits are further apart than they may."""
+    """Raises UnservableNetwork, with the complaint, where logits are too far apart."""
     bound = _BOUNDS[dtype]
     error = float((actual - expected).norm() / expected.norm())
     if not error <= bound:
