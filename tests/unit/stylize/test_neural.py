@@ -268,8 +268,13 @@ def test_pooling_by_the_average_is_another_network() -> None:
 
 def seeded(name: str, side_px: int = 64) -> Model:
     """A VGG as it is built, but for its classifier, which would take half a gigabyte."""
-    module = get_model(name, weights=None)
+    with torch.device("meta"):
+        module = get_model(name, weights=None)
     module.classifier = torch.nn.Linear(512 * 49, 4)
+    module.features.to_empty(device="cpu")
+    for part in module.features:
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
     network = Network(
         module, height_px=side_px, width_px=side_px, dtype=torch.float32, device=torch.device("cpu")
     )
