@@ -6,6 +6,7 @@ import inspect
 import io
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from typing import Any, TypeVar
 import numpy as np
 import skimage.data
 import torch
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 from pellucid_server.engine.device import Device, TorchDevice
 from pellucid_server.engine.engine import Engine
 from pellucid_server.engine.job import Done, Job, Spec
 from pellucid_server.engine.rows import Target, TopTarget
-from pellucid_server.inputs import ArrayPhoto, PreparedInput
+from pellucid_server.inputs import ArrayPhoto, EncodedPhoto, PreparedInput
 from pellucid_server.models.architectures import ARCHITECTURES
 from pellucid_server.models.network import Network
 from pellucid_server.models.registry import Model, Precision, load_model
@@ -187,13 +189,35 @@ def running(device: Device | None = None, **options: Any) -> Iterator[Runner]:
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """What is let go of meanwhile goes by its last reference, or stays."""
+    """What is let go of meanwhile goes by its last reference, or stays.
+
+    What was there is not looked at by `gc`, as in a server that has started.
+    """
     gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        gc.unfreeze()
+
+
+def expect_nothing_held(ask: Callable[[], None]) -> None:
+    """Once a call has ended, as it did before, nothing of it is in memory. All in this process."""
+    kinds = (Message, Job, Spec, EncodedPhoto, torch.Tensor)
+
+    def held() -> Counter[str]:
+        return Counter(type(o).__name__ for o in gc.get_objects() if issubclass(type(o), kinds))
+
+    ask()
+    with without_collections():
+        for _ in range(3):
+            ask()
+        until_s = time.monotonic() + 5
+        while found := held():
+            assert time.monotonic() < until_s, found
+            time.sleep(0.05)
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

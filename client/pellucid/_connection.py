@@ -93,6 +93,7 @@ class Connection:
                     raise Internal("the server's stream is empty")
                 return
             except grpc.RpcError as error:
+                error.__traceback__ = None  # the call is its own error: it would hold this frame
                 pause_s = attempts.pause_s(error, started=started)
             finally:
                 call.cancel()

@@ -100,6 +100,7 @@ def stream(
                 summed_up = isinstance(event, video.VideoSummary)
                 yield event
     except grpc.RpcError as error:
+        error.__traceback__ = None  # the call is its own error: it would hold this frame
         raise failure_of(error) from error
     finally:
         responses.cancel()

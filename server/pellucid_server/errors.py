@@ -150,17 +150,16 @@ CODES: dict[type[PellucidError], Codes] = {
 }
 
 
-def told(error: Exception) -> PellucidError:
-    """What a caller is told of an error, without its traceback; bugs are logged.
+def failure_of(error: Exception) -> PellucidError:
+    """What a caller is told of an error; bugs are logged.
 
-    Futures and grpc.aio keep errors in cycles. By its traceback an error would keep all frames
-    that it came through, and with them the request and its photo.
+    Neither keeps its traceback: a future that an error came from would be held by it, and the job.
     """
-    if not isinstance(error, PellucidError):
+    failure = error if isinstance(error, PellucidError) else Internal()
+    if failure is not error:
         log.error("a request failed", exc_info=error)
-        return Internal()
     error.__traceback__ = error.__context__ = error.__cause__ = None
-    return error
+    return failure
 
 
 _MOST_QUOTED = 64

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -280,6 +281,8 @@ async def serve(settings: Settings) -> None:
         if asked.done():
             server.leave()
         await starting
+        gc.collect()
+        gc.freeze()  # half a million objects that stay: collections need not look at them
         if not asked.done():
             if settings.checkpoint_key_file is None:
                 log.info("no checkpoint_key_file: checkpoints are good on this server alone")
@@ -299,5 +302,6 @@ async def serve(settings: Settings) -> None:
     finally:
         asked.cancel()
         await server.stop()
+        gc.unfreeze()
     if failed:
         raise RuntimeError("the engine thread failed; the log has the details")

@@ -90,12 +90,7 @@ def _details(error: grpc.RpcError) -> list[Message]:
 
 
 def failure_of(error: grpc.RpcError) -> StatusError:
-    """The exception for what a call ended with, with the details that the server sent.
-
-    The call's own error loses its traceback: grpc's streams are their own errors, and would keep by
-    it the frame that keeps them, and the request.
-    """
-    error.__traceback__ = None
+    """The exception for what a call ended with, with the details that the server sent."""
     reason, violations, retry_delay_s = "", [], None
     for detail in _details(error):
         if isinstance(detail, error_details_pb2.ErrorInfo):

@@ -14,6 +14,7 @@ from ..errors import (
     Overloaded,
     PellucidError,
     Unavailable,
+    failure_of,
 )
 from ..inputs import Kept
 from ..methods.attached import Attached
@@ -60,12 +61,13 @@ async def run_attached(
         except Cancelled:
             raise
         except DeadlineTooShort as error:
-            beyond = {left[i]: late for i, late in _beyond(together, method, cost_ms)}
+            late = failure_of(error)
+            beyond = {left[i]: one for i, one in _beyond(together, method, cost_ms)}
             # Or each would fit, but not with the other images of the request.
-            outcomes |= beyond or dict.fromkeys(left, error)
+            outcomes |= beyond if beyond else dict.fromkeys(left, late)
             continue
         except PellucidError as error:
-            failed = error
+            failed = failure_of(error)
         before: Done | None = None
         if prediction is None and shown:
             prediction = shown.pop(0)

@@ -46,7 +46,7 @@ from ..errors import (
     PellucidError,
     Unavailable,
     UnsupportedMedia,
-    told,
+    failure_of,
 )
 from . import forms, http, openapi
 from .inference import rest as inference
@@ -438,7 +438,7 @@ async def _events(
             async for one in shown:
                 yield write(one)
         except Exception as error:
-            yield _event("error", json.dumps(_error_content(told(error))))
+            yield _event("error", json.dumps(_error_content(failure_of(error))))
 
 
 _WITH_SHEETS = ("filters", "activations", "gradients")
@@ -575,7 +575,7 @@ async def _write_exception(request: Request, error: Exception) -> Response:
     write = functools.partial(_write_error_at, request.url.path)
     match error:
         case PellucidError():
-            return write(told(error))
+            return write(failure_of(error))
         case HTTPException(status_code=405, headers=headers):
             return write(MethodNotAllowed(f"{request.method} is not answered here"), headers)
         case HTTPException():

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import grpc
+from google.rpc import status_pb2
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
@@ -20,7 +21,7 @@ from ..errors import (
     Overloaded,
     PellucidError,
     ReceivedTooSlowly,
-    told,
+    failure_of,
 )
 from .service import CALLER_KEY
 
@@ -162,7 +163,7 @@ class Intake(Generic[_Request]):
 
 
 class AnsweredRpcs(grpc.aio.ServerInterceptor):
-    """What goes wrong in answering a call becomes its status."""
+    """What goes wrong in answering a call becomes its status; grpc.aio knows its own errors."""
 
     async def intercept_service(
         self,
@@ -177,8 +178,9 @@ class AnsweredRpcs(grpc.aio.ServerInterceptor):
             for streams in (handler.request_streaming, handler.response_streaming)
         )
         behaviour = getattr(handler, f"{asked}_{answered}")
-        wrap = _stream if inspect.isasyncgenfunction(behaviour) else _call
-        answer = wrap(behaviour, handler.request_streaming)
+        # Streams are also answered by coroutines, which write to the context.
+        answering = _yielding if inspect.isasyncgenfunction(behaviour) else _returning
+        answer = answering(behaviour, handler.request_streaming)
         make = getattr(grpc, f"{asked}_{answered}_rpc_method_handler")
         wrapped: _Handler = make(answer, handler.request_deserializer, handler.response_serializer)
         return wrapped
@@ -200,37 +202,41 @@ class _Messages(Generic[_Request]):
         return message  # type: ignore[no-any-return]
 
 
-def _call(
+def _returning(
     behaviour: Callable[[Any, Context], Awaitable[Any]], request_streaming: bool
 ) -> Callable[..., Awaitable[Any]]:
+    """A coroutine function that aborts where another one raises."""
+
     async def answer(asked: Any, context: Context) -> Any:
         asked = _Messages(context) if request_streaming else asked
         try:
             return await behaviour(asked, context)
-        except grpc.aio.AbortError:  # of a servicer that is not ours
+        except grpc.aio.BaseError:
             raise
         except Exception as error:
-            failure = told(error)
-        # Here, so that the error that grpc.aio keeps has no other one with it.
+            failure = failure_of(error)
         return await _abort(context, failure)
 
     return answer
 
 
-def _stream(
+def _yielding(
     behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]], request_streaming: bool
 ) -> Callable[..., AsyncGenerator[Any, None]]:
+    """A generator function that aborts where another one raises."""
+
     async def answer(asked: Any, context: Context) -> AsyncGenerator[Any, None]:
         asked = _Messages(context) if request_streaming else asked
         try:
             async with contextlib.aclosing(behaviour(asked, context)) as responses:
                 async for response in responses:
                     yield response
+                    del response  # grpc.aio keeps the frame of a call that is aborted
             return
-        except grpc.aio.AbortError:
+        except grpc.aio.BaseError:
             raise
         except Exception as error:
-            failure = told(error)
+            failure = failure_of(error)
         await _abort(context, failure)
 
     return answer
@@ -325,13 +331,18 @@ def caller_of(context: Context) -> str:
 
 async def _abort(context: Context, error: PellucidError) -> NoReturn:
     """Ends a call with an error."""
+    status = rpc_status.to_status(_written(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def _written(error: PellucidError) -> status_pb2.Status:
+    """An error with as many of its violations as headers hold."""
     written = wire.write_error(error)
     for count in range(len(error.violations) - 1, -1, -1):
         if written.ByteSize() <= _MOST_STATUS_BYTES:
             break
         written = wire.write_error(_cut(error, count))
-    status = rpc_status.to_status(written)
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    return written
 
 
 def _cut(error: PellucidError, count: int) -> PellucidError:

@@ -26,7 +26,7 @@ from ..config import Settings
 from ..engine.admission import Held
 from ..engine.engine import Engine
 from ..engine.job import Done, Job, Priority
-from ..errors import InvalidArgument, PellucidError, Violation, told
+from ..errors import InvalidArgument, PellucidError, Violation, failure_of
 from ..index.mounted import Indices
 from ..locks import caller_of_token
 from ..methods.optimize.optimize import Buckets
@@ -43,6 +43,7 @@ from .events import events
 from .jobs import Jobs, Newest
 from .permits import Permits
 from .projecting import Parts, Projecting
+from .sweep import Sweeper
 from .video import Receive, Send, Videos
 
 CALLER_KEY = "pellucid-caller"
@@ -87,6 +88,7 @@ class Service:
         self._engine = engine
         self._reader = reader
         self._metrics = metrics
+        self._sweeper = Sweeper()
         self._settings = settings
         self._limits = wire.Limits(
             settings.max_photo_pixels,
@@ -156,6 +158,7 @@ class Service:
         with (
             self._metrics.request(lambda: _method_of(request())),
             self._engine.admission.holding() as held,
+            self._sweeper.watching(),
         ):
             yield held
 
@@ -589,7 +592,7 @@ class Service:
                     with answerable():
                         return await self._jobs.work(priority, call, await run(asked, arrived_s))
                 except PellucidError as error:
-                    return told(error)
+                    return failure_of(error)
 
             each = await self._jobs.read(priority, call, lambda: read(registry))
             held.add(sum(of.byte_count for of in each if not isinstance(of, PellucidError)))

@@ -21,7 +21,7 @@ from ..errors import (
     Overloaded,
     PellucidError,
     Unavailable,
-    told,
+    failure_of,
 )
 from ..methods.stylize.video import Smoother
 from ..models.styles.library import Library
@@ -424,4 +424,4 @@ async def _outcome(attempt: Callable[[], Awaitable[_Returned]]) -> _Returned | P
     try:
         return await attempt()
     except Exception as error:
-        return told(error)
+        return failure_of(error)

@@ -32,7 +32,7 @@ from ..errors import (
     Overloaded,
     PellucidError,
     Unavailable,
-    told,
+    failure_of,
 )
 from . import forms, http
 from .service import Service
@@ -79,7 +79,7 @@ class VideoSocket:
         except Cancelled:
             return
         except Exception as error:
-            failure = told(error)
+            failure = failure_of(error)
         with contextlib.suppress(WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(self._idle_s):
                 if failure is not None:

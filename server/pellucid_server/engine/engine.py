@@ -24,6 +24,7 @@ from ..errors import (
     PellucidError,
     Unavailable,
     Violation,
+    failure_of,
 )
 from ..models.gates import Rule
 from ..models.registry import Model
@@ -464,7 +465,7 @@ class Engine:
         try:
             step()
         except PellucidError as error:
-            ending = error
+            ending = failure_of(error)
         except Exception as error:
             if is_out_of_memory(error):
                 ending = OutOfMemory(_TOO_LITTLE_MEMORY)

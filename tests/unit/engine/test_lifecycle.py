@@ -4,6 +4,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from pellucid_server.methods.explain.occlusion import Occlusion
 from pellucid_server.methods.predict import Predict
 from pellucid_server.models.network import Network
 
-from tests.harness import CPU, model, photo_input, running, untouched, without_collections
+from tests.harness import CPU, model, photo_input, running, spec, untouched, without_collections
 
 SIDE_PX = 64
 COARSE = Occlusion(window_px=32, stride_px=32, fill="mean", blur_sigma_px=1.0)  # 5 rows
@@ -348,20 +349,44 @@ def test_callers_share_the_device_fairly() -> None:
     assert max(order.index(job) for job in single) <= 8
 
 
-@pytest.mark.parametrize("method", [PREDICT, Gradient(), COARSE], ids=lambda m: m.name)
-def test_an_engine_that_waits_holds_nothing_of_the_jobs_it_ran(method: Any) -> None:
-    def ran(image: torch.Tensor, fails: bool) -> weakref.ref[torch.Tensor]:
-        job = runner.submit(resnet(), method, image)
-        assert (job.future.exception(60) is not None) == fails
-        runner.submitted.clear()
-        return weakref.ref(job.loaded.input)
+class Damaged:
+    byte_count = 0
+    sha256 = ""
 
-    overflowing = torch.full((3, 96, 96), 3e38)
+    def load(self, model: Any) -> Any:
+        raise InvalidArgument("image: is damaged")
+
+
+class Refusing(Predict):
+    def program(self, model: Any, image: Any, target: Any) -> Any:
+        yield from super().program(model, image, target)
+        raise InvalidArgument("refused")
+
+
+@pytest.mark.parametrize(
+    ("method", "image", "fails"),
+    [
+        (PREDICT, cat(), False),
+        (Gradient(), cat(), False),
+        (COARSE, cat(), False),
+        (COARSE, torch.full((3, 96, 96), 3e38), True),  # the network's output is not finite
+        (Refusing(5, False), cat(), True),
+        (PREDICT, None, True),  # cannot be decoded
+    ],
+)
+def test_an_engine_that_waits_holds_nothing_of_the_jobs_it_ran(
+    method: Any, image: torch.Tensor | None, fails: bool
+) -> None:
+    def ran() -> weakref.ref[Any]:
+        asked = spec(resnet(), method, "cat" if image is None else image)
+        job = runner.engine.submit(replace(asked, source=Damaged()) if image is None else asked)
+        assert (job.future.exception(60) is not None) == fails
+        return weakref.ref(job.spec.source if job.loaded is None else job.loaded.input)
+
     with running() as runner, without_collections():
-        for image, fails in ((cat(), False), (overflowing, True)):
-            held = ran(image, fails)
-            runner.engine.call(lambda: None)  # the iteration of the last result is over
-            assert held() is None
+        held = ran()
+        runner.engine.call(lambda: None)  # the iteration of the last result is over
+        assert held() is None
 
 
 def test_results_are_handed_over_once_an_iteration() -> None:

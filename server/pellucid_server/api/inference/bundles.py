@@ -13,7 +13,7 @@ from ... import wire
 from ...config import Settings
 from ...engine.admission import Held
 from ...engine.job import Priority
-from ...errors import DeadlineExpired, PellucidError, Violation
+from ...errors import DeadlineExpired, PellucidError, Violation, failure_of
 from ..service import Service
 
 _Part = TypeVar("_Part")
@@ -139,7 +139,7 @@ class Bundles:
             except PellucidError as error:
                 if len(images) == 1:
                     raise
-                raise _of_image(at, error) from None
+                raise _of_image(at, failure_of(error)) from None
 
         asking = [
             asyncio.ensure_future(ask(at, request))

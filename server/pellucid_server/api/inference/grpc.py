@@ -21,7 +21,7 @@ from ...errors import (
     Overloaded,
     Unavailable,
     Violation,
-    told,
+    failure_of,
 )
 from ...models.registry import Model
 from .. import values
@@ -191,7 +191,7 @@ class InferenceServicer:
             response = await self._bundles.answer(asker, read)
         except Exception as error:
             failed = pb2.ModelInferResponse(id=message.id)
-            words = told(error).message
+            words = failure_of(error).message
             return pb2.ModelStreamInferResponse(error_message=words, infer_response=failed)
         response.parameters["triton_final_response"].bool_param = True
         return pb2.ModelStreamInferResponse(infer_response=response)
