@@ -29,7 +29,7 @@ def _memory_is_handed_back() -> Iterator[None]:
 
 
 def pytest_unconfigure() -> None:
-    gc.unfreeze()
+    gc.unfreeze()  # or libraries complain, as the process ends, of what they still have
 
 
 @pytest.fixture(scope="session")

@@ -200,7 +200,6 @@ def without_collections() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
 
 
 def expect_nothing_held(ask: Callable[[], None]) -> None:

@@ -150,14 +150,15 @@ CODES: dict[type[PellucidError], Codes] = {
 }
 
 
-def failure_of(error: Exception) -> PellucidError:
-    """What a caller is told of an error; bugs are logged.
+def failure_of(error: Exception, what: str = "a request") -> PellucidError:
+    """What a caller is told of an error; that what failed is logged, if it is a bug.
 
-    Neither keeps its traceback: a future that an error came from would be held by it, and the job.
+    The error loses its traceback, cause and context: by its frames it would hold the future that
+    it came from, and the job.
     """
     failure = error if isinstance(error, PellucidError) else Internal()
     if failure is not error:
-        log.error("a request failed", exc_info=error)
+        log.error("%s failed", what, exc_info=error)
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return failure
 

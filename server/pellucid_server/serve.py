@@ -88,8 +88,12 @@ class Server:
             settings, self.engine, self._workers, reader, self._metrics, processes
         )
 
-    async def start(self) -> None:
+    async def start(self, *, freeze: bool = False) -> None:
         """Opens the ports, then loads and warms up the models; returns early when told to leave.
+
+        Args:
+            freeze: Whether the process does nothing else: what is there by then stays, half a
+                million objects, so that Python's collector need not look at it.
 
         Raises:
             OSError: A port cannot be opened.
@@ -113,6 +117,11 @@ class Server:
         indices = await asyncio.to_thread(mount, self.settings.indices, registry)
         self.service.open(registry, library, indices)
         self._opened.push_async_callback(self._drain)
+        if freeze:
+            gc.collect()
+            gc.freeze()
+            gc.collect()  # how much is left tells Python when it is to be the next time
+            self._opened.callback(gc.unfreeze)
         await self._health.set(True)
 
     def leave(self) -> None:
@@ -276,13 +285,11 @@ async def serve(settings: Settings) -> None:
     server = Server(settings)
     failed = False
     try:
-        starting = asyncio.create_task(server.start())
+        starting = asyncio.create_task(server.start(freeze=True))
         await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
         if asked.done():
             server.leave()
         await starting
-        gc.collect()
-        gc.freeze()  # half a million objects that stay: collections need not look at them
         if not asked.done():
             if settings.checkpoint_key_file is None:
                 log.info("no checkpoint_key_file: checkpoints are good on this server alone")
@@ -302,6 +309,5 @@ async def serve(settings: Settings) -> None:
     finally:
         asked.cancel()
         await server.stop()
-        gc.unfreeze()
     if failed:
         raise RuntimeError("the engine thread failed; the log has the details")

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
 import pellucid
 import pytest
-from pellucid_server.api.sweep import Sweeper
+from pellucid_server.api import sweep
 
 from tests.harness import expect_nothing_held
 
@@ -73,7 +74,7 @@ def photo(cat_jpg: Path) -> bytes:
 
 @pytest.fixture
 def unswept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sweeper, "watching", lambda self: contextlib.nullcontext())
+    monkeypatch.setattr(sweep, "gc", SimpleNamespace(collect=lambda: 0))
 
 
 @pytest.mark.usefixtures("unswept")

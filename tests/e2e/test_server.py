@@ -94,7 +94,7 @@ def test_64_concurrent_calls_equal_solo_calls_to_the_bit(served: Any) -> None:
             method,
             target=target,
             outputs=("attribution",),
-            bucket_size=16,
+            bucket_size=8,
             **(COARSE if method == "occlusion" else {}),
         )
 

@@ -432,13 +432,13 @@ async def _events(
     write: Callable[[_Shown], str],
 ) -> AsyncIterator[str]:
     """A stream as server-sent events, at last the result, or the error that it ends in."""
-    async with parts:
-        try:
+    try:
+        async with parts:
             yield write(first)
             async for one in shown:
                 yield write(one)
-        except Exception as error:
-            yield _event("error", json.dumps(_error_content(failure_of(error))))
+    except Exception as error:
+        yield _event("error", json.dumps(_error_content(failure_of(error))))
 
 
 _WITH_SHEETS = ("filters", "activations", "gradients")

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import grpc
-from google.rpc import status_pb2
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
@@ -179,8 +178,8 @@ class AnsweredRpcs(grpc.aio.ServerInterceptor):
         )
         behaviour = getattr(handler, f"{asked}_{answered}")
         # Streams are also answered by coroutines, which write to the context.
-        answering = _yielding if inspect.isasyncgenfunction(behaviour) else _returning
-        answer = answering(behaviour, handler.request_streaming)
+        wrap = _yielding if inspect.isasyncgenfunction(behaviour) else _returning
+        answer = wrap(behaviour, handler.request_streaming)
         make = getattr(grpc, f"{asked}_{answered}_rpc_method_handler")
         wrapped: _Handler = make(answer, handler.request_deserializer, handler.response_serializer)
         return wrapped
@@ -331,18 +330,18 @@ def caller_of(context: Context) -> str:
 
 async def _abort(context: Context, error: PellucidError) -> NoReturn:
     """Ends a call with an error."""
-    status = rpc_status.to_status(_written(error))
+    status = _status_of(error)
     await context.abort(status.code, status.details, status.trailing_metadata)
 
 
-def _written(error: PellucidError) -> status_pb2.Status:
+def _status_of(error: PellucidError) -> grpc.Status:
     """An error with as many of its violations as headers hold."""
     written = wire.write_error(error)
     for count in range(len(error.violations) - 1, -1, -1):
         if written.ByteSize() <= _MOST_STATUS_BYTES:
             break
         written = wire.write_error(_cut(error, count))
-    return written
+    return rpc_status.to_status(written)
 
 
 def _cut(error: PellucidError, count: int) -> PellucidError:

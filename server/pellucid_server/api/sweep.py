@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 
 _PAUSES_S = (0.1, 1.0, 10.0)
-"""From such a call's end to the collections after it: other threads may still be at work on it.
+"""From such a call's end to the collections after it: other threads may still be at work on it."""
 
-A collection takes a millisecond where what was there at the server's start is frozen.
+_MOST_TIME = 0.02
+"""Of the loop's, that collections of one pause may take: in a server that does nothing else each
+takes a millisecond, since what was there at its start is frozen.
 """
 
 
@@ -22,7 +24,7 @@ class Sweeper:
     """
 
     def __init__(self) -> None:
-        self._last_s = 0.0
+        self._last_s = self._taken_s = 0.0
         self._waiting: set[float] = set()
 
     @contextlib.contextmanager
@@ -38,12 +40,18 @@ class Sweeper:
             raise
 
     def _wait(self, pause_s: float) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # the call is ended by what collects it, or after its loop
+        wait_s = max(pause_s, self._taken_s / _MOST_TIME)
+        loop.call_later(wait_s, self._sweep, pause_s, time.monotonic())
         self._waiting.add(pause_s)
-        loop = asyncio.get_running_loop()
-        loop.call_later(pause_s, self._sweep, pause_s, time.monotonic())
 
     def _sweep(self, pause_s: float, since_s: float) -> None:
         self._waiting.discard(pause_s)
+        started_s = time.monotonic()
         gc.collect()
+        self._taken_s = time.monotonic() - started_s
         if self._last_s > since_s:  # the last call has not had its pause
             self._wait(pause_s)

@@ -467,11 +467,10 @@ class Engine:
         except PellucidError as error:
             ending = failure_of(error)
         except Exception as error:
-            if is_out_of_memory(error):
-                ending = OutOfMemory(_TOO_LITTLE_MEMORY)
-            else:
-                log.exception("%s failed", ", ".join({job.spec.method.name for job in jobs}))
-                ending = Internal()
+            names = ", ".join({job.spec.method.name for job in jobs})
+            short = is_out_of_memory(error)
+            ending = OutOfMemory(_TOO_LITTLE_MEMORY) if short else failure_of(error, names)
+            error.__traceback__ = None
         if isinstance(ending, OutOfMemory):  # recovered from here, where no traceback has tensors
             self._device.release_memory()
         for job in jobs if ending is not None else ():
