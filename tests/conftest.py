@@ -28,6 +28,11 @@ def _memory_is_handed_back() -> Iterator[None]:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # servers that run in this process collect often
+
+
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # or libraries complain, as the process ends, of what they still have
 

@@ -311,7 +311,8 @@ def fake_server(fake: FakeServer | None = None) -> Iterator[FakeServer]:
     options = [("grpc.max_receive_message_length", 32 * 2**20)]
     running = grpc.server(ThreadPoolExecutor(4), options=options)
     service_pb2_grpc.add_PellucidServiceServicer_to_server(fake, running)
-    fake.address = f"localhost:{running.add_insecure_port('localhost:0')}"
+    # By its number: "localhost" is two addresses, and the port may be somebody else's on one.
+    fake.address = f"127.0.0.1:{running.add_insecure_port('127.0.0.1:0')}"
     running.start()
     try:
         yield fake

@@ -30,7 +30,8 @@ def test_every_call_has_a_deadline(
     call("get_model", "lite", options=options, timeout_s=timeout_s)
     assert len(server.remaining_s) == 4
     # gRPC rounds what it sends up, to a tenth of a second here
-    assert all(expected_s - 4 < left_s < expected_s + 0.2 for left_s in server.remaining_s)
+    assert all(0 < left_s < expected_s + 0.2 for left_s in server.remaining_s)
+    assert max(server.remaining_s) > expected_s - 4  # to connect takes the first one some time
 
 
 def test_deadline_passes(call: Call, server: FakeServer) -> None:
