@@ -51,16 +51,22 @@ def test_what_ends_outside_a_loop_keeps_its_error_and_later_ones_are_swept() -> 
 
 def test_calls_that_fail_together_are_swept_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """And once more, for the last of them, after a pause of its own."""
-    collected: list[int] = []
-    monkeypatch.setattr(sweep, "gc", SimpleNamespace(collect=lambda: collected.append(1)))
+    monkeypatch.setattr(sweep, "gc", SimpleNamespace(collect=lambda: 0))
     monkeypatch.setattr(sweep, "_PAUSES_S", (0.01, 0.02))
+    sweeper, swept = Sweeper(), list[float]()
+    really = sweeper._sweep
+
+    def counting(pause_s: float, since_s: float) -> None:
+        swept.append(pause_s)
+        really(pause_s, since_s)
+
+    monkeypatch.setattr(sweeper, "_sweep", counting)
 
     async def run() -> None:
-        sweeper = Sweeper()
         for _ in range(50):
             fail(sweeper)
         while sweeper._waiting:
             await asyncio.sleep(0.01)
-        assert len(collected) == 4
 
     asyncio.run(run())
+    assert sorted(swept) == [0.01, 0.01, 0.02, 0.02]
