@@ -195,10 +195,10 @@ class _Messages(Generic[_Request]):
         return self
 
     async def __anext__(self) -> _Request:
-        message: Any = await self._context.read()
+        message: _Request = await self._context.read()
         if message is grpc.aio.EOF:
             raise StopAsyncIteration
-        return message  # type: ignore[no-any-return]
+        return message
 
 
 def _returning(
