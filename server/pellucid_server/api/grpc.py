@@ -54,6 +54,13 @@ replicas that were added. There is no end to its grace: calls and streams are ne
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
 _Sent = TypeVar("_Sent", bound=Message)
+_Specified = TypeVar(
+    "_Specified",
+    optimize_pb2.OptimizeRequest,
+    stylize_pb2.StylizeRequest,
+    video_pb2.StylizeVideoRequest,
+    codes_pb2.ProjectRequest,
+)
 _Parted = TypeVar("_Parted", optimize_pb2.OptimizeRequest, stylize_pb2.StylizeRequest)
 
 
@@ -209,14 +216,9 @@ class PellucidServicer:
     async def Optimize(
         self, messages: AsyncIterator[optimize_pb2.OptimizeRequest], context: Context
     ) -> AsyncIterator[optimize_pb2.OptimizeResponse]:
-        request = optimize_pb2.OptimizeRequest()
-        with self._service.arrival(lambda: request.spec) as held:
-            call = self._service.call(caller_of(context), context.time_remaining())
-            self._service.check_room(Priority.OPTIMIZE)
-            request = await self._inbox.receive(messages, call)
-            held.add(request.ByteSize())
-            if not request.HasField("spec"):
-                _refuse("spec", "required in the first message")
+        call = self._service.call(caller_of(context), context.time_remaining())
+        empty = optimize_pb2.OptimizeRequest()
+        async with self._opened(empty, messages, call, Priority.OPTIMIZE) as (request, held):
             shown = self._service.optimize(
                 request.spec,
                 call,
@@ -232,14 +234,12 @@ class PellucidServicer:
     async def Stylize(
         self, messages: AsyncIterator[stylize_pb2.StylizeRequest], context: Context
     ) -> AsyncIterator[stylize_pb2.StylizeResponse]:
-        request = stylize_pb2.StylizeRequest()
-        with self._service.arrival(lambda: request.spec) as held:
-            call = self._service.call(caller_of(context), context.time_remaining())
-            self._service.check_room(Priority.EXPLAIN, Priority.OPTIMIZE)
-            request = await self._inbox.receive(messages, call)
-            held.add(request.ByteSize())
-            if not request.HasField("spec"):
-                _refuse("spec", "required in the first message")
+        call = self._service.call(caller_of(context), context.time_remaining())
+        empty = stylize_pb2.StylizeRequest()
+        async with self._opened(empty, messages, call, Priority.EXPLAIN, Priority.OPTIMIZE) as (
+            request,
+            held,
+        ):
             shown = self._service.stylize(
                 request.spec,
                 call,
@@ -255,34 +255,22 @@ class PellucidServicer:
     async def StylizeVideo(
         self, messages: AsyncIterator[video_pb2.StylizeVideoRequest], context: Context
     ) -> None:
-        request = video_pb2.StylizeVideoRequest()
-
         async def receive() -> video_pb2.VideoFrame | None:
             message = await anext(messages, None)
             if message is not None and not message.HasField("frame"):
                 _refuse("frame", "required in all messages but the first")
             return None if message is None else message.frame
 
-        with self._service.arrival(lambda: request.spec) as held:
-            call = self._service.call(caller_of(context), None)
-            self._service.check_room(Priority.EXPLAIN)
-            request = await self._inbox.receive(messages, call)
-            held.add(request.ByteSize())
-            if not request.HasField("spec"):
-                _refuse("spec", "required in the first message")
+        call, empty = self._service.call(caller_of(context), None), video_pb2.StylizeVideoRequest()
+        async with self._opened(empty, messages, call, Priority.EXPLAIN) as (request, _):
             await self._service.stylize_video(request.spec, call, receive, context.write)
 
     async def Project(
         self, messages: AsyncIterator[codes_pb2.ProjectRequest], context: Context
     ) -> AsyncIterator[codes_pb2.ProjectResponse]:
-        request = codes_pb2.ProjectRequest()
-        with self._service.arrival(lambda: request.spec) as held:
-            call = self._service.call(caller_of(context), context.time_remaining())
-            self._service.check_room(Priority.OPTIMIZE)
-            request = await self._inbox.receive(messages, call)
-            held.add(request.ByteSize())
-            if not request.HasField("spec"):
-                _refuse("spec", "required in the first message")
+        call = self._service.call(caller_of(context), context.time_remaining())
+        empty = codes_pb2.ProjectRequest()
+        async with self._opened(empty, messages, call, Priority.OPTIMIZE) as (request, held):
             shown = self._service.project(
                 request.spec,
                 call,
@@ -336,6 +324,23 @@ class PellucidServicer:
             request = await self._inbox.receive(messages, call)
             held.add(request.ByteSize())
             return await method(request, call, held, self._fitting)
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self,
+        request: _Specified,
+        messages: AsyncIterator[_Specified],
+        call: wire.Call,
+        *priorities: Priority,
+    ) -> AsyncIterator[tuple[_Specified, Held]]:
+        """A stream's first message, which has its spec, and what is counted of the call."""
+        with self._service.arrival(lambda: request.spec) as held:
+            self._service.check_room(*priorities)
+            request = await self._inbox.receive(messages, call)
+            held.add(request.ByteSize())
+            if not request.HasField("spec"):
+                _refuse("spec", "required in the first message")
+            yield request, held
 
     async def _receive_rest(
         self,
